@@ -1,0 +1,85 @@
+//! Where things are on this machine: the workspace, its build output, the cache outside the clone.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+
+/// Root of the workspace this xtask was started from.
+pub fn workspace() -> PathBuf {
+    // cargo sets the variable at run time too; the compiled-in value would point at the
+    // original clone when a target directory was copied along with a second clone.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    match manifest.parent() {
+        Some(root) => root.to_owned(),
+        None => manifest,
+    }
+}
+
+/// Cargo's output directory of this workspace.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace().join(dir),
+        None => workspace().join("target"),
+    }
+}
+
+/// Cache shared by all clones: `$FAULT_CACHE`, else `$XDG_CACHE_HOME/fault`, else `~/.cache/fault`.
+pub fn cache_dir() -> Result<PathBuf> {
+    let dir = match (
+        std::env::var_os("FAULT_CACHE"),
+        std::env::var_os("XDG_CACHE_HOME"),
+    ) {
+        (Some(dir), _) => PathBuf::from(dir),
+        (None, Some(dir)) => PathBuf::from(dir).join("fault"),
+        (None, None) => std::env::home_dir()
+            .ok_or_else(|| {
+                anyhow!("no home directory: set FAULT_CACHE to a directory to cache in")
+            })?
+            .join(".cache/fault"),
+    };
+    make_dir(&dir)?;
+    Ok(dir)
+}
+
+/// Creates `dir` and its parents.
+pub fn make_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating directory {}", dir.display()))
+}
+
+/// True when this process may install packages.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Finds `program` on PATH or in the administrator's directories, which a user's PATH often lacks.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// An exclusive lock on one named part of the cache, held until dropped.
+///
+/// Several clones may build the same kernel at the same time; one of them does it, the others
+/// wait and find it done.
+pub struct CacheLock {
+    _file: File,
+}
+
+impl CacheLock {
+    /// Waits for the lock called `name`.
+    pub fn take(name: &str) -> Result<Self> {
+        let path = cache_dir()?.join(format!("{name}.lock"));
+        let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+        if file.try_lock().is_err() {
+            eprintln!("waiting for another xtask ({})", path.display());
+            file.lock()
+                .with_context(|| format!("locking {}", path.display()))?;
+        }
+        Ok(Self { _file: file })
+    }
+}

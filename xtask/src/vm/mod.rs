@@ -1,0 +1,148 @@
+//! A virtual machine per command: the lane's kernel, the host's root read-only under an overlay.
+
+mod initramfs;
+mod job;
+mod modules;
+mod qemu;
+mod run;
+mod splat;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+
+pub use qemu::{Accel, Machine};
+
+use crate::host;
+use crate::kernel::{self, Kernel};
+use crate::lane::Lane;
+use crate::setup::{self, Need};
+use job::Job;
+
+const INIT: &[u8] = include_bytes!("../../guest/init");
+const BOOT: &str = include_str!("../../guest/boot");
+
+/// What to run, and in which machine.
+pub struct Request {
+    /// The kernel.
+    pub lane: Lane,
+    /// The machine.
+    pub machine: Machine,
+    /// The VM is killed after this long.
+    pub timeout: Duration,
+    /// Host directory the guest sees as /job, read-write.
+    pub share: Option<PathBuf>,
+    /// Directories searched before the system's for programs.
+    pub path: Vec<PathBuf>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The command's status; 124 if the time was up, 125 if the VM died.
+    pub status: i32,
+    /// The kernel complained about itself.
+    pub splat: bool,
+    /// The end of the command's standard output, for summaries.
+    pub stdout_tail: String,
+}
+
+/// Boots the VM, runs the command with its output on ours, and takes the VM down again.
+pub fn run(request: &Request) -> Result<Outcome> {
+    setup::ensure(&[Need::Vm])?;
+    let kernel = kernel::ensure(request.lane, false)?;
+    let job = Job::create(request.share.as_deref())?;
+    let dir = std::env::current_dir().context("finding the current directory")?;
+    let environment = job::environment(
+        &request.path,
+        kernel.modules.as_deref(),
+        &dir,
+        std::env::vars(),
+    );
+    job.write_private("env", &environment)?;
+    job.write_private("boot", BOOT)?;
+    job.write_private("command", &job::command_script(&request.command))?;
+    let archive = initramfs(&kernel)?;
+    let path = job.path("initramfs");
+    std::fs::write(&path, archive).with_context(|| format!("writing {}", path.display()))?;
+
+    let end = run::qemu(&job, &kernel, &request.machine, request.timeout)?;
+    Ok(conclude(job, end, request))
+}
+
+fn initramfs(kernel: &Kernel) -> Result<Vec<u8>> {
+    let busybox = host::which("busybox").ok_or_else(|| anyhow!("no busybox on this machine"))?;
+    let mut archive = initramfs::Archive::default();
+    for dir in ["bin", "fault", "fault/modules"] {
+        archive.directory(dir);
+    }
+    archive.copy("bin/busybox", 0o755, &busybox)?;
+    archive.file("init", 0o755, INIT);
+    let mut order = String::new();
+    if let Some(tree) = &kernel.modules {
+        for path in module_paths(tree)? {
+            let file = path.rsplit('/').next().unwrap_or(&path).to_owned();
+            let content = modules::read(&tree.join(&path))?;
+            archive.file(&format!("fault/modules/{file}"), 0o644, &content);
+            order.push_str(&file);
+            order.push('\n');
+        }
+    }
+    archive.file("fault/modules.order", 0o644, order.as_bytes());
+    Ok(archive.finish())
+}
+
+fn module_paths(tree: &Path) -> Result<Vec<String>> {
+    let read = |name: &str| {
+        let path = tree.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    };
+    modules::resolve(
+        &modules::BEFORE_ROOT,
+        &read("modules.dep")?,
+        &read("modules.builtin")?,
+    )
+}
+
+/// Turns the end of the VM into a status, and shows the kernel's log if there is a reason to.
+fn conclude(job: Job, end: run::End, request: &Request) -> Outcome {
+    let console = job.console();
+    let log = format!("{console}{}", job.dmesg());
+    let splat = !splat::lines(&log).is_empty();
+    let status = match (end.timed_out, job.status()) {
+        (_, Some(status)) => status,
+        (true, None) => 124,
+        (false, None) => 125,
+    };
+    let orderly = job.status().is_some();
+    if !orderly || splat {
+        for line in console.lines() {
+            eprintln!("kernel: {line}");
+        }
+        for line in splat::lines(&job.dmesg()) {
+            eprintln!("kernel log: {line}");
+        }
+    }
+    if end.timed_out && !orderly {
+        eprintln!(
+            "xtask: `{}` was still running after {} s; VM killed",
+            request.command.join(" "),
+            request.timeout.as_secs()
+        );
+    } else if !orderly {
+        eprintln!("xtask: the VM ended before the command did ({})", end.qemu);
+    }
+    if orderly && !splat {
+        job.remove();
+    } else {
+        eprintln!("xtask: the VM's logs are in {}", job.keep().display());
+    }
+    Outcome {
+        status,
+        splat,
+        stdout_tail: end.stdout_tail,
+    }
+}
