@@ -1,1 +1,14 @@
+//! `fault` as a library: sessions, targets, specs, and the rooms of the kernel they act in.
+//!
+//! | room | concern |
+//! |---|---|
+//! | `spec` | text → typed fault |
+//! | `target` | who suffers |
+//! | `kernel` | probing, BTF, loading |
+//! | `net` | hooks, lane, sockets |
+//! | `block` | devices, parking lot, self-test |
+//! | `session` | plan → arm → heal, heartbeat, residue |
+//! | `report` | table, JSON, events |
+//! | `cli` | the command line |
 
+pub mod kernel;

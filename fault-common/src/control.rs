@@ -1,0 +1,93 @@
+//! The control block: one entry of one mmapped array map, written by the controller, read by every program.
+
+use crate::shared::{SharedU32, SharedU64};
+
+use crate::limits::{BANKS, HEARTBEAT_TIMEOUT_NS, MAX_CGROUPS};
+
+/// Masks of slots that spare the programs a walk through all rules.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bank {
+    /// Slots of net rules.
+    pub net: u64,
+    /// Slots of net rules without `to`: every peer passes.
+    pub net_any_peer: u64,
+    /// Slots of net rules without `iface`: every interface passes.
+    pub net_any_iface: u64,
+    /// Slots of disk rules.
+    pub disk: u64,
+}
+
+/// A cgroup the session aims at, with everything below it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupTarget {
+    /// cgroup id: the inode number of its directory (`kernfs_node.id`). 0 is an empty entry.
+    pub id: u64,
+    /// Depth below the root of the v2 hierarchy (the root is 0): `bpf_get_current_ancestor_cgroup_id(level)`.
+    pub level: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+}
+
+/// State of the whole session.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Control {
+    /// 0: every program passes everything. The last store of arming, the first of healing.
+    pub active: SharedU32,
+    /// Number of rule sets seen so far; `generation % 2` is the bank in force.
+    pub generation: SharedU32,
+    /// Last sign of life of the controller, `CLOCK_MONOTONIC` nanoseconds (`bpf_ktime_get_ns`).
+    pub heartbeat_ns: SharedU64,
+    /// Nothing is injected from this moment on; `u64::MAX` is never.
+    pub deadline_ns: SharedU64,
+    /// When the session became active: `after` and `for` count from here.
+    pub started_ns: SharedU64,
+    /// `--seed`.
+    pub seed: SharedU64,
+    /// Streams (sockets, threads) numbered so far.
+    pub streams: SharedU64,
+    /// Events are wanted (`--events`).
+    pub events: SharedU32,
+    /// The controller: never a target.
+    pub controller_tgid: SharedU32,
+    /// Process whose reads are counted as [`crate::counters::Counter::SelfTest`] even while inactive; 0 is none.
+    pub selftest_tgid: SharedU32,
+    /// PID of the parking helper; 0 is none.
+    pub helper_pid: SharedU32,
+    /// Address of the parking lot in the helper.
+    pub helper_base: SharedU64,
+    /// Next page of the parking lot.
+    pub parking_ticket: SharedU64,
+    /// Number of [`Control::cgroups`] in use.
+    pub cgroup_count: SharedU32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Masks of the two rule sets.
+    pub banks: [Bank; BANKS],
+    /// The cgroups aimed at; changed only while `active` is 0.
+    pub cgroups: [CgroupTarget; MAX_CGROUPS],
+}
+
+impl Control {
+    /// Whether anything may be injected now.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_live(&self, now_ns: u64) -> bool {
+        self.active.load() != 0
+            && now_ns < self.deadline_ns.load()
+            // Signed: a beat on another CPU may be newer than our `now`.
+            && (now_ns.wrapping_sub(self.heartbeat_ns.load()) as i64)
+                < HEARTBEAT_TIMEOUT_NS as i64
+    }
+
+    /// Index of the bank in force, 0 or 1.
+    #[must_use]
+    #[inline(always)]
+    pub fn bank(&self) -> u32 {
+        self.generation.load() & 1
+    }
+}
+
+const _: () = assert!(size_of::<Control>() % 8 == 0);

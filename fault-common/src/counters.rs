@@ -1,0 +1,50 @@
+//! What is counted. The tool's own counters are a report, never a proof: tests count at the far end.
+
+use crate::shared::SharedU64;
+
+/// Of one rule; lies in the kernel map `RULE_COUNTERS`. `matched = injected + spared`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct RuleCounters {
+    /// Operations that passed the filter.
+    pub matched: SharedU64,
+    /// Operations that were hit.
+    pub injected: SharedU64,
+    /// Bytes of the operations that were hit.
+    pub bytes: SharedU64,
+    /// Sum of the delays that were asked for, in nanoseconds.
+    pub delay_ns: SharedU64,
+}
+
+/// Of the whole session; indices of the per-CPU kernel map `COUNTERS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Packets whose headers could not be parsed; they pass untouched.
+    Unparsable = 0,
+    /// Packets sent into the lane.
+    LaneIn = 1,
+    /// Packets that came out of the lane.
+    LaneOut = 2,
+    /// Packets in the lane that are not ours (there should be none).
+    LaneStray = 3,
+    /// Packets that could not be put into the lane and passed undelayed.
+    LaneRefused = 4,
+    /// Events the ring buffer had no room for.
+    EventsLost = 5,
+    /// Tasks that were parked.
+    Parked = 6,
+    /// Delays nobody could park for: every parker was busy on that CPU.
+    ParkOverflow = 7,
+    /// Parks that failed (helper gone).
+    ParkFailed = 8,
+    /// Bios that were not parked because the task must not sleep (memory reclaim).
+    ParkForbidden = 9,
+    /// Reads of the self-test that reached the hook.
+    SelfTest = 10,
+    /// io_uring submissions handed to the ring's workers.
+    Punted = 11,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: u32 = 12;

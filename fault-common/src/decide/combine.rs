@@ -1,0 +1,144 @@
+//! Several rules, one operation.
+
+use super::rng::Coordinates;
+use crate::{
+    counters::RuleCounters,
+    limits::MAX_RULES,
+    rule::{Rule, Verb},
+};
+
+/// What happens to the operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on (after [`Outcome::delay_ns`]).
+    #[default]
+    Pass,
+    /// The packet is lost.
+    Drop,
+    /// The bio fails (after [`Outcome::delay_ns`]).
+    Error,
+}
+
+/// The sum of all rules that hit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What happens in the end.
+    pub verdict: Verdict,
+    /// How late, in nanoseconds: the delays of all rules that hit, added.
+    pub delay_ns: u64,
+    /// [`super::delay::ORDERED`] if any rule that hit asked for it.
+    pub flags: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Mask of the slots that hit.
+    pub hits: u64,
+}
+
+/// Where and when the operation happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// `--seed`.
+    pub seed: u64,
+    /// Number of the socket or thread.
+    pub stream: u64,
+    /// Nanoseconds since the session became active.
+    pub elapsed_ns: u64,
+    /// Size of the operation in bytes, for the report.
+    pub bytes: u64,
+}
+
+/// What [`decide`] needs from its surroundings.
+pub trait World {
+    /// The rule in this slot of the rule set in force.
+    fn rule(&self, slot: u32) -> Option<&Rule>;
+    /// The counters of that rule.
+    fn counters(&self, slot: u32) -> Option<&RuleCounters>;
+    /// Whether the operation passes the rule's filter.
+    fn matches(&self, rule: &Rule) -> bool;
+    /// How many operations of this stream matched the rule before; counts this one.
+    fn next_ordinal(&mut self, slot: u32) -> u64;
+}
+
+/// Claims one injection of a budget of `times`; false when it is spent.
+#[inline(always)]
+fn claim(counters: &RuleCounters, times: u64) -> bool {
+    if times == 0 {
+        counters.injected.fetch_add(1);
+        return true;
+    }
+    if counters.injected.load() >= times {
+        return false;
+    }
+    if counters.injected.fetch_add(1) < times {
+        return true;
+    }
+    // Another CPU took the last one between the two lines above.
+    counters.injected.fetch_sub(1);
+    false
+}
+
+/// What the rule in `slot` makes of the operation: `None` if it spares it.
+#[inline(always)]
+fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64, u32)> {
+    let ordinal;
+    {
+        let rule = world.rule(slot)?;
+        Verb::from_u32(rule.verb)?;
+        if !rule.trigger.in_window(moment.elapsed_ns) || !world.matches(rule) {
+            return None;
+        }
+        ordinal = world.next_ordinal(slot);
+    }
+    let rule = world.rule(slot)?;
+    let verb = Verb::from_u32(rule.verb)?;
+    let counters = world.counters(slot)?;
+    let count = counters.matched.fetch_add(1).wrapping_add(1);
+    let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
+    if !rule.trigger.wants(count, &at) || !claim(counters, rule.trigger.times) {
+        return None;
+    }
+    let delay_ns = match verb {
+        Verb::Drop | Verb::Error => 0,
+        Verb::Delay | Verb::DelayThenError => rule.delay.sample(&at),
+    };
+    counters.bytes.fetch_add(moment.bytes);
+    counters.delay_ns.fetch_add(delay_ns);
+    Some((verb, delay_ns, rule.delay.flags))
+}
+
+/// What happens to an operation that the rules of `candidates` (a mask of slots) may look at.
+///
+/// Slots are walked in order; a terminal verb ends the walk. Rules are stored terminal verbs first
+/// ([`Verb::precedence`]), so an operation that is dropped or failed is neither matched nor counted by
+/// the rules that would have delayed it.
+#[inline(always)]
+pub fn decide<W: World>(world: &mut W, candidates: u64, moment: &Moment) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut slot = 0;
+    while slot < MAX_RULES as u32 {
+        // Nothing at or after this slot: the common case is one or two rules.
+        if candidates >> slot == 0 {
+            break;
+        }
+        if candidates >> slot & 1 != 0
+            && let Some((verb, delay_ns, flags)) = hit(world, slot, moment)
+        {
+            outcome.hits |= 1 << slot;
+            outcome.delay_ns = outcome.delay_ns.wrapping_add(delay_ns);
+            outcome.flags |= flags;
+            match verb {
+                Verb::Delay => {}
+                Verb::Drop => {
+                    outcome.verdict = Verdict::Drop;
+                    break;
+                }
+                Verb::Error | Verb::DelayThenError => {
+                    outcome.verdict = Verdict::Error;
+                    break;
+                }
+            }
+        }
+        slot += 1;
+    }
+    outcome
+}

@@ -1,0 +1,51 @@
+//! Counter-based random numbers: `draw = f(seed, rule, stream, ordinal)`.
+//!
+//! No state, so a decision depends on nothing but its coordinates: the same seed and the same order within
+//! a stream (one socket, one thread) give the same faults, whatever else the machine does.
+//!
+//! The generator is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
+//! OOPSLA 2014) with its state computed instead of stored; the output function is Stafford's variant 13,
+//! which that paper uses.
+
+/// The odd integer nearest to 2^64 / φ: SplitMix64's increment.
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What a draw is for. One decision may need several independent numbers.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Is the operation hit?
+    Trigger = 1,
+    /// How late is it?
+    Delay = 2,
+}
+
+/// Coordinates of one decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coordinates {
+    /// `--seed`.
+    pub seed: u64,
+    /// Number of the fault on the command line.
+    pub rule: u32,
+    /// Number of the socket or thread, in order of first appearance.
+    pub stream: u64,
+    /// How many operations of this stream matched this rule before.
+    pub ordinal: u64,
+}
+
+#[inline(always)]
+const fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A uniformly distributed 64-bit number.
+#[must_use]
+#[inline(always)]
+pub const fn draw(at: &Coordinates, purpose: Purpose) -> u64 {
+    let key = mix(at.seed.wrapping_add(GOLDEN_GAMMA));
+    let key = mix(key ^ ((at.rule as u64) << 8 | purpose as u64));
+    let key = mix(key.wrapping_add(at.stream.wrapping_mul(GOLDEN_GAMMA)));
+    mix(key.wrapping_add(at.ordinal.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA)))
+}

@@ -1,0 +1,24 @@
+//! Sizes both halves rely on.
+
+/// Rules of one session: a rule is one bit of a 64-bit mask.
+pub const MAX_RULES: usize = 64;
+/// Rule sets kept side by side, so that a session changes from one to the other by one store.
+pub const BANKS: usize = 2;
+/// cgroups one session may aim at.
+pub const MAX_CGROUPS: usize = 16;
+/// Sessions that may share one network namespace (each owns one bit of the [`crate::tag`]).
+pub const MAX_SESSIONS_PER_NETNS: u32 = 6;
+/// Interfaces of one network namespace that one session may watch (8 bits of the [`crate::tag`]).
+pub const MAX_INTERFACES_PER_NETNS: u32 = 256;
+/// Network namespaces one session may be attached to.
+pub const MAX_NETNS: u32 = 64;
+/// Pages of the parking lot, hence tasks that can be parked at once without sharing a page.
+pub const PARKING_SLOTS: u32 = 1 << 20;
+/// The programs stop injecting when the controller's heartbeat is older than this, in nanoseconds.
+pub const HEARTBEAT_TIMEOUT_NS: u64 = 5_000_000_000;
+/// How often the controller beats, in nanoseconds.
+pub const HEARTBEAT_INTERVAL_NS: u64 = 500_000_000;
+/// Longest delay of one block I/O, in nanoseconds: a task parked for longer looks hung to the kernel.
+pub const MAX_PARK_NS: u64 = 60_000_000_000;
+/// Longest delay of one packet, in nanoseconds. fq's horizon is 32 bits of microseconds (`TCA_FQ_HORIZON`).
+pub const MAX_PACKET_DELAY_NS: u64 = 3_600_000_000_000;

@@ -1,0 +1,93 @@
+//! A compiled fault, as it lies in the kernel map `RULES`.
+
+pub mod block;
+pub mod net;
+
+use block::BlockFilter;
+use net::NetFilter;
+
+use crate::decide::{delay::Delay, trigger::Trigger};
+
+/// Which part of the kernel a rule acts in.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// Packets, on the tc hooks.
+    Net = 1,
+    /// Block I/O, at `should_fail_bio`.
+    Disk = 2,
+}
+
+/// What a rule does to the operation it hits.
+///
+/// Stored as `u32` ([`Rule::verb`]); an unknown number is no verb and does nothing.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// The packet is lost on the wire: the sender sees success.
+    Drop = 1,
+    /// The packet or bio is late by [`Rule::delay`].
+    Delay = 2,
+    /// The bio ends with `EIO`.
+    Error = 3,
+    /// The bio is late by [`Rule::delay`] and then ends with `EIO`.
+    DelayThenError = 4,
+}
+
+impl Verb {
+    /// The verb with this number, if there is one.
+    #[must_use]
+    pub const fn from_u32(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Drop),
+            2 => Some(Self::Delay),
+            3 => Some(Self::Error),
+            4 => Some(Self::DelayThenError),
+            _ => None,
+        }
+    }
+
+    /// Whether a hit by this verb ends the matter: nothing after it is looked at.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Drop | Self::Error | Self::DelayThenError => true,
+            Self::Delay => false,
+        }
+    }
+
+    /// Rules are stored in this order, so that terminal verbs win whatever order the user wrote:
+    /// an operation that is dropped or failed never reaches the rules that would have delayed it.
+    #[must_use]
+    pub const fn precedence(self) -> u32 {
+        match self {
+            Self::Drop | Self::Error => 0,
+            Self::DelayThenError => 1,
+            Self::Delay => 2,
+        }
+    }
+}
+
+/// One fault, compiled. All-zero is "no rule".
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rule {
+    /// Number of the fault on the command line, from 0. Slots are sorted by [`Verb::precedence`], ids are not.
+    pub id: u32,
+    /// A [`Layer`] as a number.
+    pub layer: u32,
+    /// A [`Verb`] as a number; 0 is an empty slot.
+    pub verb: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// When a matching operation is hit.
+    pub trigger: Trigger,
+    /// How late, for the verbs that delay.
+    pub delay: Delay,
+    /// Which packets, for [`Layer::Net`].
+    pub net: NetFilter,
+    /// Which bios, for [`Layer::Disk`].
+    pub block: BlockFilter,
+}
+
+const _: () = assert!(size_of::<Rule>() == 16 + 56 + 24 + 16 + 32);

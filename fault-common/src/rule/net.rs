@@ -1,0 +1,90 @@
+//! Which packets a rule looks at.
+
+/// Way of a packet, seen from the target.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Sent by the target.
+    Out = 1,
+    /// Received by the target.
+    In = 2,
+}
+
+/// Both directions, as a mask of [`Direction`].
+pub const BOTH_DIRECTIONS: u32 = Direction::Out as u32 | Direction::In as u32;
+
+/// Bits of [`NetFilter::protocols`] and [`PacketFacts::protocol`].
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u32 = 1;
+    /// UDP.
+    pub const UDP: u32 = 2;
+    /// ICMP and `ICMPv6`.
+    pub const ICMP: u32 = 4;
+    /// Anything else that carries IP.
+    pub const OTHER: u32 = 8;
+}
+
+/// Inclusive range of ports; `0..=0` is every port and also packets without ports.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortRange {
+    /// Lowest port, host byte order.
+    pub low: u16,
+    /// Highest port, host byte order.
+    pub high: u16,
+}
+
+impl PortRange {
+    /// Whether `port` (host byte order, 0 for "has none") lies in the range.
+    #[must_use]
+    #[inline(always)]
+    pub const fn contains(&self, port: u16) -> bool {
+        self.high == 0 || (port >= self.low && port <= self.high)
+    }
+}
+
+/// Which packets of the target a rule looks at.
+///
+/// Peers (`to ADDR`) and interfaces (`iface NAME`) are not here: they are masks of rules, found by one
+/// look-up each, so that ten thousand addresses cost a packet what one does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetFilter {
+    /// Mask of [`Direction`]s.
+    pub directions: u32,
+    /// Mask of [`protocol`] bits; 0 is every protocol.
+    pub protocols: u32,
+    /// Port of the peer.
+    pub remote_port: PortRange,
+    /// Port of the target.
+    pub local_port: PortRange,
+}
+
+/// What a filter needs to know of a packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketFacts {
+    /// One [`Direction`].
+    pub direction: u32,
+    /// One [`protocol`] bit.
+    pub protocol: u32,
+    /// Port of the peer, host byte order, 0 when the protocol has none.
+    pub remote_port: u16,
+    /// Port of the target, host byte order, 0 when the protocol has none.
+    pub local_port: u16,
+}
+
+impl NetFilter {
+    /// Whether this packet passes the filter.
+    #[must_use]
+    #[inline(always)]
+    pub const fn matches(&self, packet: &PacketFacts) -> bool {
+        self.directions & packet.direction != 0
+            && (self.protocols == 0 || self.protocols & packet.protocol != 0)
+            && self.remote_port.contains(packet.remote_port)
+            && self.local_port.contains(packet.local_port)
+    }
+}
+
+const _: () = assert!(size_of::<NetFilter>() == 16);

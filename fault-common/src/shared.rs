@@ -1,0 +1,105 @@
+//! Numbers that kernel programs and the controller read and write at the same time.
+//!
+//! `core::sync::atomic` is not enough here: for BPF targets rustc offers neither 32-bit atomics nor
+//! read-modify-write operations, though the instruction set has both (`BPF_ATOMIC`, Linux 5.12). On every
+//! other target these types are the standard atomics. Nothing here orders other memory: every operation is
+//! relaxed.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+
+/// A shared `u32`.
+#[repr(transparent)]
+#[derive(Default)]
+pub struct SharedU32(UnsafeCell<u32>);
+
+/// A shared `u64`.
+#[repr(transparent)]
+#[derive(Default)]
+pub struct SharedU64(UnsafeCell<u64>);
+
+// SAFETY: every access below is a single volatile or atomic machine access.
+unsafe impl Sync for SharedU32 {}
+// SAFETY: as above.
+unsafe impl Sync for SharedU64 {}
+
+impl SharedU32 {
+    /// With this value.
+    #[must_use]
+    pub const fn new(value: u32) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// The value now.
+    #[must_use]
+    #[inline(always)]
+    pub fn load(&self) -> u32 {
+        // SAFETY: the cell is valid and aligned; an aligned 32-bit read is one access.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// Replaces the value.
+    #[inline(always)]
+    pub fn store(&self, value: u32) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+}
+
+impl SharedU64 {
+    /// With this value.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// The value now.
+    #[must_use]
+    #[inline(always)]
+    pub fn load(&self) -> u64 {
+        // SAFETY: the cell is valid and aligned; an aligned 64-bit read is one access.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// Replaces the value.
+    #[inline(always)]
+    pub fn store(&self, value: u64) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+
+    /// Adds (wrapping) and returns the value from before.
+    #[inline(always)]
+    pub fn fetch_add(&self, value: u64) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        {
+            use core::intrinsics::{AtomicOrdering, atomic_xadd};
+            // SAFETY: the cell is valid and aligned.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), value) }
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            use core::sync::atomic::{AtomicU64, Ordering};
+            // SAFETY: the cell is valid and aligned, and every other access to it is atomic or volatile.
+            unsafe { AtomicU64::from_ptr(self.0.get()) }.fetch_add(value, Ordering::Relaxed)
+        }
+    }
+
+    /// Subtracts (wrapping) and returns the value from before.
+    #[inline(always)]
+    pub fn fetch_sub(&self, value: u64) -> u64 {
+        self.fetch_add(value.wrapping_neg())
+    }
+}
+
+impl fmt::Debug for SharedU32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.load().fmt(f)
+    }
+}
+
+impl fmt::Debug for SharedU64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.load().fmt(f)
+    }
+}

@@ -1,0 +1,140 @@
+//! What is remembered about a target's socket and a target's task.
+
+use crate::limits::MAX_RULES;
+
+/// Of one stream (a socket or a thread): where it stands in the random sequence of each rule.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    /// Number of the stream, from 1, in order of first appearance in the session; 0 is not numbered yet.
+    pub number: u64,
+    /// Rule set [`Stream::ordinals`] belong to.
+    pub generation: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Matches so far, per slot.
+    pub ordinals: [u32; MAX_RULES],
+}
+
+impl Stream {
+    /// How many operations matched the rule in `slot` before this one; counts this one.
+    #[inline(always)]
+    pub fn next(&mut self, slot: u32) -> u64 {
+        let ordinal = &mut self.ordinals[slot as usize & (MAX_RULES - 1)];
+        let before = *ordinal;
+        *ordinal = before.wrapping_add(1);
+        before as u64
+    }
+}
+
+/// Value of the socket storage `SOCKETS`. A socket with an entry belongs to the target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SocketState {
+    /// 1: belongs to the target.
+    pub member: u32,
+    /// Process that made the socket, or held it when the session was armed.
+    pub tgid: u32,
+    /// Latest departure asked for, per direction (out, in), for `ordered`; `CLOCK_MONOTONIC` nanoseconds.
+    pub departure_ns: [u64; 2],
+    /// Decisions about packets out of and into this socket are separate sequences: acknowledgements coming
+    /// in must not shift the fate of what goes out.
+    pub streams: [Stream; 2],
+}
+
+/// A bio of this task waits to be parked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PendingPark {
+    /// When the task may go on, `CLOCK_MONOTONIC` nanoseconds; 0 is nothing to do.
+    pub deadline_ns: u64,
+    /// 1: fail the bio afterwards.
+    pub then_error: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+}
+
+/// Value of the task storage `TASK_STATES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TaskState {
+    /// What the decider left for the parkers.
+    pub pending: PendingPark,
+    /// `task->plug` when this task was last parked: bios of one plug share one deadline.
+    pub plug: u64,
+    /// `task->nvcsw` when it woke: the same number means it did nothing else in between.
+    pub switches: u64,
+    /// Where the thread stands in the random sequences.
+    pub stream: Stream,
+}
+
+/// Key of the LPM trie `PEERS`: IPv6, or IPv4 mapped into `::ffff:0:0/96`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub [u8; 16]);
+
+/// Value of `PEERS`: slots whose `to` covers this address, per bank.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerRules(pub [u64; crate::limits::BANKS]);
+
+/// Value of `INTERFACES`, keyed by [`interface_key`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Slot in the [`crate::tag`].
+    pub slot: u32,
+    /// 1: loopback; its way in must be left by its way out, see the lane.
+    pub loopback: u32,
+    /// Slots whose `iface` names this interface, per bank.
+    pub rules: [u64; crate::limits::BANKS],
+}
+
+/// Key of `INTERFACES`: interface indices are only unique within a network namespace.
+#[must_use]
+#[inline(always)]
+pub const fn interface_key(netns: u32, ifindex: u32) -> u64 {
+    (netns as u64) << 32 | ifindex as u64
+}
+
+/// Key of `LANE_EXITS`: which interface a [`crate::tag::Tag::slot`] stands for.
+#[must_use]
+#[inline(always)]
+pub const fn exit_key(netns: u32, slot: u32) -> u32 {
+    netns * crate::limits::MAX_INTERFACES_PER_NETNS + slot
+}
+
+/// Value of `LANE_EXITS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneExit {
+    /// Where the packet goes back to.
+    pub ifindex: u32,
+    /// 1: loopback.
+    pub loopback: u32,
+}
+
+/// Key of `ECHOES`: an ICMP echo request of the target, so that its reply can be told from others'.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EchoKey {
+    /// Who was asked (IPv4 mapped).
+    pub peer: [u8; 16],
+    /// Identifier, network byte order.
+    pub identifier: u16,
+    /// Explicit padding.
+    pub _pad: u16,
+    /// Namespace number of the session.
+    pub netns: u32,
+}
+
+/// Index into and bit of `LOCAL_PORTS` (one bit for each TCP and UDP port a target socket is bound to).
+#[must_use]
+#[inline(always)]
+pub const fn port_bit(is_udp: bool, port: u16) -> (u32, u64) {
+    let bit = (is_udp as u32) << 16 | port as u32;
+    (bit >> 6, 1 << (bit & 63))
+}
+
+/// Words of `LOCAL_PORTS`.
+pub const PORT_WORDS: u32 = 2 * 65536 / 64;

@@ -1,0 +1,53 @@
+//! What only the loader knows: constants per copy of a program, kernel functions by BTF id, and offsets.
+//!
+//! A *placeholder* is a call of a helper number no kernel has. `fault-user/src/kernel/patch.rs` turns it into
+//! a constant (`mov r0, imm`), so that one object can be loaded several times against the same maps with
+//! different constants, or into a kfunc call, which aya 0.14 cannot express.
+
+use core::ffi::c_void;
+
+/// First placeholder number; `fault_user::kernel::patch` knows the same list.
+const PLACEHOLDER: usize = 0x7f00;
+
+macro_rules! placeholder {
+    ($(#[$doc:meta])* fn $name:ident() -> u32 = $number:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name() -> u32 {
+            // SAFETY: never called as such: the loader replaces the call before the kernel sees it.
+            let call: extern "C" fn() -> u64 = unsafe { core::mem::transmute(PLACEHOLDER + $number) };
+            call() as u32
+        }
+    };
+}
+
+placeholder!(
+    /// Number of the network namespace this copy is attached in, within the session.
+    fn netns_number() -> u32 = 0x10
+);
+placeholder!(
+    /// Bit of this session in the packet tag, in this namespace.
+    fn session_bit() -> u32 = 0x11
+);
+placeholder!(
+    /// Interface index of the lane's entry in this namespace; 0 when there is no lane.
+    fn lane_entry() -> u32 = 0x12
+);
+
+/// kfunc `bpf_task_from_pid` (Linux 6.2): a referenced task of the initial PID namespace, or null.
+#[inline(always)]
+pub fn task_from_pid(pid: i32) -> *mut c_void {
+    // SAFETY: the loader replaces the call by a kfunc call with this signature.
+    let call: unsafe extern "C" fn(i32) -> *mut c_void = unsafe { core::mem::transmute(PLACEHOLDER + 1) };
+    // SAFETY: the kfunc accepts any number.
+    unsafe { call(pid) }
+}
+
+/// kfunc `bpf_task_release` (Linux 6.2).
+#[inline(always)]
+pub fn task_release(task: *mut c_void) {
+    // SAFETY: the loader replaces the call by a kfunc call with this signature.
+    let call: unsafe extern "C" fn(*mut c_void) = unsafe { core::mem::transmute(PLACEHOLDER + 2) };
+    // SAFETY: `task` comes from `task_from_pid` (the verifier checks it).
+    unsafe { call(task) }
+}

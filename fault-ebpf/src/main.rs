@@ -1,0 +1,25 @@
+//! The kernel half of `fault`: thin hooks. Each looks up who, asks `fault_common::decide` what happens, does
+//! it and counts it.
+//!
+//! ```text
+//! packet  net::egress | net::ingress → net::headers → who::socket → decide → pass | swallow | net::lane
+//! bio     block::decide → who::bio → decide → pass | fail | leave a deadline for block::park
+//! life    life::fork, life::exit: descendants of the target;  net::sockets: sockets it makes
+//! ```
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "BPF has no stable read-modify-write, see fault_common::shared")]
+
+mod kernel;
+mod maps;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // Never reached: the verifier refuses programs that could.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

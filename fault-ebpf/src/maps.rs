@@ -1,0 +1,103 @@
+//! Every map of the session. All are owned by file descriptors of the controller and die with it.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE},
+    bindings::{BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use fault_common::{
+    control::Control,
+    counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
+    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS},
+    rule::Rule,
+    who::{EchoKey, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules, SocketState, TaskState},
+};
+
+/// Storage that lives and dies with a kernel object (socket, task).
+///
+/// aya-ebpf 0.2 has it only for `sock_addr` contexts and not at all for tasks.
+#[repr(C)]
+pub struct LocalStorage<T, const TYPE: usize, const FLAGS: usize> {
+    r#type: *const [i32; TYPE],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; FLAGS],
+}
+
+// SAFETY: the fields are placeholders for the loader and are never read.
+unsafe impl<T, const TYPE: usize, const FLAGS: usize> Sync for LocalStorage<T, TYPE, FLAGS> {}
+
+impl<T, const TYPE: usize, const FLAGS: usize> LocalStorage<T, TYPE, FLAGS> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    /// The map, for the storage helpers.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+const RULE_SLOTS: usize = MAX_RULES * BANKS;
+
+/// The control block, mapped into the controller.
+#[btf_map]
+pub static CONTROL: Array<Control, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Two rule sets side by side: index `bank * MAX_RULES + slot`.
+#[btf_map]
+pub static RULES: Array<Rule, RULE_SLOTS> = Array::new();
+/// Index as in [`RULES`].
+#[btf_map]
+pub static RULE_COUNTERS: Array<RuleCounters, RULE_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Indexed by `fault_common::counters::Counter`.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();
+/// Processes of the target: thread group id → 1.
+#[btf_map]
+pub static TASKS: HashMap<u32, u32, 65536> = HashMap::new();
+/// Sockets of the target. Accepted sockets inherit the entry of the listener.
+#[btf_map]
+pub static SOCKETS: LocalStorage<
+    SocketState,
+    { BPF_MAP_TYPE_SK_STORAGE as usize },
+    { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize },
+> = LocalStorage::new();
+/// Threads of the target that do block I/O.
+#[btf_map]
+pub static TASK_STATES: LocalStorage<
+    TaskState,
+    { BPF_MAP_TYPE_TASK_STORAGE as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = LocalStorage::new();
+/// Local ports of target sockets: a bystander's incoming packet is told by one look-up.
+#[btf_map]
+pub static LOCAL_PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+/// Which rules name this peer (`to`).
+#[btf_map]
+pub static PEERS: LpmTrie<PeerAddress, PeerRules, 131072> = LpmTrie::new();
+/// Interfaces we are attached to, by `interface_key`.
+#[btf_map]
+pub static INTERFACES: HashMap<u64, Interface, 4096> = HashMap::new();
+/// Where a packet leaves the lane to, by `exit_key`.
+#[btf_map]
+pub static LANE_EXITS: Array<LaneExit, { (MAX_NETNS * MAX_INTERFACES_PER_NETNS) as usize }> = Array::new();
+/// ICMP echo requests of the target.
+#[btf_map]
+pub static ECHOES: LruHashMap<EchoKey, u32, 4096> = LruHashMap::new();
+/// Deadlines of parked tasks, mapped into the controller: page of the parking lot → `CLOCK_MONOTONIC` ns.
+#[btf_map]
+pub static PARKING: Array<u64, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Injections, for `--events`.
+#[btf_map]
+pub static EVENTS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();

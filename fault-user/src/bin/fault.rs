@@ -1,0 +1,3 @@
+//! The `fault` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The room between the session and the kernel: the object, what this kernel can do, how programs get in.
+
+pub mod object;
