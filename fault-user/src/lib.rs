@@ -11,4 +11,5 @@
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
 
+pub mod exit;
 pub mod kernel;
