@@ -1,3 +1,4 @@
 //! The room between the session and the kernel: the object, what this kernel can do, how programs get in.
 
+pub mod control;
 pub mod object;
