@@ -11,5 +11,6 @@
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
 
+pub mod block;
 pub mod exit;
 pub mod kernel;

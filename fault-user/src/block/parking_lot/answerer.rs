@@ -1,0 +1,271 @@
+//! The answering process: reads requests, keeps the parked ones by deadline, answers on time.
+//!
+//! A process and not a thread of the controller, so that a controller that is stopped, swapped out
+//! or wedged (SIGSTOP, a debugger) does not leave tasks parked: this process notices the silent
+//! heartbeat and lets everybody go. It is the only holder of the `/dev/fuse` descriptor; when it
+//! dies, for which it is enough that its owner dies, the kernel aborts the connection and wakes
+//! everybody.
+//!
+//! One thread and one event loop, not several readers and a timer: requests, timer and answers then
+//! need no lock and no hand-over between threads, and one core answers far more requests than tasks
+//! can be parked (at most programs × CPUs at once). After start-up the loop neither allocates nor
+//! locks nor touches a file, and all of its memory is locked.
+
+use super::Heartbeat;
+use super::child::Child;
+use super::ledger::{Counters, Ledger};
+use super::slots::Slots;
+use super::wire::{self, Answer, InHeader, OutHeader, ReadIn, op};
+use fault_common::limits::MAX_PARK_NS;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::mm::MlockAllFlags;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+
+/// Names of the start-up steps, for [`Counters::failed_step`].
+pub(super) const STEPS: [&str; 1] = ["lock the memory of the answering process (mlockall)"];
+
+/// Requests read in a row before due answers get their turn.
+const BATCH: usize = 64;
+
+/// What the answering process works with.
+pub(super) struct Files<'a> {
+    pub device: BorrowedFd<'a>,
+    pub owner: BorrowedFd<'a>,
+    /// eventfd, readable after the owner changed something in the ledger.
+    pub command: BorrowedFd<'a>,
+    /// eventfd, written when a command has been carried out.
+    pub done: BorrowedFd<'a>,
+}
+
+pub(super) fn fork(
+    files: Files<'_>,
+    slots: &Slots,
+    ledger: &Ledger,
+    heartbeat: Option<&Heartbeat>,
+) -> io::Result<Child> {
+    let keep = [files.device, files.owner, files.command, files.done];
+    let capacity = slots.len() + 64;
+    let mut lot = Answerer {
+        files,
+        slots,
+        counters: ledger,
+        heartbeat,
+        parked: BinaryHeap::with_capacity(capacity),
+        capacity,
+        buffer: [0; wire::READ_BUFFER],
+    };
+    // Let the clock's first call, which sets up the vDSO, happen before the fork.
+    let _ = now_ns();
+    let body = move || lot.run();
+    // SAFETY: everything `run` needs is allocated above; it only makes system calls and uses memory
+    // that exists (the heap never grows beyond its capacity).
+    unsafe { Child::fork(c"fault-lot", &keep, body) }
+}
+
+struct Answerer<'a> {
+    files: Files<'a>,
+    slots: &'a Slots,
+    counters: &'a Counters,
+    heartbeat: Option<&'a Heartbeat>,
+    /// (deadline in ns, unique number of the request), earliest first.
+    parked: BinaryHeap<Reverse<(u64, u64)>>,
+    capacity: usize,
+    buffer: [u8; wire::READ_BUFFER],
+}
+
+/// Why the loop ended.
+enum End {
+    OwnerDied,
+    ConnectionGone,
+}
+
+impl Answerer<'_> {
+    fn run(&mut self) -> i32 {
+        if let Err(errno) = make_steadfast() {
+            self.counters.failure.store(errno.raw_os_error(), Ordering::Release);
+            return 1;
+        }
+        match self.serve() {
+            End::OwnerDied | End::ConnectionGone => 0,
+        }
+    }
+
+    fn serve(&mut self) -> End {
+        loop {
+            for _ in 0..BATCH {
+                match rustix::io::read(self.files.device, &mut self.buffer) {
+                    Ok(len) => self.take_in(len),
+                    Err(Errno::AGAIN) => break,
+                    Err(Errno::INTR | Errno::NOENT) => {}
+                    Err(_) => return End::ConnectionGone,
+                }
+            }
+            let now = now_ns();
+            let silent = self.owner_is_silent(now);
+            let released = self.counters.release.load(Ordering::Acquire) != 0;
+            if silent || released {
+                self.let_everybody_go();
+            } else {
+                self.answer_due(now);
+            }
+            if let Some(end) = self.wait(silent || released) {
+                return end;
+            }
+        }
+    }
+
+    /// Sleeps until a request, a command, the next deadline or the next heartbeat check.
+    fn wait(&mut self, released: bool) -> Option<End> {
+        let mut wait_ns = None;
+        if let Some(Reverse((deadline, _))) = self.parked.peek() {
+            let now = now_ns();
+            wait_ns = Some(deadline.saturating_sub(now));
+            if let Some(heartbeat) = self.heartbeat {
+                let silence_ns = heartbeat.silent_at().saturating_sub(now);
+                wait_ns = wait_ns.map(|ns| ns.min(silence_ns.max(1_000_000)));
+            }
+        }
+        let timeout = wait_ns
+            .map(|ns| Timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as _ });
+        let mut ready = [
+            PollFd::new(&self.files.device, PollFlags::IN),
+            PollFd::new(&self.files.command, PollFlags::IN),
+            PollFd::new(&self.files.owner, PollFlags::IN),
+        ];
+        match poll(&mut ready, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return None,
+            Ok(_) => {}
+            Err(_) => return Some(End::ConnectionGone),
+        }
+        if !ready[2].revents().is_empty() {
+            return Some(End::OwnerDied);
+        }
+        if ready[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            return Some(End::ConnectionGone);
+        }
+        // A command is done when the loop has been through once more with it visible.
+        if !ready[1].revents().is_empty() && (released || self.counters.release.load(Ordering::Acquire) != 0)
+        {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(self.files.command, &mut count);
+            self.let_everybody_go();
+            let _ = rustix::io::write(self.files.done, &1u64.to_ne_bytes());
+        }
+        None
+    }
+
+    /// Handles one request of `len` bytes in the buffer.
+    fn take_in(&mut self, len: usize) {
+        let (header_len, read_len) = (size_of::<InHeader>(), size_of::<ReadIn>());
+        if len < header_len {
+            return;
+        }
+        let request: InHeader = bytemuck::pod_read_unaligned(&self.buffer[..header_len]);
+        let answer = match request.opcode {
+            op::READ if len >= header_len + read_len => {
+                let read: ReadIn =
+                    bytemuck::pod_read_unaligned(&self.buffer[header_len..header_len + read_len]);
+                return self.park(request.unique, read.offset / wire::PAGE);
+            }
+            op::FORGET | op::BATCH_FORGET => return,
+            op::INIT => Answer::init(request.unique),
+            op::LOOKUP => {
+                if self.buffer[header_len..len] == *wire::FILE_NAME.to_bytes_with_nul() {
+                    Answer::entry(request.unique, self.slots.len() as u64)
+                } else {
+                    Answer::error(request.unique, libc::ENOENT)
+                }
+            }
+            op::GETATTR => Answer::attributes(request.unique, request.nodeid, self.slots.len() as u64),
+            op::OPEN => Answer::opened(request.unique),
+            op::FLUSH | op::RELEASE | op::DESTROY => Answer::error(request.unique, 0),
+            // Among them INTERRUPT: a task that waits for a disk cannot be interrupted either. Told
+            // once, the kernel does not send another.
+            _ => Answer::error(request.unique, libc::ENOSYS),
+        };
+        let _ = rustix::io::write(self.files.device, answer.as_bytes());
+    }
+
+    fn park(&mut self, unique: u64, page: u64) {
+        let deadline = self.slots.deadline(page);
+        // 0 means "at once" to everybody, and is what most reads outside of a session carry.
+        let now = if deadline == 0 { 0 } else { now_ns() };
+        if deadline <= now {
+            self.counters.at_once.fetch_add(1, Ordering::Relaxed);
+            if deadline != 0 {
+                self.counters.answered_late_by(now - deadline);
+            }
+            return self.answer(unique);
+        }
+        if self.parked.len() >= self.capacity {
+            self.counters.full.fetch_add(1, Ordering::Relaxed);
+            return self.answer(unique);
+        }
+        self.parked.push(Reverse((deadline.min(now + MAX_PARK_NS), unique)));
+        let parked = self.parked.len() as u32;
+        self.counters.parked.store(parked, Ordering::Relaxed);
+        self.counters.parked_max.fetch_max(parked, Ordering::Relaxed);
+    }
+
+    fn answer_due(&mut self, mut now: u64) {
+        while let Some(Reverse((deadline, unique))) = self.parked.peek().copied() {
+            if deadline > now {
+                now = now_ns();
+                if deadline > now {
+                    break;
+                }
+            }
+            self.parked.pop();
+            self.counters.answered_late_by(now - deadline);
+            self.answer(unique);
+        }
+        self.counters.parked.store(self.parked.len() as u32, Ordering::Relaxed);
+    }
+
+    fn let_everybody_go(&mut self) {
+        while let Some(Reverse((_, unique))) = self.parked.pop() {
+            self.counters.released.fetch_add(1, Ordering::Relaxed);
+            self.answer(unique);
+        }
+        self.counters.parked.store(0, Ordering::Relaxed);
+    }
+
+    /// Always an error: a page that was never read stays out of the page tables, so the next task
+    /// to touch it parks again.
+    fn answer(&self, unique: u64) {
+        let header = OutHeader { len: size_of::<OutHeader>() as u32, error: -libc::EIO, unique };
+        // ENOENT: the request is gone already. Nothing else can be done about any error here.
+        let _ = rustix::io::write(self.files.device, bytemuck::bytes_of(&header));
+        self.counters.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn owner_is_silent(&self, now: u64) -> bool {
+        self.heartbeat.is_some_and(|heartbeat| heartbeat.silent_at() <= now)
+    }
+}
+
+/// Nothing may come between a due answer and this process: no paging, no dirty-page throttling, no
+/// timer slack, no busy neighbour. Only the first is indispensable.
+fn make_steadfast() -> rustix::io::Result<()> {
+    rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
+    // Linux ≥ 5.6; tells reclaim that it must not wait for I/O on behalf of this process.
+    let _ = rustix::process::configure_io_flusher_behavior(true);
+    let realtime = libc::sched_param { sched_priority: 1 };
+    // SAFETY: sets the scheduling class of this process; the argument is a plain struct.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const realtime);
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    }
+    Ok(())
+}
+
+pub(super) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
