@@ -14,3 +14,4 @@
 pub mod block;
 pub mod exit;
 pub mod kernel;
+pub mod spec;

@@ -1,0 +1,57 @@
+//! How long an operation is held back: shared by the layers.
+
+use std::time::Duration;
+
+/// The operands of `delay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelaySpec {
+    /// The mean delay: 0 up to the layer's longest ([`NET_DELAY_MAX`], [`DISK_HOLD_MAX`]).
+    pub mean: Duration,
+    /// `jitter J`: half the width (uniform) or the spread (the others) around the mean, with the
+    /// same upper limit. With the uniform distribution at most `mean`; with the others a draw
+    /// below zero means no delay.
+    pub jitter: Option<Duration>,
+    /// The shape of the jitter; [`Distribution::Uniform`] when there is no jitter.
+    pub distribution: Distribution,
+    /// `ordered`: jitter never lets one packet overtake another of the same flow. Net only.
+    pub ordered: bool,
+}
+
+impl DelaySpec {
+    /// The same delay for everyone.
+    pub fn constant(mean: Duration) -> Self {
+        Self { mean, jitter: None, distribution: Distribution::Uniform, ordered: false }
+    }
+}
+
+/// The shape of the jitter around the mean. The tables of the last three are netem's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Distribution {
+    /// Every delay from mean − jitter to mean + jitter alike.
+    #[default]
+    Uniform,
+    /// Bell curve with the jitter as its standard deviation.
+    Normal,
+    /// Long tail to the right.
+    Pareto,
+    /// A quarter normal and three quarters Pareto, as netem mixes them.
+    ParetoNormal,
+}
+
+impl Distribution {
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Normal => "normal",
+            Self::Pareto => "pareto",
+            Self::ParetoNormal => "paretonormal",
+        }
+    }
+}
+
+/// The longest delay of a packet: an hour.
+pub const NET_DELAY_MAX: Duration = Duration::from_secs(3600);
+
+/// The longest a block operation may be held: 60 s, the limit of the parking lot.
+pub const DISK_HOLD_MAX: Duration = Duration::from_secs(60);

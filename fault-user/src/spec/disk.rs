@@ -1,0 +1,99 @@
+//! Faults of block I/O.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::delay::DelaySpec;
+use super::source::{Located, Source};
+use super::trigger::Trigger;
+
+/// One thing that goes wrong with block I/O.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFault {
+    /// What happens to an operation that is hit.
+    pub verb: DiskVerb,
+    /// Which operations of the target are looked at.
+    pub filter: DiskFilter,
+    /// Which of those are hit.
+    pub trigger: Trigger,
+    /// The text it was read from.
+    pub source: Source,
+}
+
+/// What happens to a block operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskVerb {
+    /// It fails with EIO, the only error the block layer's hook can give.
+    Error,
+    /// It is late.
+    Delay(DelaySpec),
+    /// It is stuck for a while.
+    Hang {
+        /// How long: more than zero, at most [`DISK_HOLD_MAX`](super::delay::DISK_HOLD_MAX).
+        duration: Duration,
+        /// `then error`: whether it fails with EIO in the end instead of going through.
+        then_error: bool,
+    },
+}
+
+/// Which block operations. A field that is empty lets every operation pass; all fields must agree.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskFilter {
+    /// `read`, `write`, `flush`: any of them; empty means all.
+    pub ops: BTreeSet<DiskOp>,
+    /// `on DEVICE|MOUNTPOINT`: an absolute path, not looked up yet.
+    pub on: Option<Located<PathBuf>>,
+    /// `sectors A..B`.
+    pub sectors: Option<SectorRange>,
+}
+
+/// What a block operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DiskOp {
+    /// Data from the device.
+    Read,
+    /// Data to the device.
+    Write,
+    /// "Make durable what was written": an empty flush request.
+    Flush,
+}
+
+impl DiskOp {
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+        }
+    }
+}
+
+/// Sectors of 512 bytes (whatever the device calls a sector), counted from the start of the device
+/// or partition that `on` names: `start..end`, the end not included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SectorRange {
+    start: u64,
+    end: u64,
+}
+
+impl SectorRange {
+    /// The sectors `start..end`; none when that is empty.
+    pub const fn new(start: u64, end: u64) -> Option<Self> {
+        if start >= end {
+            return None;
+        }
+        Some(Self { start, end })
+    }
+
+    /// The first sector.
+    pub const fn start(self) -> u64 {
+        self.start
+    }
+
+    /// One past the last sector.
+    pub const fn end(self) -> u64 {
+        self.end
+    }
+}

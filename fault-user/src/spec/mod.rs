@@ -1,0 +1,130 @@
+//! The spec language: one line of text says what goes wrong.
+//!
+//! ```text
+//! VERB OPERANDS [PROBABILITY] CLAUSE…        drop 5% out to 10.0.0.0/8:5432
+//! ```
+//!
+//! [`parse`] turns text into a typed [`Fault`]; printing a fault gives its canonical text, which
+//! parses to the same fault. Nothing is looked up here: host names, interfaces, devices and mount
+//! points are resolved when the session is planned, and [`SpecError::unresolved`] points at the
+//! word when that fails. The language is described in `docs/spec.md`.
+
+mod delay;
+mod disk;
+mod error;
+mod lexer;
+mod net;
+mod parse;
+mod print;
+mod problem;
+mod source;
+mod trigger;
+mod units;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::str::FromStr;
+
+pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
+pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+pub use error::SpecError;
+pub use net::{Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol};
+pub use parse::SPEC_MAX_BYTES;
+pub use problem::{Problem, Quantity};
+pub use source::{Located, Source, Span};
+pub use trigger::{COUNT_MAX, Probability, Trigger, WINDOW_MAX};
+pub use units::Flaw;
+
+/// Where in the system a fault sits. Each layer has its own verbs and filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Packets: `--net`.
+    Net,
+    /// Block I/O: `--disk`.
+    Disk,
+}
+
+impl Layer {
+    /// All layers of this version.
+    pub const ALL: &'static [Layer] = &[Layer::Net, Layer::Disk];
+
+    /// The layer's name, as in scenario files and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// The command-line option that takes a spec of this layer.
+    pub const fn option(self) -> &'static str {
+        match self {
+            Self::Net => "--net",
+            Self::Disk => "--disk",
+        }
+    }
+}
+
+/// One thing that goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// With packets.
+    Net(NetFault),
+    /// With block I/O.
+    Disk(DiskFault),
+}
+
+impl Fault {
+    /// The layer it sits in.
+    pub const fn layer(&self) -> Layer {
+        match self {
+            Self::Net(_) => Layer::Net,
+            Self::Disk(_) => Layer::Disk,
+        }
+    }
+
+    /// Which of the matching operations are hit.
+    pub const fn trigger(&self) -> &Trigger {
+        match self {
+            Self::Net(fault) => &fault.trigger,
+            Self::Disk(fault) => &fault.trigger,
+        }
+    }
+
+    /// The text it was read from.
+    pub const fn source(&self) -> &Source {
+        match self {
+            Self::Net(fault) => &fault.source,
+            Self::Disk(fault) => &fault.source,
+        }
+    }
+}
+
+/// Reads one spec of `layer`.
+///
+/// # Errors
+/// The first thing that is wrong with `text`.
+pub fn parse(layer: Layer, text: &str) -> Result<Fault, SpecError> {
+    match layer {
+        Layer::Net => parse::net::fault(text).map(Fault::Net),
+        Layer::Disk => parse::disk::fault(text).map(Fault::Disk),
+    }
+}
+
+impl FromStr for NetFault {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        parse::net::fault(text)
+    }
+}
+
+impl FromStr for DiskFault {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        parse::disk::fault(text)
+    }
+}

@@ -1,0 +1,182 @@
+//! Block I/O.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::delay::DISK_HOLD_MAX;
+use super::super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+use super::super::error::SpecError;
+use super::super::problem::{Problem, Quantity};
+use super::super::source::Located;
+use super::super::units::{self, Flaw};
+use super::super::words::{DISK, DiskClause, DiskFilterWord, DiskVerbWord};
+use super::once::Once;
+use super::{Clause, Keyword, Parser, delay, shown, trigger};
+
+/// The one error the block layer's hook can give.
+const EIO: &str = "EIO";
+
+/// A disk fault.
+pub(in super::super) fn fault(text: &str) -> Result<DiskFault, SpecError> {
+    let mut parser = Parser::new(DISK.layer, text)?;
+    let (word, verb) = parser.verb(&DISK)?;
+    let mut action = Action::new(&mut parser, word, verb)?;
+    let mut filter = Draft::default();
+    let mut trigger = trigger::Draft::default();
+    while let Some((clause, keyword)) = parser.clause(&DISK, verb)? {
+        match clause {
+            Clause::Probability => trigger.probability(&mut parser, keyword)?,
+            Clause::Trigger(word) => trigger.clause(&mut parser, word, keyword)?,
+            Clause::Delay(word) => {
+                action.delay(&parser, keyword, verb)?.clause(&mut parser, word, keyword)?
+            }
+            Clause::Own(DiskClause::Then) => action.then(&mut parser, keyword, verb)?,
+            Clause::Own(DiskClause::Filter(word)) => filter.clause(&mut parser, word, keyword)?,
+        }
+    }
+    Ok(DiskFault {
+        verb: action.finish(&parser)?,
+        filter: filter.finish(&parser)?,
+        trigger: trigger.finish(&parser)?,
+        source: parser.source,
+    })
+}
+
+/// A verb under construction.
+#[derive(Debug)]
+enum Action {
+    Error,
+    Delay(delay::Draft),
+    Hang { duration: Duration, then: Once<()> },
+}
+
+impl Action {
+    fn new(parser: &mut Parser, word: DiskVerbWord, verb: Keyword) -> Result<Self, SpecError> {
+        Ok(match word {
+            DiskVerbWord::Error => {
+                errno(parser)?;
+                Self::Error
+            }
+            DiskVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, DISK_HOLD_MAX)?),
+            DiskVerbWord::Hang => {
+                Self::Hang { duration: parser.duration(verb, false, DISK_HOLD_MAX)?.0, then: Once::default() }
+            }
+        })
+    }
+
+    fn delay(
+        &mut self,
+        parser: &Parser,
+        clause: Keyword,
+        verb: Keyword,
+    ) -> Result<&mut delay::Draft, SpecError> {
+        match self {
+            Self::Delay(draft) => Ok(draft),
+            Self::Error | Self::Hang { .. } => Err(parser.wrong_verb(clause, verb, "delay")),
+        }
+    }
+
+    /// `then error`, from after `then`.
+    fn then(&mut self, parser: &mut Parser, keyword: Keyword, verb: Keyword) -> Result<(), SpecError> {
+        let then = match self {
+            Self::Hang { then, .. } => then,
+            Self::Error | Self::Delay(_) => return Err(parser.wrong_verb(keyword, verb, "hang")),
+        };
+        then.set(parser, keyword, ())?;
+        let is_error = |word: &super::Word| !word.quoted && word.text == "error";
+        if parser.words.next_if(is_error).is_none() {
+            let next = parser.words.peek().map(|word| word.span);
+            return Err(parser.error(next.unwrap_or(keyword.span), Problem::ThenWhat));
+        }
+        errno(parser)
+    }
+
+    fn finish(self, parser: &Parser) -> Result<DiskVerb, SpecError> {
+        Ok(match self {
+            Self::Error => DiskVerb::Error,
+            Self::Delay(draft) => DiskVerb::Delay(draft.finish(parser)?),
+            Self::Hang { duration, then } => DiskVerb::Hang { duration, then_error: then.value().is_some() },
+        })
+    }
+}
+
+/// `EIO` after `error` may be written; any other errno is beyond the block layer.
+fn errno(parser: &mut Parser) -> Result<(), SpecError> {
+    let looks_like_errno = |word: &super::Word| {
+        let mut letters = word.text.chars();
+        let capital = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+        let known = word.text.eq_ignore_ascii_case(EIO);
+        known || (letters.next() == Some('E') && word.text.len() > 2 && letters.all(capital))
+    };
+    match parser.words.next_if(|word| looks_like_errno(word) && !is_keyword(word)) {
+        Some(word) if word.text != EIO => {
+            let problem = Problem::Errno { word: shown(&word.text) };
+            Err(parser.error(word.span, problem))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether a word written in capitals is a keyword nevertheless: `EVERY`.
+fn is_keyword(word: &super::Word) -> bool {
+    super::words::find(DISK.layer, &word.text.to_lowercase()).is_some()
+}
+
+/// A filter under construction.
+#[derive(Debug, Default)]
+struct Draft {
+    read: Once<()>,
+    write: Once<()>,
+    flush: Once<()>,
+    on: Once<Located<PathBuf>>,
+    sectors: Once<SectorRange>,
+}
+
+impl Draft {
+    fn clause(
+        &mut self,
+        parser: &mut Parser,
+        word: DiskFilterWord,
+        keyword: Keyword,
+    ) -> Result<(), SpecError> {
+        match word {
+            DiskFilterWord::Op(op) => self.op(op).set(parser, keyword, ()),
+            DiskFilterWord::On => {
+                let (path, span) = parser.quantity(keyword, Quantity::Path, path)?;
+                self.on.set(parser, keyword, Located::new(path, span))
+            }
+            DiskFilterWord::Sectors => {
+                let (sectors, _) = parser.quantity(keyword, Quantity::Sectors, units::sectors)?;
+                self.sectors.set(parser, keyword, sectors)
+            }
+        }
+    }
+
+    fn op(&mut self, op: DiskOp) -> &mut Once<()> {
+        match op {
+            DiskOp::Read => &mut self.read,
+            DiskOp::Write => &mut self.write,
+            DiskOp::Flush => &mut self.flush,
+        }
+    }
+
+    fn finish(mut self, parser: &Parser) -> Result<DiskFilter, SpecError> {
+        if let (Some(flush), Some(sectors)) = (self.flush.keyword(), self.sectors.keyword()) {
+            return Err(parser.contradiction(flush, sectors, "a flush touches no sectors"));
+        }
+        let ops: BTreeSet<_> = [DiskOp::Read, DiskOp::Write, DiskOp::Flush]
+            .into_iter()
+            .filter(|op| self.op(*op).keyword().is_some())
+            .collect();
+        Ok(DiskFilter { ops, on: self.on.value(), sectors: self.sectors.value() })
+    }
+}
+
+/// An absolute path: the controller may run in another directory than the user.
+fn path(word: &str) -> Result<PathBuf, Flaw> {
+    if !word.starts_with('/') || word.contains('\0') {
+        return Err(Flaw::Shape);
+    }
+    Ok(PathBuf::from(word))
+}

@@ -1,0 +1,247 @@
+//! Words → fault. What the layers have in common; each layer has its own file.
+
+pub(super) mod delay;
+pub(super) mod disk;
+pub(super) mod net;
+mod once;
+mod peer;
+mod trigger;
+
+use super::Layer;
+use super::error::SpecError;
+use super::lexer::{LexError, Word, words};
+use super::problem::{Problem, Quantity};
+use super::source::{Source, Span};
+use super::units::{self, Flaw};
+use super::words::{self, DelayWord, Entry, Table, TriggerWord, Vocabulary};
+
+/// The longest spec, in bytes.
+pub const SPEC_MAX_BYTES: usize = 4096;
+
+/// How much of a word an error message repeats, in characters.
+const SHOWN_MAX_CHARS: usize = 40;
+
+/// A clause, of the layer or of those that every layer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clause<C> {
+    /// A word of the layer.
+    Own(C),
+    /// An operand of `delay`.
+    Delay(DelayWord),
+    /// A word of the trigger.
+    Trigger(TriggerWord),
+    /// The trigger's probability: the word itself is the operand.
+    Probability,
+}
+
+/// A keyword: the row of the vocabulary, and the word in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keyword {
+    word: &'static str,
+    span: Span,
+}
+
+/// The words of one spec, read from left to right.
+struct Parser {
+    layer: Layer,
+    source: Source,
+    words: std::iter::Peekable<std::vec::IntoIter<Word>>,
+}
+
+impl Parser {
+    fn new(layer: Layer, text: &str) -> Result<Self, SpecError> {
+        if text.len() > SPEC_MAX_BYTES {
+            let shown: String = text.chars().take(SHOWN_MAX_CHARS).collect();
+            let all = Span::new(0, shown.len());
+            let bytes = text.len();
+            return Err(SpecError::new(layer, &shown, all, Problem::TooLong { bytes }));
+        }
+        let words = words(text).map_err(|error| {
+            let (span, problem) = match error {
+                LexError::Unclosed(span) => (span, Problem::UnclosedQuote),
+                LexError::Glued(span) => (span, Problem::GluedQuote),
+            };
+            SpecError::new(layer, text, span, problem)
+        })?;
+        Ok(Self { layer, source: Source::from(text), words: words.into_iter().peekable() })
+    }
+
+    fn error(&self, span: Span, problem: Problem) -> SpecError {
+        SpecError::new(self.layer, self.source.text(), span, problem)
+    }
+
+    /// The first word, which must be a verb.
+    fn verb<V: Copy, C>(&mut self, vocabulary: &Vocabulary<V, C>) -> Result<(V, Keyword), SpecError> {
+        let Some(word) = self.words.next() else {
+            return Err(self.error(Span::default(), Problem::Empty));
+        };
+        if let Some(found) = self.look_up(vocabulary.verbs, &word)? {
+            return Ok(found);
+        }
+        if let Some(known) = words::find(self.layer, &word.text) {
+            let word_text = known.word.to_owned();
+            return Err(self.error(word.span, Problem::NoVerb { word: word_text }));
+        }
+        let verbs = words::of(self.layer).into_iter().filter(|known| known.verb);
+        let problem = Problem::UnknownVerb { word: shown(&word.text) };
+        Err(self.unknown(&word, problem, verbs.collect()))
+    }
+
+    /// The next clause's keyword; none at the end of the text.
+    fn clause<V: Copy, C: Copy>(
+        &mut self,
+        vocabulary: &Vocabulary<V, C>,
+        verb: Keyword,
+    ) -> Result<Option<(Clause<C>, Keyword)>, SpecError> {
+        let Some(word) = self.words.peek() else {
+            return Ok(None);
+        };
+        if !word.quoted && units::looks_like_probability(&word.text) {
+            let span = word.span;
+            return Ok(Some((Clause::Probability, Keyword { word: "P%", span })));
+        }
+        let word = word.clone();
+        self.words.next();
+        if let Some((own, keyword)) = self.look_up(vocabulary.clauses, &word)? {
+            return Ok(Some((Clause::Own(own), keyword)));
+        }
+        if let Some((delay, keyword)) = self.look_up(words::DELAY, &word)? {
+            return Ok(Some((Clause::Delay(delay), keyword)));
+        }
+        if let Some((trigger, keyword)) = self.look_up(words::TRIGGER, &word)? {
+            return Ok(Some((Clause::Trigger(trigger), keyword)));
+        }
+        Err(self.not_a_clause(&word, verb))
+    }
+
+    fn not_a_clause(&self, word: &Word, verb: Keyword) -> SpecError {
+        if words::find(self.layer, &word.text).is_some_and(|known| known.verb) {
+            let problem = Problem::SecondVerb { word: word.text.clone(), verb: verb.word };
+            return self.error(word.span, problem).with_related(verb.span, "the verb");
+        }
+        let clauses: Vec<_> = words::of(self.layer).into_iter().filter(|known| !known.verb).collect();
+        let shown = shown(&word.text);
+        if let Some(hint) = stray(&word.text) {
+            return self.error(word.span, Problem::Stray { word: shown, hint });
+        }
+        self.unknown(word, Problem::UnknownWord { word: shown }, clauses)
+    }
+
+    /// `problem`, unless the word is a keyword elsewhere or in other letters.
+    fn unknown(&self, word: &Word, problem: Problem, candidates: Vec<words::Known>) -> SpecError {
+        let lower = word.text.to_lowercase();
+        if lower != word.text && words::find(self.layer, &lower).is_some() {
+            let problem = Problem::Case { word: shown(&word.text) };
+            return self.error(word.span, problem).with_suggestion(lower);
+        }
+        if let Some((other, known)) = words::find_elsewhere(self.layer, &word.text) {
+            let problem = Problem::OtherLayer { word: known.word, other, layer: self.layer };
+            return self.error(word.span, problem);
+        }
+        let error = self.error(word.span, problem);
+        match words::nearest(&word.text, candidates) {
+            Some(known) => error.with_suggestion(known.word),
+            None => error,
+        }
+    }
+
+    /// The row of `table` for `word`; a word of a later version is an error.
+    fn look_up<K: Copy>(&self, table: Table<K>, word: &Word) -> Result<Option<(K, Keyword)>, SpecError> {
+        let Some(Entry { word: text, usage, meaning }) = table.iter().find(|entry| entry.word == word.text)
+        else {
+            return Ok(None);
+        };
+        if word.quoted {
+            let error = self.error(word.span, Problem::QuotedKeyword);
+            return Err(error.with_suggestion(*text));
+        }
+        match meaning {
+            Some(meaning) => {
+                let keyword = Keyword { word: text, span: word.span };
+                Ok(Some((*meaning, keyword)))
+            }
+            None => Err(self.error(word.span, Problem::NotYet { usage })),
+        }
+    }
+
+    /// The word after `keyword`, which must be neither missing nor a keyword itself.
+    fn operand(&mut self, keyword: Keyword, wanted: Quantity) -> Result<Word, SpecError> {
+        let layer = self.layer;
+        let is_operand = |word: &Word| word.quoted || words::find(layer, &word.text).is_none();
+        match self.words.next_if(is_operand) {
+            Some(word) => Ok(word),
+            None => {
+                let problem = Problem::Missing { keyword: keyword.word.to_owned(), wanted };
+                let found = self.words.peek().map(|word| word.span);
+                let error = self.error(found.unwrap_or(keyword.span), problem);
+                Err(match found {
+                    Some(_) => error.with_related(keyword.span, "needed by this"),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// The operand of `keyword`, read by `read`.
+    fn quantity<T>(
+        &mut self,
+        keyword: Keyword,
+        wanted: Quantity,
+        read: impl FnOnce(&str) -> Result<T, Flaw>,
+    ) -> Result<(T, Span), SpecError> {
+        let word = self.operand(keyword, wanted)?;
+        match read(&word.text) {
+            Ok(value) => Ok((value, word.span)),
+            Err(flaw) => Err(self.malformed(&word, wanted, flaw)),
+        }
+    }
+
+    fn malformed(&self, word: &Word, wanted: Quantity, flaw: Flaw) -> SpecError {
+        let problem = Problem::Malformed { word: shown(&word.text), wanted, flaw };
+        let error = self.error(word.span, problem);
+        match (flaw, wanted) {
+            (Flaw::NoUnit, _) => error.with_suggestion(format!("{}ms", shown(&word.text))),
+            (Flaw::Shape, Quantity::Path) if !word.text.contains('/') && !word.text.is_empty() => {
+                error.with_suggestion(format!("/dev/{}", shown(&word.text)))
+            }
+            _ => error,
+        }
+    }
+
+    /// Two clauses that cannot both hold: the later one is pointed at.
+    fn contradiction(&self, one: Keyword, other: Keyword, because: &'static str) -> SpecError {
+        let (first, later) = if one.span.start <= other.span.start { (one, other) } else { (other, one) };
+        let problem =
+            Problem::Contradiction { word: later.word.to_owned(), other: first.word.to_owned(), because };
+        self.error(later.span, problem).with_related(first.span, "against this")
+    }
+
+    fn wrong_verb(&self, clause: Keyword, verb: Keyword, owner: &'static str) -> SpecError {
+        let problem = Problem::NotForVerb { word: clause.word, verb: verb.word, owner };
+        self.error(clause.span, problem).with_related(verb.span, "the verb")
+    }
+}
+
+/// What a word without a clause was probably meant to be.
+fn stray(word: &str) -> Option<&'static str> {
+    if units::looks_like_number(word) {
+        return Some("a probability has a percent sign: `5%`; a count has a keyword: `nth 5`");
+    }
+    if word == "%" {
+        return Some("write the percent sign next to the number: `5%`");
+    }
+    match units::duration(word) {
+        Ok(_) => Some("a duration is one word: `1m30s`; or name its clause: `for 30s`"),
+        Err(_) => None,
+    }
+}
+
+/// A word in an error message: cut if it is very long.
+fn shown(word: &str) -> String {
+    let safe = |c: char| if c.is_control() { '?' } else { c };
+    let mut shown: String = word.chars().take(SHOWN_MAX_CHARS).map(safe).collect();
+    if shown.len() < word.len() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,176 @@
+//! Packets.
+
+use std::collections::BTreeSet;
+
+use super::super::delay::NET_DELAY_MAX;
+use super::super::error::SpecError;
+use super::super::net::{Direction, Endpoint, NetFault, NetFilter, NetVerb, PortRange, Protocol};
+use super::super::problem::{Problem, Quantity};
+use super::super::source::Located;
+use super::super::units::{self, Flaw};
+use super::super::words::{NET, NetClause, NetFilterWord, NetVerbWord};
+use super::once::Once;
+use super::{Clause, Keyword, Parser, delay, peer, trigger};
+
+/// A net fault.
+pub(in super::super) fn fault(text: &str) -> Result<NetFault, SpecError> {
+    let mut parser = Parser::new(NET.layer, text)?;
+    let (word, verb) = parser.verb(&NET)?;
+    let mut action = Action::new(&mut parser, word, verb)?;
+    let mut filter = Draft::default();
+    let mut trigger = trigger::Draft::default();
+    while let Some((clause, keyword)) = parser.clause(&NET, verb)? {
+        match clause {
+            Clause::Probability => trigger.probability(&mut parser, keyword)?,
+            Clause::Trigger(word) => trigger.clause(&mut parser, word, keyword)?,
+            Clause::Delay(word) => {
+                action.delay(&parser, keyword, verb)?.clause(&mut parser, word, keyword)?
+            }
+            Clause::Own(NetClause::Ordered) => {
+                action.delay(&parser, keyword, verb)?.ordered(&parser, keyword)?
+            }
+            Clause::Own(NetClause::Filter(word)) => filter.clause(&mut parser, word, keyword)?,
+        }
+    }
+    Ok(NetFault {
+        verb: action.finish(&parser)?,
+        filter: filter.finish(&parser)?,
+        trigger: trigger.finish(&parser)?,
+        source: parser.source,
+    })
+}
+
+/// A verb under construction.
+#[derive(Debug)]
+enum Action {
+    Drop,
+    Delay(delay::Draft),
+}
+
+impl Action {
+    fn new(parser: &mut Parser, word: NetVerbWord, verb: Keyword) -> Result<Self, SpecError> {
+        Ok(match word {
+            NetVerbWord::Drop => Self::Drop,
+            NetVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, NET_DELAY_MAX)?),
+        })
+    }
+
+    fn delay(
+        &mut self,
+        parser: &Parser,
+        clause: Keyword,
+        verb: Keyword,
+    ) -> Result<&mut delay::Draft, SpecError> {
+        match self {
+            Self::Delay(draft) => Ok(draft),
+            Self::Drop => Err(parser.wrong_verb(clause, verb, "delay")),
+        }
+    }
+
+    fn finish(self, parser: &Parser) -> Result<NetVerb, SpecError> {
+        Ok(match self {
+            Self::Drop => NetVerb::Drop,
+            Self::Delay(draft) => NetVerb::Delay(draft.finish(parser)?),
+        })
+    }
+}
+
+/// A filter under construction.
+#[derive(Debug, Default)]
+struct Draft {
+    inwards: Once<()>,
+    outwards: Once<()>,
+    tcp: Once<()>,
+    udp: Once<()>,
+    icmp: Once<()>,
+    to: Vec<Located<Endpoint>>,
+    port: Once<PortRange>,
+    local_port: Once<PortRange>,
+    iface: Once<Located<String>>,
+    /// Any clause that looks at ports, for contradictions.
+    ports: Option<Keyword>,
+}
+
+impl Draft {
+    fn clause(
+        &mut self,
+        parser: &mut Parser,
+        word: NetFilterWord,
+        keyword: Keyword,
+    ) -> Result<(), SpecError> {
+        match word {
+            NetFilterWord::In => self.inwards.set(parser, keyword, ()),
+            NetFilterWord::Out => self.outwards.set(parser, keyword, ()),
+            NetFilterWord::Protocol(protocol) => self.protocol(protocol).set(parser, keyword, ()),
+            NetFilterWord::To => {
+                let (endpoint, span) = parser.quantity(keyword, Quantity::Address, peer::endpoint)?;
+                if endpoint.ports.is_some() {
+                    self.ports = Some(keyword);
+                }
+                if let Some(same) = self.to.iter().find(|other| other.value == endpoint) {
+                    let word = format!("to {endpoint}");
+                    return Err(parser
+                        .error(span, Problem::Twice { word })
+                        .with_related(same.span, "first given here"));
+                }
+                self.to.push(Located::new(endpoint, span));
+                Ok(())
+            }
+            NetFilterWord::Port => {
+                let (ports, _) = parser.quantity(keyword, Quantity::Ports, units::ports)?;
+                self.ports = Some(keyword);
+                self.port.set(parser, keyword, ports)
+            }
+            NetFilterWord::LocalPort => {
+                let (ports, _) = parser.quantity(keyword, Quantity::Ports, units::ports)?;
+                self.ports = Some(keyword);
+                self.local_port.set(parser, keyword, ports)
+            }
+            NetFilterWord::Iface => {
+                let (name, span) = parser.quantity(keyword, Quantity::Interface, interface)?;
+                self.iface.set(parser, keyword, Located::new(name, span))
+            }
+        }
+    }
+
+    fn protocol(&mut self, protocol: Protocol) -> &mut Once<()> {
+        match protocol {
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+            Protocol::Icmp => &mut self.icmp,
+        }
+    }
+
+    fn finish(mut self, parser: &Parser) -> Result<NetFilter, SpecError> {
+        if let (Some(icmp), Some(ports)) = (self.icmp.keyword(), self.ports) {
+            return Err(parser.contradiction(icmp, ports, "ICMP has no ports"));
+        }
+        let direction = match (self.inwards.keyword(), self.outwards.keyword()) {
+            (Some(_), None) => Direction::In,
+            (None, Some(_)) => Direction::Out,
+            (Some(_), Some(_)) | (None, None) => Direction::Both,
+        };
+        let protocols: BTreeSet<_> = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp]
+            .into_iter()
+            .filter(|protocol| self.protocol(*protocol).keyword().is_some())
+            .collect();
+        Ok(NetFilter {
+            direction,
+            protocols,
+            to: self.to,
+            port: self.port.value(),
+            local_port: self.local_port.value(),
+            iface: self.iface.value(),
+        })
+    }
+}
+
+/// A name the kernel would accept (`dev_valid_name` in net/core/dev.c).
+fn interface(word: &str) -> Result<String, Flaw> {
+    let forbidden = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+    let reserved = matches!(word, "" | "." | "..");
+    if reserved || word.len() > 15 || word.contains(forbidden) {
+        return Err(Flaw::Shape);
+    }
+    Ok(word.to_owned())
+}

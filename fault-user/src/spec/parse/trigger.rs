@@ -1,0 +1,86 @@
+//! The trigger: the same in every layer.
+
+use std::time::Duration;
+
+use super::super::error::SpecError;
+use super::super::problem::Quantity;
+use super::super::trigger::{Probability, Trigger, WINDOW_MAX};
+use super::super::units;
+use super::super::words::TriggerWord;
+use super::once::Once;
+use super::{Keyword, Parser};
+
+/// A trigger under construction.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    probability: Once<Probability>,
+    nth: Once<u64>,
+    every: Once<u64>,
+    first: Once<u64>,
+    times: Once<u64>,
+    after: Once<Duration>,
+    window: Once<Duration>,
+}
+
+impl Draft {
+    /// The word at hand is a percentage.
+    pub(super) fn probability(&mut self, parser: &mut Parser, keyword: Keyword) -> Result<(), SpecError> {
+        let (value, _) = parser.quantity(keyword, Quantity::Probability, units::probability)?;
+        self.probability.set(parser, keyword, value)
+    }
+
+    /// A clause of the trigger, from after its keyword.
+    pub(super) fn clause(
+        &mut self,
+        parser: &mut Parser,
+        word: TriggerWord,
+        keyword: Keyword,
+    ) -> Result<(), SpecError> {
+        let slot = match word {
+            TriggerWord::Nth => &mut self.nth,
+            TriggerWord::Every => &mut self.every,
+            TriggerWord::First => &mut self.first,
+            TriggerWord::Times => &mut self.times,
+            TriggerWord::After => {
+                parser.refuse_size(keyword)?;
+                let after = parser.duration(keyword, true, WINDOW_MAX)?.0;
+                return self.after.set(parser, keyword, after);
+            }
+            TriggerWord::For => {
+                let window = parser.duration(keyword, false, WINDOW_MAX)?.0;
+                return self.window.set(parser, keyword, window);
+            }
+        };
+        let (count, _) = parser.quantity(keyword, Quantity::Count, units::count)?;
+        slot.set(parser, keyword, count)
+    }
+
+    /// The finished trigger.
+    pub(super) fn finish(self, parser: &Parser) -> Result<Trigger, SpecError> {
+        if let Some(nth) = self.nth.keyword() {
+            if let Some(every) = self.every.keyword() {
+                let because = "one match, or one of every so many, not both";
+                return Err(parser.contradiction(nth, every, because));
+            }
+            if let Some(first) = self.first.keyword() {
+                let because = "`nth` already says which match";
+                return Err(parser.contradiction(nth, first, because));
+            }
+        }
+        if let (Some((every, step)), Some((first, end))) = (self.every.get(), self.first.get())
+            && every > first
+        {
+            let because = "nothing would ever be hit";
+            return Err(parser.contradiction(step, end, because));
+        }
+        Ok(Trigger {
+            probability: self.probability.value(),
+            nth: self.nth.value(),
+            every: self.every.value(),
+            first: self.first.value(),
+            times: self.times.value(),
+            after: self.after.value(),
+            window: self.window.value(),
+        })
+    }
+}

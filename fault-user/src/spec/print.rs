@@ -1,0 +1,223 @@
+//! A fault's canonical text: verb, operands, probability, filter, trigger, in this order.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::delay::{DelaySpec, Distribution};
+use super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+use super::lexer::{needs_quotes, quote};
+use super::net::{Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol};
+use super::trigger::{Probability, Trigger};
+use super::units::{print_duration, print_probability};
+use super::{Fault, Layer, words};
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(fault) => fault.fmt(f),
+            Self::Disk(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl Display for NetFault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.verb.fmt(f)?;
+        chance(&self.trigger, f)?;
+        self.filter.fmt(f)?;
+        clauses(&self.trigger, f)
+    }
+}
+
+impl Display for DiskFault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.verb.fmt(f)?;
+        chance(&self.trigger, f)?;
+        self.filter.fmt(f)?;
+        clauses(&self.trigger, f)
+    }
+}
+
+impl Display for NetVerb {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drop => f.write_str("drop"),
+            Self::Delay(delay) => write!(f, "delay {delay}"),
+        }
+    }
+}
+
+impl Display for DiskVerb {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error => f.write_str("error"),
+            Self::Delay(delay) => write!(f, "delay {delay}"),
+            Self::Hang { duration, then_error } => {
+                write!(f, "hang {}", print_duration(*duration))?;
+                f.write_str(if *then_error { " then error" } else { "" })
+            }
+        }
+    }
+}
+
+impl Display for DelaySpec {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&print_duration(self.mean))?;
+        if let Some(jitter) = self.jitter {
+            write!(f, " jitter {}", print_duration(jitter))?;
+        }
+        if self.distribution != Distribution::Uniform {
+            write!(f, " {}", self.distribution.word())?;
+        }
+        f.write_str(if self.ordered { " ordered" } else { "" })
+    }
+}
+
+/// Every clause with a space before it, so that it can follow a verb.
+impl Display for NetFilter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.direction {
+            Direction::In => " in",
+            Direction::Out => " out",
+            Direction::Both => "",
+        })?;
+        for protocol in &self.protocols {
+            write!(f, " {protocol}")?;
+        }
+        for endpoint in &self.to {
+            write!(f, " to {}", endpoint.value)?;
+        }
+        if let Some(ports) = self.port {
+            write!(f, " port {ports}")?;
+        }
+        if let Some(ports) = self.local_port {
+            write!(f, " local-port {ports}")?;
+        }
+        if let Some(name) = &self.iface {
+            f.write_str(" iface ")?;
+            operand(Layer::Net, name, f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every clause with a space before it, so that it can follow a verb.
+impl Display for DiskFilter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for op in &self.ops {
+            write!(f, " {op}")?;
+        }
+        if let Some(path) = &self.on {
+            f.write_str(" on ")?;
+            operand(Layer::Disk, &path.to_string_lossy(), f)?;
+        }
+        if let Some(sectors) = self.sectors {
+            write!(f, " sectors {sectors}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Endpoint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(ports) = self.ports else {
+            return match &self.peer {
+                Peer::Name(name) => operand(Layer::Net, name, f),
+                peer => peer.fmt(f),
+            };
+        };
+        match &self.peer {
+            Peer::Ip(address) if address.is_ipv6() => write!(f, "[{address}]:{ports}"),
+            Peer::Cidr(network) if network.network().is_ipv6() => write!(f, "[{network}]:{ports}"),
+            peer => write!(f, "{peer}:{ports}"),
+        }
+    }
+}
+
+impl Display for Peer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Cidr(network) => network.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Display for Cidr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network(), self.prefix())
+    }
+}
+
+impl Display for PortRange {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.first() == self.last() {
+            return write!(f, "{}", self.first());
+        }
+        write!(f, "{}-{}", self.first(), self.last())
+    }
+}
+
+impl Display for SectorRange {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.start(), self.end())
+    }
+}
+
+impl Display for Protocol {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Display for DiskOp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Display for Probability {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&print_probability(*self))
+    }
+}
+
+impl Display for Layer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The trigger's probability, with a space before it.
+fn chance(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
+    match trigger.probability {
+        Some(probability) => write!(f, " {probability}"),
+        None => Ok(()),
+    }
+}
+
+/// The trigger's clauses, each with a space before it.
+fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
+    let Trigger { probability: _, nth, every, first, times, after, window } = trigger;
+    let counts = [("nth", nth), ("every", every), ("first", first), ("times", times)];
+    for (word, count) in counts {
+        if let Some(count) = count {
+            write!(f, " {word} {count}")?;
+        }
+    }
+    for (word, duration) in [("after", after), ("for", window)] {
+        if let Some(duration) = duration {
+            write!(f, " {word} {}", print_duration(*duration))?;
+        }
+    }
+    Ok(())
+}
+
+/// A word that could be taken for a keyword, or for several words, goes in quotes.
+fn operand(layer: Layer, word: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    if needs_quotes(word) || words::find(layer, word).is_some() {
+        f.write_str(&quote(word))
+    } else {
+        f.write_str(word)
+    }
+}

@@ -1,0 +1,364 @@
+//! What can be wrong with a spec: the sentence, what to write under the word, and the help.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::trigger::COUNT_MAX;
+use super::units::{Flaw, print_duration};
+use super::{Layer, words};
+
+/// What is wrong with a spec. The message is one sentence that names the word.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// No word at all.
+    #[error("the spec is empty")]
+    Empty,
+    /// More text than any spec needs.
+    #[error("the spec is {bytes} bytes long")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// `"` without a partner.
+    #[error("the quote is never closed")]
+    UnclosedQuote,
+    /// `"` in the middle of a word.
+    #[error("a quoted word must stand alone")]
+    GluedQuote,
+    /// A quoted word where a keyword is expected.
+    #[error("a quoted word is never a keyword")]
+    QuotedKeyword,
+    /// The first word is no verb of any kind.
+    #[error("unknown verb `{word}`")]
+    UnknownVerb {
+        /// As written.
+        word: String,
+    },
+    /// A clause stands where the verb must.
+    #[error("a spec starts with its verb, and `{word}` is none")]
+    NoVerb {
+        /// The clause.
+        word: String,
+    },
+    /// A second verb.
+    #[error("a fault has one verb, and `{word}` is a second one")]
+    SecondVerb {
+        /// The second verb.
+        word: String,
+        /// The first verb.
+        verb: &'static str,
+    },
+    /// A word that begins no clause.
+    #[error("unknown word `{word}`")]
+    UnknownWord {
+        /// As written.
+        word: String,
+    },
+    /// A value whose clause is missing.
+    #[error("`{word}` belongs to no clause")]
+    Stray {
+        /// As written.
+        word: String,
+        /// How it would have to be written.
+        hint: &'static str,
+    },
+    /// A keyword of a later version.
+    #[error("`{usage}` is not available yet")]
+    NotYet {
+        /// The keyword and its operands.
+        usage: &'static str,
+    },
+    /// A keyword of another layer.
+    #[error("`{word}` is a word of {other} faults, not of {layer} faults")]
+    OtherLayer {
+        /// The keyword.
+        word: &'static str,
+        /// The layer that has it.
+        other: Layer,
+        /// The layer of the spec.
+        layer: Layer,
+    },
+    /// A keyword with capital letters.
+    #[error("keywords are lower case: `{word}`")]
+    Case {
+        /// As written.
+        word: String,
+    },
+    /// A clause that only another verb has.
+    #[error("`{word}` does not go with `{verb}`")]
+    NotForVerb {
+        /// The clause.
+        word: &'static str,
+        /// The verb of this fault.
+        verb: &'static str,
+        /// The verb that has such a clause.
+        owner: &'static str,
+    },
+    /// Nothing, or another keyword, where an operand must follow.
+    #[error("`{keyword}` needs {}", wanted.name())]
+    Missing {
+        /// The verb or clause.
+        keyword: String,
+        /// What must follow.
+        wanted: Quantity,
+    },
+    /// `then` without `error`.
+    #[error("`then` is followed by `error`")]
+    ThenWhat,
+    /// A word that is not the quantity expected at its place.
+    #[error("{}", flawed(word, *wanted, *flaw))]
+    Malformed {
+        /// As written.
+        word: String,
+        /// What is expected there.
+        wanted: Quantity,
+        /// How it falls short.
+        flaw: Flaw,
+    },
+    /// An errno the block layer cannot produce.
+    #[error("a disk fault cannot fail with `{word}`")]
+    Errno {
+        /// As written.
+        word: String,
+    },
+    /// The same clause a second time.
+    #[error("`{word}` is given twice")]
+    Twice {
+        /// The clause.
+        word: String,
+    },
+    /// Two clauses that cannot both hold.
+    #[error("`{word}` contradicts `{other}`")]
+    Contradiction {
+        /// The later of the two.
+        word: String,
+        /// The earlier of the two.
+        other: String,
+        /// Why they cannot both hold.
+        because: &'static str,
+    },
+    /// A shape for a jitter that is not there.
+    #[error("`{shape}` shapes the jitter, and there is none")]
+    ShapeWithoutJitter {
+        /// The distribution.
+        shape: &'static str,
+    },
+    /// Uniform jitter that would make delays negative.
+    #[error("the jitter, `{}`, is larger than the delay, `{}`", print_duration(*jitter), print_duration(*mean))]
+    JitterAboveDelay {
+        /// The jitter.
+        jitter: Duration,
+        /// The delay.
+        mean: Duration,
+    },
+    /// The longest possible delay is above the layer's limit.
+    #[error("delay and jitter together reach `{}`", print_duration(*sum))]
+    SumTooLong {
+        /// Mean and jitter together.
+        sum: Duration,
+        /// The limit.
+        longest: Duration,
+    },
+    /// Found when the session was planned: a word that names nothing.
+    #[error("{sentence}")]
+    Unresolved {
+        /// One sentence naming the object.
+        sentence: String,
+        /// What is expected at this word.
+        expected: String,
+        /// What to do about it.
+        help: Option<String>,
+    },
+}
+
+/// Kinds of operands, with their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Quantity {
+    /// `100ms`.
+    Duration {
+        /// Whether it may be 0.
+        zero: bool,
+        /// The longest.
+        longest: Duration,
+    },
+    /// `5%`.
+    Probability,
+    /// `3`.
+    Count,
+    /// `80`, `80-90`.
+    Ports,
+    /// `10.0.0.0/8:5432`.
+    Address,
+    /// `eth0`.
+    Interface,
+    /// `/dev/vdb`.
+    Path,
+    /// `2048..4096`.
+    Sectors,
+}
+
+impl Quantity {
+    /// With its article.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Duration { .. } => "a duration",
+            Self::Probability => "a probability",
+            Self::Count => "a count",
+            Self::Ports => "a port",
+            Self::Address => "an address",
+            Self::Interface => "the name of an interface",
+            Self::Path => "a device or a mount point",
+            Self::Sectors => "a range of sectors",
+        }
+    }
+
+    /// What a right one looks like.
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Duration { .. } => "a duration such as `100ms`, `2s` or `1m30s`",
+            Self::Probability => "a percentage such as `5%` or `0.01%`",
+            Self::Count => "a whole number such as `3`",
+            Self::Ports => "a port such as `80`, or ports such as `80-90`",
+            Self::Address => {
+                "an address such as `10.0.0.1`, `10.0.0.0/8:5432`, `[2001:db8::1]:443` or `db.example:5432`"
+            }
+            Self::Interface => "an interface such as `eth0`: at most 15 bytes, no `/` or `:`",
+            Self::Path => "an absolute path such as `/dev/vdb` or `/var/lib/pg`",
+            Self::Sectors => "the first sector and the one past the last, such as `2048..4096`",
+        }
+    }
+
+    /// What is in range.
+    fn limits(self) -> String {
+        match self {
+            Self::Duration { zero, longest } => {
+                let longest = print_duration(longest);
+                if zero {
+                    format!("at most `{longest}`")
+                } else {
+                    format!("more than `0s` and at most `{longest}`")
+                }
+            }
+            Self::Probability => "`0%`, or from `0.0001%` to `100%`".to_owned(),
+            Self::Count => format!("a whole number from 1 to {COUNT_MAX}"),
+            Self::Ports => "ports from 1 to 65535".to_owned(),
+            Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),
+            Self::Sectors => format!("sectors from 0 to {}", u64::MAX),
+            Self::Interface | Self::Path => self.example().to_owned(),
+        }
+    }
+
+    /// The smallest step.
+    const fn step(self) -> &'static str {
+        match self {
+            Self::Probability => "`0.0001%` or more, in steps of `0.0000001%`",
+            _ => "whole nanoseconds",
+        }
+    }
+}
+
+fn flawed(word: &str, wanted: Quantity, flaw: Flaw) -> String {
+    match flaw {
+        Flaw::Shape => format!("`{word}` is not {}", wanted.name()),
+        Flaw::Range => format!("`{word}` is out of range"),
+        Flaw::NoUnit => format!("`{word}` has no unit"),
+        Flaw::UnknownUnit => format!("`{word}` has an unknown unit"),
+        Flaw::UnitOrder => format!("the units of `{word}` are out of order"),
+        Flaw::TooFine => format!("`{word}` is too fine"),
+        Flaw::Backwards => format!("`{word}` ends before it starts"),
+        Flaw::NotARange => format!("`{word}` is not a range"),
+    }
+}
+
+impl Problem {
+    /// What stands under the word: what was expected there.
+    pub(super) fn label(&self, layer: Layer) -> String {
+        match self {
+            Self::Empty | Self::UnknownVerb { .. } | Self::NoVerb { .. } => {
+                format!("expected a verb: {}", verbs(layer))
+            }
+            Self::TooLong { .. } => format!("expected at most {} bytes", super::SPEC_MAX_BYTES),
+            Self::UnclosedQuote => "opened here".to_owned(),
+            Self::GluedQuote => "expected white space around the quotes".to_owned(),
+            Self::QuotedKeyword => "expected a keyword without quotes".to_owned(),
+            Self::SecondVerb { verb, .. } => format!("expected a clause of `{verb}`"),
+            Self::UnknownWord { .. } | Self::Stray { .. } => "expected a clause or a probability".to_owned(),
+            Self::NotYet { .. } => "known, but not in this version".to_owned(),
+            Self::OtherLayer { layer, .. } => format!("expected a word of {layer} faults"),
+            Self::Case { .. } => "expected lower case".to_owned(),
+            Self::NotForVerb { owner, .. } => format!("only `{owner}` takes this"),
+            Self::Missing { wanted, .. } => format!("expected {}", wanted.example()),
+            Self::ThenWhat => "expected `then error`".to_owned(),
+            Self::Malformed { wanted, flaw, .. } => match flaw {
+                Flaw::Shape | Flaw::NotARange => format!("expected {}", wanted.example()),
+                Flaw::Range => format!("expected {}", wanted.limits()),
+                Flaw::NoUnit | Flaw::UnknownUnit => {
+                    "expected a unit: `ns`, `us`, `ms`, `s`, `m`, `h` or `d`".to_owned()
+                }
+                Flaw::UnitOrder => "expected units from long to short, each once: `1h30m`".to_owned(),
+                Flaw::TooFine => format!("expected {}", wanted.step()),
+                Flaw::Backwards => "expected the lower end first".to_owned(),
+            },
+            Self::Errno { .. } => "the block layer always reports EIO".to_owned(),
+            Self::Twice { .. } => "given again here".to_owned(),
+            Self::Contradiction { because, .. } => (*because).to_owned(),
+            Self::ShapeWithoutJitter { .. } => "expected `jitter DURATION` as well".to_owned(),
+            Self::JitterAboveDelay { mean, .. } => {
+                format!("expected at most `{}`", print_duration(*mean))
+            }
+            Self::SumTooLong { longest, .. } => {
+                format!("expected at most `{}` in sum", print_duration(*longest))
+            }
+            Self::Unresolved { expected, .. } => expected.clone(),
+        }
+    }
+
+    /// What to do about it, where there is something better to say than the label.
+    pub(super) fn help(&self, layer: Layer) -> Option<String> {
+        let text = match self {
+            Self::Empty => "for example: `drop 5% out`".to_owned(),
+            Self::UnknownWord { .. } => format!("the clauses are: {}", clauses(layer)),
+            Self::Stray { hint, .. } => (*hint).to_owned(),
+            Self::UnclosedQuote => "inside quotes, write `\\\"` for a quote".to_owned(),
+            Self::NotYet { .. } => format!("available are: {}; {}", verbs(layer), clauses(layer)),
+            Self::OtherLayer { other, .. } => {
+                format!("give it in a fault of its own: {} SPEC", other.option())
+            }
+            Self::SecondVerb { .. } => {
+                format!("give it in a fault of its own: a second {}", layer.option())
+            }
+            Self::Errno { .. } => "write `error` or `error EIO`".to_owned(),
+            Self::Malformed { word, wanted, flaw: Flaw::NotARange } if *wanted == Quantity::Sectors => {
+                let next = word.parse::<u64>().ok()?.checked_add(1)?;
+                format!("one sector is `{word}..{next}`")
+            }
+            Self::JitterAboveDelay { .. } => {
+                "a uniform delay cannot be negative; `normal`, `pareto` and `paretonormal` cut at 0"
+                    .to_owned()
+            }
+            Self::Unresolved { help, .. } => return help.clone(),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+/// The verbs this version has.
+fn verbs(layer: Layer) -> String {
+    list(layer, true)
+}
+
+/// The clauses this version has.
+fn clauses(layer: Layer) -> String {
+    list(layer, false)
+}
+
+fn list(layer: Layer, verb: bool) -> String {
+    let words = words::of(layer).into_iter();
+    let words = words.filter(|known| known.available && known.verb == verb);
+    let words: Vec<_> = words.map(|known| format!("`{}`", known.usage)).collect();
+    words.join(", ")
+}

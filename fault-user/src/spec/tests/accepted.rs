@@ -1,0 +1,142 @@
+//! Specs that are right, and what they mean.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::spec::{
+    DelaySpec, Direction, DiskFault, DiskOp, DiskVerb, Distribution, Fault, Layer, NetFault, NetVerb, Peer,
+    Probability, Protocol, parse,
+};
+
+fn net(text: &str) -> NetFault {
+    text.parse().unwrap_or_else(|e: crate::spec::SpecError| panic!("{}", e.render(false)))
+}
+
+fn disk(text: &str) -> DiskFault {
+    text.parse().unwrap_or_else(|e: crate::spec::SpecError| panic!("{}", e.render(false)))
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// `text` means the same as `canonical`, which is how it is printed.
+fn canonical(layer: Layer, text: &str, canonical: &str) {
+    let fault = parse(layer, text).unwrap_or_else(|e| panic!("{}", e.render(false)));
+    assert_eq!(fault.to_string(), canonical);
+    assert_eq!(fault.source().text(), text);
+    assert_eq!(parse(layer, canonical).ok(), Some(fault));
+}
+
+#[test]
+fn the_examples_of_the_design_are_read() {
+    let fault = net("drop 5% out to 10.0.0.0/8:5432");
+    assert_eq!(fault.verb, NetVerb::Drop);
+    assert_eq!(fault.filter.direction, Direction::Out);
+    assert_eq!(fault.trigger.probability, Probability::from_parts_per_billion(50_000_000));
+    let to = &fault.filter.to[0];
+    assert!(matches!(to.peer, Peer::Cidr(cidr) if cidr.prefix() == 8));
+    assert_eq!(to.ports.map(|p| (p.first(), p.last())), Some((5432, 5432)));
+    assert_eq!((to.span.start, to.span.end), (15, 30));
+
+    let fault = net("delay 100ms jitter 20ms normal in");
+    let delay =
+        DelaySpec { mean: ms(100), jitter: Some(ms(20)), distribution: Distribution::Normal, ordered: false };
+    assert_eq!(fault.verb, NetVerb::Delay(delay));
+    assert_eq!(fault.filter.direction, Direction::In);
+
+    let fault = disk("error 1% read on /var/lib/pg");
+    assert_eq!(fault.verb, DiskVerb::Error);
+    assert_eq!(fault.filter.ops, BTreeSet::from([DiskOp::Read]));
+    assert_eq!(fault.filter.on.as_deref().map(|p| p.as_path()), Some(Path::new("/var/lib/pg")));
+
+    let fault = disk("hang 3s then error read sectors 2048..4096 on /dev/vdb");
+    let hang = DiskVerb::Hang { duration: ms(3000), then_error: true };
+    assert_eq!(fault.verb, hang);
+    let sectors = fault.filter.sectors.map(|s| (s.start(), s.end()));
+    assert_eq!(sectors, Some((2048, 4096)));
+}
+
+#[test]
+fn every_trigger_is_read() {
+    let trigger = net("drop every 3 first 9 times 2 after 1m30s for 20us 0.0001%").trigger;
+    assert_eq!(trigger.probability, Some(Probability::SMALLEST));
+    assert_eq!(trigger.every, Some(3));
+    assert_eq!(trigger.first, Some(9));
+    assert_eq!(trigger.times, Some(2));
+    assert_eq!(trigger.after, Some(Duration::from_secs(90)));
+    assert_eq!(trigger.window, Some(Duration::from_micros(20)));
+    assert_eq!(net("drop nth 7").trigger.nth, Some(7));
+}
+
+#[test]
+fn zero_per_cent_never_hits() {
+    assert!(net("drop 0%").trigger.is_never());
+    assert!(net("drop 0.000%").trigger.is_never());
+    assert!(!net("drop").trigger.is_never());
+    assert!(!net("drop 0.0001%").trigger.is_never());
+}
+
+#[test]
+fn protocols_and_operations_are_sets() {
+    let fault = net("drop icmp tcp");
+    assert_eq!(fault.filter.protocols, BTreeSet::from([Protocol::Tcp, Protocol::Icmp]));
+    let fault = disk("error write read flush");
+    assert_eq!(fault.filter.ops.len(), 3);
+}
+
+#[test]
+fn clauses_come_in_any_order() {
+    let canonical = |text| canonical(Layer::Net, text, "drop 5% in tcp to 10.0.0.1 iface eth0 nth 2");
+    canonical("drop 5% in tcp to 10.0.0.1 iface eth0 nth 2");
+    canonical("drop nth 2 iface eth0 to 10.0.0.1 tcp in 5%");
+    canonical("drop tcp in 5% nth 2 to 10.0.0.1 iface eth0");
+    canonical("  drop\ttcp in\n5% nth 2 to 10.0.0.1 iface eth0 ");
+}
+
+#[test]
+fn printing_is_canonical() {
+    let net = |text, to| canonical(Layer::Net, text, to);
+    net("drop in out", "drop");
+    net("drop 5.50%", "drop 5.5%");
+    net("drop 100.0%", "drop 100%");
+    net("drop 0.1234567%", "drop 0.1234567%");
+    net("delay 1500ms", "delay 1s500ms");
+    net("delay 0.5s", "delay 500ms");
+    net("delay 0ms", "delay 0s");
+    net("delay 60m", "delay 1h");
+    net("delay 1.000000001s", "delay 1s1ns");
+    net("delay 20µs jitter 5us uniform", "delay 20us jitter 5us");
+    net("delay 20ms ordered paretonormal jitter 50ms", "delay 20ms jitter 50ms paretonormal ordered");
+    net("drop port 80-80", "drop port 80");
+    net("drop local-port 1-65535", "drop local-port 1-65535");
+    net("drop to 10.1.2.3/8", "drop to 10.0.0.0/8");
+    net("drop to 2001:DB8::1", "drop to 2001:db8::1");
+    net("drop to [2001:db8::1]", "drop to 2001:db8::1");
+    net("drop to [2001:db8::/32]:80-90", "drop to [2001:db8::/32]:80-90");
+    net("drop to ::/0 to 0.0.0.0/0", "drop to ::/0 to 0.0.0.0/0");
+    net("drop to db.example.:5432", "drop to db.example.:5432");
+    net("drop to \"in\" iface \"out\"", "drop to \"in\" iface \"out\"");
+    net("drop to in:80", "drop to in:80");
+    net("drop for 1d", "drop for 1d");
+    let disk = |text, to| canonical(Layer::Disk, text, to);
+    disk("error EIO flush", "error flush");
+    disk("hang 3s on /x then error EIO", "hang 3s then error on /x");
+    disk("error on \"/mnt/my disk\"", "error on \"/mnt/my disk\"");
+    disk(r#"error on "/a\"b\\c""#, r#"error on "/a\"b\\c""#);
+    disk("error on \"/plain\"", "error on /plain");
+    disk("delay 60s", "delay 1m");
+    disk("delay 30s jitter 30s", "delay 30s jitter 30s");
+    disk("error sectors 0..18446744073709551615", "error sectors 0..18446744073709551615");
+}
+
+#[test]
+fn a_fault_knows_its_layer() {
+    let fault = parse(Layer::Net, "delay 1ms").expect("a net fault");
+    assert!(matches!(fault, Fault::Net(_)));
+    assert_eq!(fault.layer(), Layer::Net);
+    let fault = parse(Layer::Disk, "delay 1ms").expect("a disk fault");
+    assert!(matches!(fault, Fault::Disk(_)));
+    assert_eq!(fault.layer(), Layer::Disk);
+}

@@ -1,0 +1,4 @@
+//! Tests of the whole language.
+
+mod accepted;
+mod round_trip;

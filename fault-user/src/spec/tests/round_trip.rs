@@ -1,0 +1,294 @@
+//! Every fault that can be expressed is printed as text that means it; no text at all panics.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::spec::{
+    COUNT_MAX, Cidr, DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp, DiskVerb,
+    Distribution, Endpoint, Fault, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Peer,
+    PortRange, Probability, Protocol, SectorRange, Source, Trigger, WINDOW_MAX, parse,
+};
+
+/// Durations of all magnitudes, up to and including `longest`.
+fn durations(shortest: u64, longest: Duration) -> impl Strategy<Value = Duration> {
+    let longest = u64::try_from(longest.as_nanos()).expect("limits fit 64 bits");
+    let nanos = prop_oneof![
+        Just(shortest),
+        Just(longest),
+        shortest..=longest,
+        (shortest.max(1)..1_000, 0_u32..18)
+            .prop_map(move |(digits, power)| (digits * 10_u64.pow(power.min(15))).min(longest)),
+    ];
+    nanos.prop_map(Duration::from_nanos)
+}
+
+fn distributions() -> impl Strategy<Value = Distribution> {
+    select(vec![
+        Distribution::Uniform,
+        Distribution::Normal,
+        Distribution::Pareto,
+        Distribution::ParetoNormal,
+    ])
+}
+
+fn delays(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> {
+    let ordered = if ordered { any::<bool>().boxed() } else { Just(false).boxed() };
+    let jitter = option::of((durations(0, longest), distributions()));
+    (durations(0, longest), jitter, ordered).prop_map(move |(mean, jitter, ordered)| {
+        let (jitter, distribution) = match jitter {
+            Some((jitter, Distribution::Uniform)) => {
+                (Some(jitter.min(mean).min(longest - mean)), Distribution::Uniform)
+            }
+            Some((jitter, distribution)) => (Some(jitter), distribution),
+            None => (None, Distribution::Uniform),
+        };
+        DelaySpec { mean, jitter, distribution, ordered }
+    })
+}
+
+fn triggers() -> impl Strategy<Value = Trigger> {
+    let probability = prop_oneof![
+        Just(0),
+        1_000..=Probability::BILLION,
+        (0_u32..=100).prop_map(|percent| percent * 10_000_000),
+    ]
+    .prop_map(|parts| Probability::from_parts_per_billion(parts).expect("in range"));
+    let count = || prop_oneof![1_u64..20, 1..=COUNT_MAX];
+    let which = prop_oneof![
+        Just((None, None, None)),
+        count().prop_map(|nth| (Some(nth), None, None)),
+        (option::of(count()), option::of(count())).prop_map(|pair| match pair {
+            (Some(every), Some(first)) => (None, Some(every.min(first)), Some(every.max(first))),
+            (every, first) => (None, every, first),
+        }),
+    ];
+    (
+        option::of(probability),
+        which,
+        option::of(count()),
+        option::of(durations(0, WINDOW_MAX)),
+        option::of(durations(1, WINDOW_MAX)),
+    )
+        .prop_map(|(probability, (nth, every, first), times, after, window)| Trigger {
+            probability,
+            nth,
+            every,
+            first,
+            times,
+            after,
+            window,
+        })
+}
+
+fn ports() -> impl Strategy<Value = PortRange> {
+    (1_u16.., 1_u16..).prop_map(|(a, b)| PortRange::new(a.min(b), a.max(b)).expect("in range"))
+}
+
+fn addresses() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
+        any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into()),
+        // Addresses with long runs of zeros, and IPv4 inside IPv6.
+        (any::<u16>(), any::<u16>()).prop_map(|(a, b)| Ipv6Addr::new(a, 0, 0, 0, 0, 0, 0, b).into()),
+        any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).to_ipv6_mapped().into()),
+    ]
+}
+
+fn peers() -> impl Strategy<Value = Peer> {
+    prop_oneof![
+        addresses().prop_map(Peer::Ip),
+        (addresses(), any::<u8>()).prop_map(|(address, prefix)| {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            Peer::Cidr(Cidr::new(address, prefix % (bits + 1)).expect("in range"))
+        }),
+        "[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,20}[a-z0-9])?(\\.[a-z][a-z0-9]{0,9}){1,4}\\.?".prop_map(Peer::Name),
+        select(vec!["in", "out", "tcp", "drop", "syn", "nth", "rate", "localhost"])
+            .prop_map(|name| Peer::Name(name.to_owned())),
+    ]
+}
+
+fn endpoints() -> impl Strategy<Value = Vec<Located<Endpoint>>> {
+    let endpoint = (peers(), option::of(ports()));
+    vec(endpoint.prop_map(|(peer, ports)| Endpoint { peer, ports }), 0..4).prop_map(|all| {
+        let mut once: Vec<Located<Endpoint>> = Vec::new();
+        for endpoint in all {
+            if once.iter().all(|other| other.value != endpoint) {
+                once.push(endpoint.into());
+            }
+        }
+        once
+    })
+}
+
+fn net_filters() -> impl Strategy<Value = NetFilter> {
+    let direction = select(vec![Direction::In, Direction::Out, Direction::Both]);
+    let protocols = subsequence(vec![Protocol::Tcp, Protocol::Udp, Protocol::Icmp], 0..=3);
+    let iface = prop_oneof![
+        "[a-z]{1,8}[0-9]{0,4}",
+        "[^/:\\s\"\\p{Cc}]{1,3}".prop_filter("reserved", |name| name != "." && name != ".."),
+        select(vec!["in", "port", "drop"]).prop_map(str::to_owned),
+    ];
+    (direction, protocols, endpoints(), option::of(ports()), option::of(ports()), option::of(iface)).prop_map(
+        |(direction, protocols, to, port, local_port, iface)| {
+            let mut protocols: BTreeSet<_> = protocols.into_iter().collect();
+            let looks_at_ports =
+                port.is_some() || local_port.is_some() || to.iter().any(|endpoint| endpoint.ports.is_some());
+            if looks_at_ports {
+                protocols.remove(&Protocol::Icmp);
+            }
+            NetFilter { direction, protocols, to, port, local_port, iface: iface.map(Located::from) }
+        },
+    )
+}
+
+fn disk_filters() -> impl Strategy<Value = DiskFilter> {
+    let ops = btree_set(select(vec![DiskOp::Read, DiskOp::Write, DiskOp::Flush]), 0..=3);
+    let path = prop_oneof!["/[a-z/]{0,20}", "/[^\\x00]{0,20}", "/[ \"\\\\a]{0,8}"];
+    let sectors =
+        (any::<u64>(), any::<u64>()).prop_filter_map("empty", |(a, b)| SectorRange::new(a.min(b), a.max(b)));
+    (ops, option::of(path), option::of(sectors)).prop_map(|(mut ops, path, sectors)| {
+        if sectors.is_some() {
+            ops.remove(&DiskOp::Flush);
+        }
+        DiskFilter { ops, on: path.map(|path| PathBuf::from(path).into()), sectors }
+    })
+}
+
+fn net_faults() -> impl Strategy<Value = Fault> {
+    let verb = prop_oneof![Just(NetVerb::Drop), delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),];
+    (verb, net_filters(), triggers()).prop_map(|(verb, filter, trigger)| {
+        Fault::Net(NetFault { verb, filter, trigger, source: Source::default() })
+    })
+}
+
+fn disk_faults() -> impl Strategy<Value = Fault> {
+    let verb = prop_oneof![
+        Just(DiskVerb::Error),
+        delays(DISK_HOLD_MAX, false).prop_map(DiskVerb::Delay),
+        (durations(1, DISK_HOLD_MAX), any::<bool>())
+            .prop_map(|(duration, then_error)| { DiskVerb::Hang { duration, then_error } }),
+    ];
+    (verb, disk_filters(), triggers()).prop_map(|(verb, filter, trigger)| {
+        Fault::Disk(DiskFault { verb, filter, trigger, source: Source::default() })
+    })
+}
+
+/// Text made of the language's own words, which gets far into the parser.
+fn near_misses() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        select(Layer::ALL.iter().flat_map(|layer| super::super::words::of(*layer)).collect::<Vec<_>>())
+            .prop_map(|known| known.word.to_owned()),
+        select(vec![
+            "5%",
+            "0%",
+            "101%",
+            "%",
+            "-1%",
+            "1e9%",
+            "0.00000001%",
+            "100ms",
+            "1m30s",
+            "30s1m",
+            "99999999999999999999s",
+            "1.5",
+            "80",
+            "90-80",
+            "0",
+            "65536",
+            "1..2",
+            "2..1",
+            "..",
+            "EIO",
+            "ENOSPC",
+            "/dev/vdb",
+            "vdb",
+            "10.0.0.1",
+            "10.0.0.0/33",
+            "[::1]:80",
+            "[",
+            "]",
+            "::",
+            ":::",
+            "\"",
+            "\"a b\"",
+            "\\",
+            "é",
+            "\u{202e}",
+            "\u{1b}[31m",
+            "\0",
+            "64KiB",
+        ])
+        .prop_map(str::to_owned),
+        "\\PC{0,6}",
+    ];
+    vec(word, 0..12).prop_map(|words| words.join(" "))
+}
+
+fn never_panics(text: &str) -> Result<(), TestCaseError> {
+    for layer in Layer::ALL {
+        match parse(*layer, text) {
+            Ok(fault) => {
+                let printed = fault.to_string();
+                prop_assert_eq!(parse(*layer, &printed).ok(), Some(fault), "{}", printed);
+            }
+            Err(error) => {
+                let report = error.render(false);
+                prop_assert!(!report.is_empty());
+                prop_assert!(report.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", report);
+                let span = error.span();
+                prop_assert!(span.start <= span.end && span.end <= text.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_net_fault_is_what_it_prints(fault in net_faults()) {
+        let text = fault.to_string();
+        match parse(Layer::Net, &text) {
+            Ok(read) => prop_assert_eq!(read, fault),
+            Err(error) => prop_assert!(false, "{}", error.render(false)),
+        }
+    }
+
+    #[test]
+    fn a_disk_fault_is_what_it_prints(fault in disk_faults()) {
+        let text = fault.to_string();
+        match parse(Layer::Disk, &text) {
+            Ok(read) => prop_assert_eq!(read, fault),
+            Err(error) => prop_assert!(false, "{}", error.render(false)),
+        }
+    }
+
+    #[test]
+    fn text_never_panics(text in any::<String>()) {
+        never_panics(&text)?;
+    }
+
+    #[test]
+    fn near_misses_never_panic(text in near_misses()) {
+        never_panics(&text)?;
+    }
+
+    #[test]
+    fn cutting_a_spec_never_panics(fault in net_faults(), at in any::<prop::sample::Index>()) {
+        let text = fault.to_string();
+        let chars: Vec<char> = text.chars().collect();
+        let cut: String = chars[..at.index(chars.len())].iter().collect();
+        never_panics(&cut)?;
+    }
+
+    #[test]
+    fn long_text_never_panics(word in near_misses(), times in 1_usize..2_000) {
+        never_panics(&word.repeat(times))?;
+    }
+}

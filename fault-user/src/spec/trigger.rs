@@ -1,0 +1,81 @@
+//! Which of the matching operations are hit.
+
+use std::time::Duration;
+
+/// A chance, kept as parts per billion so that no decimal fraction is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Probability(u32);
+
+impl Probability {
+    /// Parts per billion in certainty.
+    pub const BILLION: u32 = 1_000_000_000;
+    /// Never: `0%`.
+    pub const NEVER: Self = Self(0);
+    /// Always: `100%`.
+    pub const ALWAYS: Self = Self(Self::BILLION);
+    /// The smallest chance that is not zero: `0.0001%`, one in a million.
+    pub const SMALLEST: Self = Self(1_000);
+
+    /// A chance in parts per billion: 0, or 1 000 (one in a million) to 1 000 000 000 (always).
+    pub const fn from_parts_per_billion(parts: u32) -> Option<Self> {
+        match parts {
+            0 | 1_000..=Self::BILLION => Some(Self(parts)),
+            _ => None,
+        }
+    }
+
+    /// The chance in parts per billion.
+    pub const fn parts_per_billion(self) -> u32 {
+        self.0
+    }
+}
+
+/// Which of the operations that passed the filter are hit. Everything given must agree.
+///
+/// The counts are of matches of this rule since the session became active, over the whole target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trigger {
+    /// `P%`: each with this chance; none means always.
+    pub probability: Option<Probability>,
+    /// `nth N`: only the Nth match. From 1. Excludes `every` and `first`.
+    pub nth: Option<u64>,
+    /// `every N`: the Nth, 2Nth, 3Nth… match. From 1.
+    pub every: Option<u64>,
+    /// `first N`: only among the first N matches. From 1.
+    pub first: Option<u64>,
+    /// `times N`: at most N injections. From 1.
+    pub times: Option<u64>,
+    /// `after D`: not before D has passed since the session became active. At most [`WINDOW_MAX`].
+    pub after: Option<Duration>,
+    /// `for D`: not once D has passed since it could first hit (that is, since `after`). More than
+    /// zero, at most [`WINDOW_MAX`].
+    pub window: Option<Duration>,
+}
+
+impl Trigger {
+    /// Whether no operation can ever be hit (`0%`).
+    pub fn is_never(&self) -> bool {
+        self.probability == Some(Probability::NEVER)
+    }
+}
+
+/// The longest `after` and `for`: a year.
+pub const WINDOW_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The largest N of `nth`, `every`, `first` and `times`: 10^18.
+pub const COUNT_MAX: u64 = 1_000_000_000_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probability_is_zero_or_at_least_one_in_a_million() {
+        assert_eq!(Probability::from_parts_per_billion(0), Some(Probability::NEVER));
+        assert_eq!(Probability::from_parts_per_billion(1), None);
+        assert_eq!(Probability::from_parts_per_billion(999), None);
+        assert_eq!(Probability::from_parts_per_billion(1_000), Some(Probability::SMALLEST));
+        assert_eq!(Probability::from_parts_per_billion(1_000_000_000), Some(Probability::ALWAYS));
+        assert_eq!(Probability::from_parts_per_billion(1_000_000_001), None);
+    }
+}

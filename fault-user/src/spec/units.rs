@@ -1,0 +1,199 @@
+//! The words that carry a quantity: durations, percentages, counts, ports, sectors.
+//!
+//! Reading is exact: integers all the way, nothing is rounded, and what does not fit is an error.
+
+use std::time::Duration;
+
+use winnow::ascii::digit1;
+use winnow::combinator::{opt, preceded, repeat, separated_pair, terminated};
+use winnow::prelude::*;
+use winnow::token::{one_of, take_while};
+
+use super::disk::SectorRange;
+use super::net::PortRange;
+use super::trigger::{COUNT_MAX, Probability};
+
+/// Why a word is not the quantity that was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// It does not look like one at all.
+    Shape,
+    /// It looks like one and is outside of what can be expressed.
+    Range,
+    /// A number without the unit that must follow it.
+    NoUnit,
+    /// The unit is none of those that exist.
+    UnknownUnit,
+    /// Units do not go from long to short, each once.
+    UnitOrder,
+    /// Finer than the smallest step.
+    TooFine,
+    /// The first end of a range is not below (sectors) or is above (ports) the last one.
+    Backwards,
+    /// One number where a range is needed.
+    NotARange,
+}
+
+/// Units of time from long to short, in nanoseconds.
+const TIME_UNITS: &[(&str, u64)] = &[
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
+/// `whole` or `whole.fraction`, as written.
+type Decimal<'a> = (&'a str, Option<&'a str>);
+
+fn decimal<'a>(input: &mut &'a str) -> winnow::Result<Decimal<'a>> {
+    (digit1, opt(preceded('.', digit1))).parse_next(input)
+}
+
+/// A decimal number and the unit after it, which may be missing.
+fn quantity<'a>(input: &mut &'a str) -> winnow::Result<(Decimal<'a>, &'a str)> {
+    (decimal, take_while(0.., |c: char| c.is_alphabetic())).parse_next(input)
+}
+
+/// `number × scale` when that is a whole number.
+fn scaled((whole, fraction): Decimal<'_>, scale: u64) -> Result<u64, Flaw> {
+    let mut value = parse_u64(whole)?.checked_mul(scale).ok_or(Flaw::Range)?;
+    let mut step = scale;
+    for digit in fraction.unwrap_or_default().bytes() {
+        let digit = u64::from(digit - b'0');
+        if digit != 0 && !step.is_multiple_of(10) {
+            return Err(Flaw::TooFine);
+        }
+        step /= 10;
+        value = value.checked_add(digit * step).ok_or(Flaw::Range)?;
+    }
+    Ok(value)
+}
+
+/// A word of digits; more of them than 64 bits can hold is out of range.
+fn parse_u64(digits: &str) -> Result<u64, Flaw> {
+    digits.parse().map_err(|_| Flaw::Range)
+}
+
+/// `100ms`, `2s`, `1m30s`, `1.5s`, `20us`: numbers with a unit, from long to short.
+pub(super) fn duration(word: &str) -> Result<Duration, Flaw> {
+    let parts: Vec<(Decimal<'_>, &str)> = repeat(1.., quantity).parse(word).map_err(|_| Flaw::Shape)?;
+    let mut total: u64 = 0;
+    let mut shorter = TIME_UNITS;
+    for (number, unit) in parts {
+        let unit = match unit {
+            "" => return Err(Flaw::NoUnit),
+            "µs" | "μs" => "us",
+            other => other,
+        };
+        let Some(&(_, scale)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
+            return Err(Flaw::UnknownUnit);
+        };
+        let Some(at) = shorter.iter().position(|(name, _)| *name == unit) else {
+            return Err(Flaw::UnitOrder);
+        };
+        shorter = &shorter[at + 1..];
+        total = scaled(number, scale)?.checked_add(total).ok_or(Flaw::Range)?;
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+/// The canonical words for a duration; the inverse of [`duration`].
+pub(super) fn print_duration(duration: Duration) -> String {
+    let mut nanos = duration.as_nanos();
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (name, scale) in TIME_UNITS {
+        let count = nanos / u128::from(*scale);
+        nanos %= u128::from(*scale);
+        if count > 0 {
+            text += &format!("{count}{name}");
+        }
+    }
+    text
+}
+
+/// `5%`, `0.0001%`: a chance with a percent sign.
+pub(super) fn probability(word: &str) -> Result<Probability, Flaw> {
+    let number = terminated(decimal, '%').parse(word).map_err(|_| Flaw::Shape)?;
+    let per_cent = u64::from(Probability::BILLION / 100);
+    let parts = scaled(number, per_cent)?;
+    let parts = u32::try_from(parts).map_err(|_| Flaw::Range)?;
+    match Probability::from_parts_per_billion(parts) {
+        Some(probability) => Ok(probability),
+        None if parts < Probability::BILLION => Err(Flaw::TooFine),
+        None => Err(Flaw::Range),
+    }
+}
+
+/// The canonical word for a chance; the inverse of [`probability`].
+pub(super) fn print_probability(probability: Probability) -> String {
+    let per_cent = Probability::BILLION / 100;
+    let parts = probability.parts_per_billion();
+    let (whole, rest) = (parts / per_cent, parts % per_cent);
+    if rest == 0 {
+        return format!("{whole}%");
+    }
+    let fraction = format!("{rest:07}");
+    format!("{whole}.{}%", fraction.trim_end_matches('0'))
+}
+
+/// Whether a word is meant as a percentage, right or wrong.
+pub(super) fn looks_like_probability(word: &str) -> bool {
+    word.ends_with('%') && word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+}
+
+/// Whether a word is meant as a number without any unit.
+pub(super) fn looks_like_number(word: &str) -> bool {
+    decimal.parse(word).is_ok()
+}
+
+/// Whether a word is meant as an amount of bytes: `64KiB`, `10MB`.
+pub(super) fn looks_like_size(word: &str) -> bool {
+    let unit = (opt(one_of(['k', 'K', 'M', 'G', 'T'])), opt('i'), one_of(['b', 'B']));
+    let size: winnow::Result<_, _> = (decimal, unit).parse(word);
+    size.is_ok()
+}
+
+/// A whole number from 1 to [`COUNT_MAX`].
+pub(super) fn count(word: &str) -> Result<u64, Flaw> {
+    match parse_u64(number(word)?)? {
+        count @ 1..=COUNT_MAX => Ok(count),
+        _ => Err(Flaw::Range),
+    }
+}
+
+fn number(word: &str) -> Result<&str, Flaw> {
+    let mut number = digit1::<&str, winnow::error::ContextError>;
+    number.parse(word).map_err(|_| Flaw::Shape)
+}
+
+/// `80` or `80-90`.
+pub(super) fn ports(word: &str) -> Result<PortRange, Flaw> {
+    let mut range = separated_pair(digit1::<&str, winnow::error::ContextError>, '-', digit1);
+    let (first, last) = match range.parse(word) {
+        Ok(pair) => pair,
+        Err(_) => {
+            let port = number(word)?;
+            (port, port)
+        }
+    };
+    let port = |digits: &str| match digits.parse() {
+        Ok(0) | Err(_) => Err(Flaw::Range),
+        Ok(port) => Ok(port),
+    };
+    PortRange::new(port(first)?, port(last)?).ok_or(Flaw::Backwards)
+}
+
+/// `A..B`.
+pub(super) fn sectors(word: &str) -> Result<SectorRange, Flaw> {
+    let mut range = separated_pair(digit1::<&str, winnow::error::ContextError>, "..", digit1);
+    match range.parse(word) {
+        Ok((start, end)) => SectorRange::new(parse_u64(start)?, parse_u64(end)?).ok_or(Flaw::Backwards),
+        Err(_) => Err(number(word).map_or(Flaw::Shape, |_| Flaw::NotARange)),
+    }
+}

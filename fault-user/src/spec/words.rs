@@ -1,0 +1,310 @@
+//! The vocabulary: every word of the language, and what it means to the parser.
+//!
+//! A new verb or clause starts here: a variant of the layer's word type and one row of its table.
+//! The compiler then leads to the parser, the printer and the tests, whose matches are exhaustive.
+
+use super::Layer;
+use super::delay::Distribution;
+use super::disk::DiskOp;
+use super::net::Protocol;
+
+/// One row of a vocabulary.
+#[derive(Debug)]
+pub(super) struct Entry<K: 'static> {
+    /// The keyword.
+    pub(super) word: &'static str,
+    /// The keyword with its operands, for messages.
+    pub(super) usage: &'static str,
+    /// What the parser does with it; none: a word of a later version.
+    pub(super) meaning: Option<K>,
+}
+
+pub(super) type Table<K> = &'static [Entry<K>];
+
+/// A word this version understands.
+const fn now<K>(word: &'static str, usage: &'static str, meaning: K) -> Entry<K> {
+    Entry { word, usage, meaning: Some(meaning) }
+}
+
+/// A word this version knows and cannot obey.
+const fn later<K>(word: &'static str, usage: &'static str) -> Entry<K> {
+    Entry { word, usage, meaning: None }
+}
+
+/// The verbs and filters of one layer.
+#[derive(Debug)]
+pub(super) struct Vocabulary<V: 'static, C: 'static> {
+    pub(super) layer: Layer,
+    pub(super) verbs: Table<V>,
+    pub(super) clauses: Table<C>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NetVerbWord {
+    Drop,
+    Delay,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NetClause {
+    /// An operand of `delay`.
+    Ordered,
+    /// A filter.
+    Filter(NetFilterWord),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NetFilterWord {
+    In,
+    Out,
+    Protocol(Protocol),
+    To,
+    Port,
+    LocalPort,
+    Iface,
+}
+
+/// A filter of packets.
+const fn packets(word: &'static str, usage: &'static str, filter: NetFilterWord) -> Entry<NetClause> {
+    now(word, usage, NetClause::Filter(filter))
+}
+
+pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
+    layer: Layer::Net,
+    verbs: &[
+        now("drop", "drop", NetVerbWord::Drop),
+        now("delay", "delay DURATION", NetVerbWord::Delay),
+        later("rate", "rate RATE"),
+        later("duplicate", "duplicate"),
+        later("corrupt", "corrupt"),
+        later("reorder", "reorder"),
+        later("reset", "reset"),
+        later("refuse", "refuse"),
+        later("unreachable", "unreachable"),
+        later("hang", "hang"),
+        later("fail", "fail ERRNO"),
+    ],
+    clauses: &[
+        packets("in", "in", NetFilterWord::In),
+        packets("out", "out", NetFilterWord::Out),
+        packets("tcp", "tcp", NetFilterWord::Protocol(Protocol::Tcp)),
+        packets("udp", "udp", NetFilterWord::Protocol(Protocol::Udp)),
+        packets("icmp", "icmp", NetFilterWord::Protocol(Protocol::Icmp)),
+        packets("to", "to ADDR[:PORT]", NetFilterWord::To),
+        packets("port", "port P", NetFilterWord::Port),
+        packets("local-port", "local-port P", NetFilterWord::LocalPort),
+        packets("iface", "iface NAME", NetFilterWord::Iface),
+        now("ordered", "ordered", NetClause::Ordered),
+        later("from", "from ADDR[:PORT]"),
+        later("syn", "syn"),
+        later("data", "data"),
+        later("ack", "ack"),
+        later("fin", "fin"),
+        later("connection", "connection N"),
+        later("connections", "connections P%"),
+        later("per-connection", "per-connection"),
+        later("fix-checksum", "fix-checksum"),
+    ],
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskVerbWord {
+    Error,
+    Delay,
+    Hang,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskClause {
+    /// An operand of `hang`.
+    Then,
+    /// A filter.
+    Filter(DiskFilterWord),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskFilterWord {
+    Op(DiskOp),
+    On,
+    Sectors,
+}
+
+/// A filter of block operations.
+const fn bios(word: &'static str, usage: &'static str, filter: DiskFilterWord) -> Entry<DiskClause> {
+    now(word, usage, DiskClause::Filter(filter))
+}
+
+pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
+    layer: Layer::Disk,
+    verbs: &[
+        now("error", "error", DiskVerbWord::Error),
+        now("delay", "delay DURATION", DiskVerbWord::Delay),
+        now("hang", "hang DURATION [then error]", DiskVerbWord::Hang),
+        later("rate", "rate RATE"),
+        later("iops", "iops N"),
+    ],
+    clauses: &[
+        bios("read", "read", DiskFilterWord::Op(DiskOp::Read)),
+        bios("write", "write", DiskFilterWord::Op(DiskOp::Write)),
+        bios("flush", "flush", DiskFilterWord::Op(DiskOp::Flush)),
+        bios("on", "on DEVICE|MOUNTPOINT", DiskFilterWord::On),
+        bios("sectors", "sectors A..B", DiskFilterWord::Sectors),
+        now("then", "then error", DiskClause::Then),
+        later("fua", "fua"),
+        later("discard", "discard"),
+        later("meta", "meta"),
+        later("sync", "sync"),
+        later("file", "file GLOB"),
+    ],
+};
+
+/// The operands of `delay` that have a keyword; every layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DelayWord {
+    Jitter,
+    Shape(Distribution),
+}
+
+pub(super) const DELAY: Table<DelayWord> = &[
+    now("jitter", "jitter DURATION", DelayWord::Jitter),
+    now("uniform", "uniform", DelayWord::Shape(Distribution::Uniform)),
+    now("normal", "normal", DelayWord::Shape(Distribution::Normal)),
+    now("pareto", "pareto", DelayWord::Shape(Distribution::Pareto)),
+    now("paretonormal", "paretonormal", DelayWord::Shape(Distribution::ParetoNormal)),
+];
+
+/// The keywords of the trigger; every layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TriggerWord {
+    Nth,
+    Every,
+    First,
+    Times,
+    After,
+    For,
+}
+
+pub(super) const TRIGGER: Table<TriggerWord> = &[
+    now("nth", "nth N", TriggerWord::Nth),
+    now("every", "every N", TriggerWord::Every),
+    now("first", "first N", TriggerWord::First),
+    now("times", "times N", TriggerWord::Times),
+    now("after", "after DURATION", TriggerWord::After),
+    now("for", "for DURATION", TriggerWord::For),
+    later("burst", "burst P%"),
+    later("gilbert", "gilbert P R [H K]"),
+    later("cycle", "cycle ON/OFF"),
+];
+
+/// A word of a layer, without what it means to the parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) word: &'static str,
+    pub(super) usage: &'static str,
+    /// Whether it is a verb.
+    pub(super) verb: bool,
+    /// Whether this version can obey it.
+    pub(super) available: bool,
+}
+
+fn known<K>(table: Table<K>, verb: bool) -> impl Iterator<Item = Known> {
+    table.iter().map(move |entry| Known {
+        word: entry.word,
+        usage: entry.usage,
+        verb,
+        available: entry.meaning.is_some(),
+    })
+}
+
+fn all<V, C>(vocabulary: &Vocabulary<V, C>) -> Vec<Known> {
+    known(vocabulary.verbs, true)
+        .chain(known(vocabulary.clauses, false))
+        .chain(known(DELAY, false))
+        .chain(known(TRIGGER, false))
+        .collect()
+}
+
+/// Every word of a layer: its verbs, its clauses, the words of `delay`, the words of the trigger.
+pub(super) fn of(layer: Layer) -> Vec<Known> {
+    match layer {
+        Layer::Net => all(&NET),
+        Layer::Disk => all(&DISK),
+    }
+}
+
+/// What `word` is in a layer, if it is a keyword there.
+pub(super) fn find(layer: Layer, word: &str) -> Option<Known> {
+    of(layer).into_iter().find(|known| known.word == word)
+}
+
+/// The layer other than `layer` that has `word`, and what it is there.
+pub(super) fn find_elsewhere(layer: Layer, word: &str) -> Option<(Layer, Known)> {
+    let others = Layer::ALL.iter().filter(|other| **other != layer);
+    others.filter_map(|other| find(*other, word).map(|known| (*other, known))).next()
+}
+
+/// The candidate that `word` is most likely meant to be, if any is near enough.
+///
+/// Distance counts inserted, missing, changed and swapped letters; the longer the word, the more of
+/// them are forgiven. Words that can be obeyed come before those of a later version.
+pub(super) fn nearest(word: &str, candidates: impl IntoIterator<Item = Known>) -> Option<Known> {
+    let word: String = word.to_lowercase();
+    let length = word.chars().count();
+    if length > 32 {
+        return None;
+    }
+    candidates
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(&word, known.word), known))
+        .filter(|(distance, known)| *distance <= forgiven(length.min(known.word.len())))
+        .min_by_key(|(distance, known)| (*distance, !known.available))
+        .map(|(_, known)| known)
+}
+
+const fn forgiven(letters: usize) -> usize {
+    match letters {
+        0..=1 => 0,
+        2..=3 => 1,
+        4..=6 => 2,
+        _ => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_layer_has_a_word_twice() {
+        for layer in Layer::ALL {
+            let mut words: Vec<_> = of(*layer).iter().map(|known| known.word).collect();
+            words.sort_unstable();
+            let before = words.len();
+            words.dedup();
+            assert_eq!(before, words.len(), "{layer:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_lower_case_and_begin_their_usage() {
+        for known in Layer::ALL.iter().flat_map(|layer| of(*layer)) {
+            assert!(known.usage.starts_with(known.word), "{known:?}");
+            let letters = |c: char| c.is_ascii_lowercase() || c == '-';
+            assert!(known.word.chars().all(letters), "{known:?}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_word_is_the_one_that_was_meant() {
+        let meant = |word| nearest(word, of(Layer::Net)).map(|known| known.word);
+        assert_eq!(meant("dorp"), Some("drop"));
+        assert_eq!(meant("dealy"), Some("delay"));
+        assert_eq!(meant("jiter"), Some("jitter"));
+        assert_eq!(meant("localport"), Some("local-port"));
+        assert_eq!(meant("duplicat"), Some("duplicate"));
+        assert_eq!(meant("ou"), Some("out"));
+        assert_eq!(meant("xyzzy"), None);
+        assert_eq!(meant(""), None);
+        assert_eq!(meant(&"drop".repeat(1000)), None);
+    }
+}
