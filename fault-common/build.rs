@@ -10,7 +10,12 @@ const SIZE: usize = 1 << BITS;
 /// One standard deviation, as in netem's tables (`NETEM_DIST_SCALE` is 8192).
 const ONE_BITS: u32 = 13;
 
-/// Standard normal quantile by Newton's method on the error function's series: exact enough for 13 bits.
+/// Standard normal density.
+fn density(x: f64) -> f64 {
+    (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+/// Standard normal quantile, by bisection.
 fn normal(p: f64) -> f64 {
     let (mut low, mut high) = (-10.0f64, 10.0f64);
     for _ in 0..80 {
@@ -23,7 +28,7 @@ fn normal(p: f64) -> f64 {
 /// Standard normal distribution function: Taylor series about 0 (Abramowitz & Stegun 26.2.10), and the
 /// continued fraction 26.2.14 in the tails.
 fn cdf(x: f64) -> f64 {
-    let density = (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let density = density(x);
     if x.abs() < 3.0 {
         let (mut term, mut sum, mut n) = (x, x, 1.0);
         while term.abs() > 1e-17 {
@@ -43,22 +48,42 @@ fn cdf(x: f64) -> f64 {
 }
 
 /// Pareto with shape 3 and scale 1, standardised: its mean is 3/2, its variance 3/4.
-fn pareto(p: f64) -> f64 {
-    let x = (1.0 - p).powf(-1.0 / 3.0);
+fn pareto(x: f64) -> f64 {
     (x - 1.5) / 0.75f64.sqrt()
 }
 
-/// The mixture netem calls paretonormal.
-fn pareto_normal(p: f64) -> f64 {
-    0.25 * normal(p) + 0.75 * pareto(p)
+/// Share of one cell of a table.
+const CELL: f64 = 1.0 / SIZE as f64;
+
+/// The far end of a table whose true end is infinite: interpolating from the last border to it gives the
+/// last cell the mean it should have.
+fn end(border: f64, cell_mean: f64) -> f64 {
+    2.0 * cell_mean - border
 }
 
-fn table(name: &str, doc: &str, quantile: impl Fn(f64) -> f64) -> String {
+/// Quantiles of the standard normal distribution. The mean of all above z is density(z) / P(above z).
+fn normal_table() -> Vec<f64> {
+    let mut table: Vec<f64> = (0..=SIZE).map(|i| normal(i as f64 * CELL)).collect();
+    let border = table[SIZE - 1];
+    table[SIZE] = end(border, density(border) / CELL);
+    table[0] = -table[SIZE];
+    table
+}
+
+/// Quantiles of the standardised Pareto distribution. The mean of all above x is 3/2 x.
+fn pareto_table() -> Vec<f64> {
+    let quantile = |p: f64| (1.0 - p).powf(-1.0 / 3.0);
+    let mut table: Vec<f64> = (0..SIZE).map(|i| pareto(quantile(i as f64 * CELL))).collect();
+    let border = quantile(1.0 - CELL);
+    table.push(end(pareto(border), pareto(1.5 * border)));
+    table
+}
+
+/// Rust source of one table.
+fn source(name: &str, doc: &str, table: &[f64]) -> String {
     let mut text = format!("/// {doc}\nstatic {name}: [i32; TABLE_SIZE + 1] = [");
-    for i in 0..=SIZE {
-        // The ends are infinite; half a step inside is where the first and last draws lie on average.
-        let p = (i as f64).clamp(0.5, SIZE as f64 - 0.5) / SIZE as f64;
-        let value = (quantile(p) * f64::from(1 << ONE_BITS)).round() as i32;
+    for value in table {
+        let value = (value * f64::from(1 << ONE_BITS)).round() as i32;
         write!(text, "{value},").expect("writing to a String cannot fail");
     }
     text.push_str("];\n");
@@ -71,9 +96,11 @@ fn main() {
         "/// Steps of a quantile table.\nconst TABLE_SIZE: usize = {SIZE};\n\
          /// A standard deviation is 2 to this power.\nconst TABLE_ONE_BITS: u32 = {ONE_BITS};\n"
     );
-    text += &table("NORMAL", "Standard normal.", normal);
-    text += &table("PARETO", "Standardised Pareto, shape 3.", pareto);
-    text += &table("PARETO_NORMAL", "0.25 normal + 0.75 Pareto.", pareto_normal);
+    let (normal, pareto) = (normal_table(), pareto_table());
+    let mixed: Vec<f64> = normal.iter().zip(&pareto).map(|(n, p)| 0.25 * n + 0.75 * p).collect();
+    text += &source("NORMAL", "Standard normal.", &normal);
+    text += &source("PARETO", "Standardised Pareto, shape 3.", &pareto);
+    text += &source("PARETO_NORMAL", "0.25 normal + 0.75 Pareto.", &mixed);
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("distribution_tables.rs"), text).expect("OUT_DIR is writable");
 }

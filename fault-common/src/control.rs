@@ -1,8 +1,7 @@
 //! The control block: one entry of one mmapped array map, written by the controller, read by every program.
 
-use crate::shared::{SharedU32, SharedU64};
-
 use crate::limits::{BANKS, HEARTBEAT_TIMEOUT_NS, MAX_CGROUPS};
+use crate::shared::{SharedU32, SharedU64};
 
 /// Masks of slots that spare the programs a walk through all rules.
 #[repr(C)]
@@ -78,8 +77,14 @@ impl Control {
         self.active.load() != 0
             && now_ns < self.deadline_ns.load()
             // Signed: a beat on another CPU may be newer than our `now`.
-            && (now_ns.wrapping_sub(self.heartbeat_ns.load()) as i64)
-                < HEARTBEAT_TIMEOUT_NS as i64
+            && (now_ns.wrapping_sub(self.heartbeat_ns.load()) as i64) < HEARTBEAT_TIMEOUT_NS as i64
+    }
+
+    /// Nanoseconds since the session became active; 0 for a `now` read just before that on another CPU.
+    #[must_use]
+    #[inline(always)]
+    pub fn elapsed_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.started_ns.load())
     }
 
     /// Index of the bank in force, 0 or 1.
@@ -90,4 +95,4 @@ impl Control {
     }
 }
 
-const _: () = assert!(size_of::<Control>() % 8 == 0);
+const _: () = assert!(size_of::<Control>().is_multiple_of(8));

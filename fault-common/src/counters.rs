@@ -14,6 +14,9 @@ pub struct RuleCounters {
     pub bytes: SharedU64,
     /// Sum of the delays that were asked for, in nanoseconds.
     pub delay_ns: SharedU64,
+    /// Injections claimed from a budget (`times`), possibly more than there were: one for each CPU that came
+    /// too late. Apart from `injected` so that no reader ever sees that one exceed the budget.
+    pub claimed: SharedU64,
 }
 
 /// Of the whole session; indices of the per-CPU kernel map `COUNTERS`.
@@ -47,4 +50,6 @@ pub enum Counter {
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 12;
+pub const COUNTERS: u32 = Counter::Punted as u32 + 1;
+
+const _: () = assert!(size_of::<RuleCounters>() == 5 * 8);

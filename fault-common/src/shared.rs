@@ -2,8 +2,9 @@
 //!
 //! `core::sync::atomic` is not enough here: for BPF targets rustc offers neither 32-bit atomics nor
 //! read-modify-write operations, though the instruction set has both (`BPF_ATOMIC`, Linux 5.12). On every
-//! other target these types are the standard atomics. Nothing here orders other memory: every operation is
-//! relaxed.
+//! other target these types are the standard atomics. Nothing here orders other memory for the programs: their
+//! operations are relaxed. A `store` of the controller is a release, so that what it prepared before
+//! `active` or `generation` is there when they are seen.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -18,12 +19,21 @@ pub struct SharedU32(UnsafeCell<u32>);
 #[derive(Default)]
 pub struct SharedU64(UnsafeCell<u64>);
 
-// SAFETY: every access below is a single volatile or atomic machine access.
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+// SAFETY: every access below is atomic; in the kernel, a single aligned machine access.
 unsafe impl Sync for SharedU32 {}
 // SAFETY: as above.
 unsafe impl Sync for SharedU64 {}
 
 impl SharedU32 {
+    #[cfg(not(target_arch = "bpf"))]
+    fn atomic(&self) -> &AtomicU32 {
+        // SAFETY: the cell is valid and aligned as long as `self` is, and every access to it is atomic.
+        unsafe { AtomicU32::from_ptr(self.0.get()) }
+    }
+
     /// With this value.
     #[must_use]
     pub const fn new(value: u32) -> Self {
@@ -34,19 +44,33 @@ impl SharedU32 {
     #[must_use]
     #[inline(always)]
     pub fn load(&self) -> u32 {
+        #[cfg(target_arch = "bpf")]
         // SAFETY: the cell is valid and aligned; an aligned 32-bit read is one access.
-        unsafe { self.0.get().read_volatile() }
+        return unsafe { self.0.get().read_volatile() };
+        #[cfg(not(target_arch = "bpf"))]
+        return self.atomic().load(Ordering::Relaxed);
     }
 
     /// Replaces the value.
     #[inline(always)]
     pub fn store(&self, value: u32) {
+        #[cfg(target_arch = "bpf")]
         // SAFETY: as in `load`.
-        unsafe { self.0.get().write_volatile(value) }
+        unsafe {
+            self.0.get().write_volatile(value);
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        self.atomic().store(value, Ordering::Release);
     }
 }
 
 impl SharedU64 {
+    #[cfg(not(target_arch = "bpf"))]
+    fn atomic(&self) -> &AtomicU64 {
+        // SAFETY: the cell is valid and aligned as long as `self` is, and every access to it is atomic.
+        unsafe { AtomicU64::from_ptr(self.0.get()) }
+    }
+
     /// With this value.
     #[must_use]
     pub const fn new(value: u64) -> Self {
@@ -57,15 +81,23 @@ impl SharedU64 {
     #[must_use]
     #[inline(always)]
     pub fn load(&self) -> u64 {
+        #[cfg(target_arch = "bpf")]
         // SAFETY: the cell is valid and aligned; an aligned 64-bit read is one access.
-        unsafe { self.0.get().read_volatile() }
+        return unsafe { self.0.get().read_volatile() };
+        #[cfg(not(target_arch = "bpf"))]
+        return self.atomic().load(Ordering::Relaxed);
     }
 
     /// Replaces the value.
     #[inline(always)]
     pub fn store(&self, value: u64) {
+        #[cfg(target_arch = "bpf")]
         // SAFETY: as in `load`.
-        unsafe { self.0.get().write_volatile(value) }
+        unsafe {
+            self.0.get().write_volatile(value);
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        self.atomic().store(value, Ordering::Release);
     }
 
     /// Adds (wrapping) and returns the value from before.
@@ -78,11 +110,7 @@ impl SharedU64 {
             unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), value) }
         }
         #[cfg(not(target_arch = "bpf"))]
-        {
-            use core::sync::atomic::{AtomicU64, Ordering};
-            // SAFETY: the cell is valid and aligned, and every other access to it is atomic or volatile.
-            unsafe { AtomicU64::from_ptr(self.0.get()) }.fetch_add(value, Ordering::Relaxed)
-        }
+        self.atomic().fetch_add(value, Ordering::Relaxed)
     }
 
     /// Subtracts (wrapping) and returns the value from before.

@@ -20,6 +20,12 @@ const SESSIONS_SHIFT: u16 = 8;
 const SESSIONS: u16 = ((1 << MAX_SESSIONS_PER_NETNS) - 1) << SESSIONS_SHIFT;
 const SLOT: u16 = (MAX_INTERFACES_PER_NETNS - 1) as u16;
 
+/// The bit of `session` (0..[`MAX_SESSIONS_PER_NETNS`]); none for a number out of range.
+#[inline(always)]
+const fn bit(session: u32) -> u16 {
+    (1 << (SESSIONS_SHIFT as u32 + (session & 7))) & SESSIONS
+}
+
 /// The value of `skb->tc_index`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag(pub u16);
@@ -29,15 +35,15 @@ impl Tag {
     #[must_use]
     #[inline(always)]
     pub const fn is_decided(self, at: Direction, session: u32) -> bool {
-        let mine = self.0 & OURS != 0 && self.0 & (1 << (SESSIONS_SHIFT as u32 + session)) != 0;
         match at {
             // A packet decided on its way in is being forwarded or handed back: nothing to decide either.
-            Direction::Out => mine,
-            Direction::In => mine && self.0 & INBOUND != 0,
+            Direction::Out => self.is_from(session),
+            Direction::In => self.is_from(session) && self.0 & INBOUND != 0,
         }
     }
 
-    /// The tag after `session` decided at a hook of `at` on the interface in `slot` (0..256).
+    /// The tag after `session` decided at a hook of `at` on the interface in `slot` (0..256). What others
+    /// decided in the same direction is kept; what was decided the other way, or is not ours, is replaced.
     #[must_use]
     #[inline(always)]
     pub const fn decided(self, at: Direction, session: u32, slot: u32) -> Self {
@@ -50,24 +56,25 @@ impl Tag {
             Direction::Out => 0,
             Direction::In => INBOUND,
         };
-        Self(OURS | direction | others | 1 << (SESSIONS_SHIFT as u32 + session) | (slot as u16 & SLOT))
+        Self(OURS | direction | others | bit(session) | (slot as u16 & SLOT))
     }
 
-    /// Whether `session` sent this packet into its lane.
+    /// Whether `session` decided about this packet, in whichever direction. Of a packet inside the lane of
+    /// `session`: whether `session` put it there.
     #[must_use]
     #[inline(always)]
     pub const fn is_from(self, session: u32) -> bool {
-        self.0 & OURS != 0 && self.0 & (1 << (SESSIONS_SHIFT as u32 + session)) != 0
+        self.0 & OURS != 0 && self.0 & bit(session) != 0
     }
 
-    /// The direction that was decided.
+    /// The direction that was decided; only meaningful for a tag of ours.
     #[must_use]
     #[inline(always)]
     pub const fn direction(self) -> Direction {
         if self.0 & INBOUND != 0 { Direction::In } else { Direction::Out }
     }
 
-    /// The interface the packet came from.
+    /// The interface the packet came from; only meaningful inside the lane of the session that put it there.
     #[must_use]
     #[inline(always)]
     pub const fn slot(self) -> u32 {

@@ -17,7 +17,14 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// How many operations matched the rule in `slot` before this one; counts this one.
+    /// A stream without a past.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self { number, generation: 0, _pad: 0, ordinals: [0; MAX_RULES] }
+    }
+
+    /// How many operations matched the rule in `slot` before this one; counts this one. Starts again after
+    /// 2^32 operations.
     #[inline(always)]
     pub fn next(&mut self, slot: u32) -> u64 {
         let ordinal = &mut self.ordinals[slot as usize & (MAX_RULES - 1)];
@@ -138,3 +145,11 @@ pub const fn port_bit(is_udp: bool, port: u16) -> (u32, u64) {
 
 /// Words of `LOCAL_PORTS`.
 pub const PORT_WORDS: u32 = 2 * 65536 / 64;
+
+const _: () = assert!(size_of::<Stream>() == 16 + 4 * MAX_RULES);
+const _: () = assert!(size_of::<SocketState>() == 8 + 2 * 8 + 2 * size_of::<Stream>());
+const _: () = assert!(size_of::<PendingPark>() == 16);
+const _: () = assert!(size_of::<TaskState>() == 16 + 2 * 8 + size_of::<Stream>());
+const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
+const _: () = assert!(size_of::<Interface>() == 8 + 8 * crate::limits::BANKS);
+const _: () = assert!(size_of::<EchoKey>() == 24);

@@ -24,12 +24,11 @@ pub enum Verdict {
 pub struct Outcome {
     /// What happens in the end.
     pub verdict: Verdict,
-    /// How late, in nanoseconds: the delays of all rules that hit, added.
+    /// How late, in nanoseconds: the delays of all rules that hit, added. At most
+    /// `MAX_RULES × MAX_PACKET_DELAY_NS`; whoever acts on it applies the limit of its own mechanism.
     pub delay_ns: u64,
     /// [`super::delay::ORDERED`] if any rule that hit asked for it.
     pub flags: u32,
-    /// Explicit padding.
-    pub _pad: u32,
     /// Mask of the slots that hit.
     pub hits: u64,
 }
@@ -62,19 +61,14 @@ pub trait World {
 /// Claims one injection of a budget of `times`; false when it is spent.
 #[inline(always)]
 fn claim(counters: &RuleCounters, times: u64) -> bool {
-    if times == 0 {
-        counters.injected.fetch_add(1);
-        return true;
+    if times != 0 {
+        // The load keeps `claimed` from growing without end (and CPUs from fighting over it) once it is spent.
+        if counters.claimed.load() >= times || counters.claimed.fetch_add(1) >= times {
+            return false;
+        }
     }
-    if counters.injected.load() >= times {
-        return false;
-    }
-    if counters.injected.fetch_add(1) < times {
-        return true;
-    }
-    // Another CPU took the last one between the two lines above.
-    counters.injected.fetch_sub(1);
-    false
+    counters.injected.fetch_add(1);
+    true
 }
 
 /// What the rule in `slot` makes of the operation: `None` if it spares it.
@@ -97,13 +91,15 @@ fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64
     if !rule.trigger.wants(count, &at) || !claim(counters, rule.trigger.times) {
         return None;
     }
-    let delay_ns = match verb {
-        Verb::Drop | Verb::Error => 0,
-        Verb::Delay | Verb::DelayThenError => rule.delay.sample(&at),
-    };
     counters.bytes.fetch_add(moment.bytes);
-    counters.delay_ns.fetch_add(delay_ns);
-    Some((verb, delay_ns, rule.delay.flags))
+    match verb {
+        Verb::Drop | Verb::Error => Some((verb, 0, 0)),
+        Verb::Delay | Verb::DelayThenError => {
+            let delay_ns = rule.delay.sample(&at);
+            counters.delay_ns.fetch_add(delay_ns);
+            Some((verb, delay_ns, rule.delay.flags))
+        }
+    }
 }
 
 /// What happens to an operation that the rules of `candidates` (a mask of slots) may look at.

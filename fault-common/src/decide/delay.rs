@@ -2,10 +2,14 @@
 //!
 //! The meaning of the numbers is netem's (tc-netem(8)): `D` is the mean, the jitter `J` is half the width of
 //! the uniform distribution and the standard deviation of the others; what would be negative is zero.
-//! `pareto` and `paretonormal` are normalised to mean 0 and standard deviation 1 as netem's tables are:
-//! Pareto with shape 3, and 0.25 × normal + 0.75 × Pareto.
+//!
+//! `pareto` has shape 3, standardised to mean 0 and standard deviation 1. `paretonormal` is
+//! 0.25 × normal + 0.75 × Pareto, quantile by quantile, as netem mixes its tables; its standard deviation
+//! comes out at 0.95 `J`. Both tails are cut where the last of 4096 equally likely cells ends, at about 4 `J`
+//! for the normal distribution and 35 `J` for Pareto, with the mean of that cell kept.
 
 use super::rng::{self, Coordinates, Purpose};
+use crate::limits::MAX_PACKET_DELAY_NS;
 
 include!(concat!(env!("OUT_DIR"), "/distribution_tables.rs"));
 
@@ -15,11 +19,11 @@ include!(concat!(env!("OUT_DIR"), "/distribution_tables.rs"));
 pub enum Distribution {
     /// Every delay from `D - J` to `D + J` alike.
     Uniform = 0,
-    /// Normal with mean `D` and standard deviation `J`.
+    /// Normal with mean `D` and standard deviation `J`; never more than 4 `J` from the mean.
     Normal = 1,
-    /// Pareto (shape 3) with mean `D` and standard deviation `J`.
+    /// Pareto (shape 3) with mean `D` and standard deviation `J`: never below `D` - 0.58 `J`, up to `D` + 35 `J`.
     Pareto = 2,
-    /// 0.25 × normal + 0.75 × Pareto, mean `D`, as netem's table of that name.
+    /// 0.25 × normal + 0.75 × Pareto with mean `D` and standard deviation 0.95 `J`.
     ParetoNormal = 3,
 }
 
@@ -30,11 +34,11 @@ pub const ORDERED: u32 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delay {
-    /// Mean, in nanoseconds.
+    /// Mean, in nanoseconds, at most [`MAX_PACKET_DELAY_NS`]; more counts as that.
     pub mean_ns: u64,
-    /// Jitter, in nanoseconds; 0 is a constant delay.
+    /// Jitter, in nanoseconds, at most [`MAX_PACKET_DELAY_NS`]; 0 is a constant delay.
     pub jitter_ns: u64,
-    /// A [`Distribution`] as a number.
+    /// A [`Distribution`] as a number; an unknown one counts as uniform.
     pub distribution: u32,
     /// [`ORDERED`] or 0.
     pub flags: u32,
@@ -45,6 +49,12 @@ pub struct Delay {
 const fn scale(a: u64, b: u32) -> u64 {
     let b = b as u64;
     (a >> 32).wrapping_mul(b).wrapping_add(((a & 0xffff_ffff) * b) >> 32)
+}
+
+/// The smaller one. (`Ord::min` is not `const`, and its by-reference form costs the kernel a stack slot.)
+#[inline(always)]
+const fn at_most(value: u64, limit: u64) -> u64 {
+    if value > limit { limit } else { value }
 }
 
 /// A standardised quantile (scaled by [`TABLE_ONE`]) by linear interpolation in `table`.
@@ -58,34 +68,47 @@ fn quantile(table: &[i32; TABLE_SIZE + 1], draw: u64) -> i64 {
 }
 
 impl Delay {
-    /// The delay at these coordinates, in nanoseconds.
+    /// The delay at these coordinates, in nanoseconds, at most [`MAX_PACKET_DELAY_NS`].
     #[must_use]
     #[inline(always)]
     pub fn sample(&self, at: &Coordinates) -> u64 {
         if self.jitter_ns == 0 {
-            return self.mean_ns;
+            return at_most(self.mean_ns, MAX_PACKET_DELAY_NS);
         }
         self.shape(rng::draw(at, Purpose::Delay))
     }
 
-    /// The delay for one uniformly distributed 64-bit number.
+    /// The delay for one uniformly distributed 64-bit number: the larger the number, the longer the delay.
     #[must_use]
     #[inline(always)]
     pub fn shape(&self, draw: u64) -> u64 {
+        let mean = at_most(self.mean_ns, MAX_PACKET_DELAY_NS);
+        let jitter = at_most(self.jitter_ns, MAX_PACKET_DELAY_NS);
         let table = match self.distribution {
             1 => &NORMAL,
             2 => &PARETO,
             3 => &PARETO_NORMAL,
             _ => {
-                let width = self.jitter_ns.wrapping_mul(2).wrapping_add(1);
-                let delay = self.mean_ns.wrapping_add(scale(width, (draw >> 32) as u32));
-                return delay.saturating_sub(self.jitter_ns);
+                let delay = mean + scale(2 * jitter + 1, (draw >> 32) as u32);
+                return at_most(delay.saturating_sub(jitter), MAX_PACKET_DELAY_NS);
             }
         };
-        let deviation = ((self.jitter_ns as i64) * quantile(table, draw)) >> TABLE_ONE_BITS;
-        let delay = (self.mean_ns as i64) + deviation;
-        if delay < 0 { 0 } else { delay as u64 }
+        let deviation = ((jitter as i64) * quantile(table, draw)) >> TABLE_ONE_BITS;
+        let delay = (mean as i64) + deviation;
+        if delay < 0 { 0 } else { at_most(delay as u64, MAX_PACKET_DELAY_NS) }
     }
 }
 
+/// When an operation that should be late by `delay_ns` may leave, given the latest departure already
+/// promised to an earlier one of the same socket and direction. Departures never run backwards with
+/// [`ORDERED`]; without it `latest_ns` counts for nothing. All in `CLOCK_MONOTONIC` nanoseconds.
+#[must_use]
+#[inline(always)]
+pub const fn departure(now_ns: u64, delay_ns: u64, flags: u32, latest_ns: u64) -> u64 {
+    let wanted = now_ns.saturating_add(delay_ns);
+    if flags & ORDERED != 0 && wanted < latest_ns { latest_ns } else { wanted }
+}
+
 const _: () = assert!(size_of::<Delay>() == 24);
+// The longest tail times the largest jitter fits: a constant expression may not overflow.
+const _: i64 = (MAX_PACKET_DELAY_NS as i64) * (PARETO[TABLE_SIZE] as i64) + MAX_PACKET_DELAY_NS as i64;

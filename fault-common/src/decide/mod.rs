@@ -1,11 +1,12 @@
 //! The decision: is this operation hit, and by what.
 //!
 //! [`decide`] is the whole of it. The kernel and the tests call the same function; they differ only in the
-//! [`World`] they hand it (maps there, vectors here).
+//! [`World`] they hand it (maps there, [slices](simulation) here).
 
 pub mod combine;
 pub mod delay;
 pub mod rng;
+pub mod simulation;
 pub mod trigger;
 
 pub use combine::{Moment, Outcome, Verdict, World, decide};

@@ -5,7 +5,11 @@
 //!
 //! The generator is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
 //! OOPSLA 2014) with its state computed instead of stored; the output function is Stafford's variant 13,
-//! which that paper uses.
+//! which that paper uses. Three generators are nested: the seed's gives each (rule, purpose) a key, that
+//! key's gives each stream a key, and that one's gives each ordinal its number.
+//!
+//! What a seed means is part of the contract: the tests pin values, and a change of this file that moves
+//! them is a breaking change.
 
 /// The odd integer nearest to 2^64 / φ: SplitMix64's increment.
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -40,12 +44,17 @@ const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Number `n` (from 0) of the SplitMix64 sequence that starts at `state`.
+#[inline(always)]
+const fn nth_output(state: u64, n: u64) -> u64 {
+    mix(state.wrapping_add(n.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA)))
+}
+
 /// A uniformly distributed 64-bit number.
 #[must_use]
 #[inline(always)]
 pub const fn draw(at: &Coordinates, purpose: Purpose) -> u64 {
-    let key = mix(at.seed.wrapping_add(GOLDEN_GAMMA));
-    let key = mix(key ^ ((at.rule as u64) << 8 | purpose as u64));
-    let key = mix(key.wrapping_add(at.stream.wrapping_mul(GOLDEN_GAMMA)));
-    mix(key.wrapping_add(at.ordinal.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA)))
+    let key = nth_output(at.seed, (at.rule as u64) << 8 | purpose as u64);
+    let key = nth_output(key, at.stream);
+    nth_output(key, at.ordinal)
 }

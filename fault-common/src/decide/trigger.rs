@@ -49,7 +49,7 @@ impl Trigger {
         if self.first != 0 && count > self.first {
             return false;
         }
-        if self.every != 0 && count % self.every != 0 {
+        if self.every != 0 && !count.is_multiple_of(self.every) {
             return false;
         }
         self.threshold >= CERTAIN || (rng::draw(at, Purpose::Trigger) >> 32) < self.threshold

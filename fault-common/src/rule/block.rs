@@ -24,9 +24,10 @@ pub struct BlockFilter {
     pub whole_disk: u32,
     /// Explicit padding.
     pub _pad: u32,
-    /// First 512-byte sector.
+    /// First 512-byte sector of the range.
     pub sector_start: u64,
-    /// Sector after the last one; 0 is no limit at all.
+    /// Sector after the last one of the range; 0 is no range at all, whatever `sector_start` says.
+    /// A range without an end is written as `u64::MAX`.
     pub sector_end: u64,
 }
 
@@ -49,7 +50,8 @@ pub struct BioFacts {
 }
 
 impl BlockFilter {
-    /// Whether this bio passes the filter. A bio that only touches the sector range counts.
+    /// Whether this bio passes the filter. A bio of which one sector lies in the range counts; one without
+    /// sectors (an empty flush) lies in no range.
     #[must_use]
     #[inline(always)]
     pub const fn matches(&self, bio: &BioFacts) -> bool {
@@ -62,14 +64,14 @@ impl BlockFilter {
                 if self.device != bio.disk {
                     return false;
                 }
-                start = start.wrapping_add(bio.device_start);
+                start = start.saturating_add(bio.device_start);
             } else if self.device != bio.device {
                 return false;
             }
         }
         if self.sector_end != 0 {
-            let end = start.wrapping_add(bio.sectors as u64);
-            if end <= self.sector_start || start >= self.sector_end {
+            let end = start.saturating_add(bio.sectors as u64);
+            if bio.sectors == 0 || end <= self.sector_start || start >= self.sector_end {
                 return false;
             }
         }

@@ -56,8 +56,8 @@ impl Verb {
         }
     }
 
-    /// Rules are stored in this order, so that terminal verbs win whatever order the user wrote:
-    /// an operation that is dropped or failed never reaches the rules that would have delayed it.
+    /// Rules are stored in this order ([`Rule::storage_order`]), so that terminal verbs win whatever order the user
+    /// wrote: an operation that is dropped or failed never reaches the rules that would have delayed it.
     #[must_use]
     pub const fn precedence(self) -> u32 {
         match self {
@@ -72,7 +72,7 @@ impl Verb {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rule {
-    /// Number of the fault on the command line, from 0. Slots are sorted by [`Verb::precedence`], ids are not.
+    /// Number of the fault on the command line, from 0. Slots are sorted by [`Rule::storage_order`], ids are not.
     pub id: u32,
     /// A [`Layer`] as a number.
     pub layer: u32,
@@ -88,6 +88,17 @@ pub struct Rule {
     pub net: NetFilter,
     /// Which bios, for [`Layer::Disk`].
     pub block: BlockFilter,
+}
+
+impl Rule {
+    /// Sort key of the slots: [`Verb::precedence`], then the order of the command line. Empty slots come last.
+    #[must_use]
+    pub const fn storage_order(&self) -> (u32, u32) {
+        match Verb::from_u32(self.verb) {
+            Some(verb) => (verb.precedence(), self.id),
+            None => (u32::MAX, self.id),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Rule>() == 16 + 56 + 24 + 16 + 32);

@@ -88,3 +88,4 @@ impl NetFilter {
 }
 
 const _: () = assert!(size_of::<NetFilter>() == 16);
+const _: () = assert!(size_of::<PacketFacts>() == 12);
