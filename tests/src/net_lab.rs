@@ -1,0 +1,99 @@
+//! Two network namespaces joined by a veth pair, made and removed by the test itself.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+/// Where the target lives, and where its peer lives.
+pub struct NetLab {
+    /// Name of the target's namespace.
+    pub target: String,
+    /// Name of the peer's namespace.
+    pub peer: String,
+}
+
+/// IPv4 address of the target.
+pub const TARGET_V4: &str = "10.77.0.1";
+/// IPv4 address of the peer.
+pub const PEER_V4: &str = "10.77.0.2";
+/// Second IPv4 address of the peer.
+pub const PEER_V4_OTHER: &str = "10.77.0.3";
+/// IPv6 address of the target.
+pub const TARGET_V6: &str = "fd77::1";
+/// IPv6 address of the peer.
+pub const PEER_V6: &str = "fd77::2";
+/// The target's interface.
+pub const TARGET_IFACE: &str = "vt0";
+
+/// Runs a command line (no shell) and returns its stdout.
+///
+/// # Errors
+/// When it cannot be started or fails; the message holds its stderr.
+pub fn sh(line: &str) -> anyhow::Result<String> {
+    let mut words = line.split_whitespace();
+    let program = words.next().context("an empty command line")?;
+    let output = Command::new(program).args(words).output().with_context(|| line.to_owned())?;
+    if !output.status.success() {
+        bail!("{line}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl NetLab {
+    /// Makes both namespaces; `name` tells labs of different tests apart.
+    ///
+    /// # Errors
+    /// When ip(8) does.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let lab = Self { target: format!("ft-{name}-t"), peer: format!("ft-{name}-p") };
+        let (t, p) = (&lab.target, &lab.peer);
+        for line in [
+            format!("ip netns add {t}"),
+            format!("ip netns add {p}"),
+            format!("ip link add {TARGET_IFACE} netns {t} type veth peer name vp0 netns {p}"),
+            format!("ip -n {t} addr add {TARGET_V4}/24 dev {TARGET_IFACE}"),
+            format!("ip -n {p} addr add {PEER_V4}/24 dev vp0"),
+            format!("ip -n {p} addr add {PEER_V4_OTHER}/24 dev vp0"),
+            format!("ip -n {t} addr add {TARGET_V6}/64 dev {TARGET_IFACE} nodad"),
+            format!("ip -n {p} addr add {PEER_V6}/64 dev vp0 nodad"),
+            format!("ip -n {t} link set {TARGET_IFACE} up"),
+            format!("ip -n {p} link set vp0 up"),
+            format!("ip -n {t} link set lo up"),
+            format!("ip -n {p} link set lo up"),
+        ] {
+            sh(&line)?;
+        }
+        // Neighbours resolved beforehand: the first packet of a test is a packet of the test.
+        sh(&format!("ip netns exec {t} ping -c 1 -W 5 {PEER_V4}"))?;
+        sh(&format!("ip netns exec {t} ping -c 1 -W 5 {PEER_V6}"))?;
+        Ok(lab)
+    }
+
+    /// `program` in the target's namespace. The process becomes the program: its PID is the program's.
+    #[must_use]
+    pub fn in_target(&self, program: &str) -> Command {
+        in_namespace(&self.target, program)
+    }
+
+    /// `program` in the peer's namespace.
+    #[must_use]
+    pub fn in_peer(&self, program: &str) -> Command {
+        in_namespace(&self.peer, program)
+    }
+}
+
+fn in_namespace(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
+impl Drop for NetLab {
+    fn drop(&mut self) {
+        for namespace in [&self.target, &self.peer] {
+            if let Err(error) = sh(&format!("ip netns del {namespace}")) {
+                eprintln!("removing the lab: {error}");
+            }
+        }
+    }
+}

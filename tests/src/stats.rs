@@ -1,0 +1,94 @@
+//! Verdicts about counts and samples, at 99.9 % confidence.
+
+use statrs::distribution::{Binomial, DiscreteCDF};
+
+/// Chance of rejecting a correct implementation in one check.
+pub const ALPHA: f64 = 0.001;
+
+/// Whether `hits` of `trials` is what probability `p` gives: exact two-sided binomial test.
+///
+/// # Errors
+/// A sentence with the numbers, when it is not.
+pub fn binomial(what: &str, hits: u64, trials: u64, p: f64) -> Result<(), String> {
+    let distribution = Binomial::new(p, trials).map_err(|error| format!("{what}: {error}"))?;
+    let low = distribution.cdf(hits);
+    let high = if hits == 0 { 1.0 } else { distribution.sf(hits - 1) };
+    if low < ALPHA / 2.0 || high < ALPHA / 2.0 {
+        return Err(format!(
+            "{what}: {hits} of {trials} is not {:.4} % (P(≤)={low:.2e}, P(≥)={high:.2e})",
+            p * 100.0
+        ));
+    }
+    Ok(())
+}
+
+/// Kolmogorov–Smirnov: whether `samples` come from the continuous distribution function `cdf`.
+///
+/// The critical value is the asymptotic one, sqrt(ln(2/α)/2n), which is conservative for n ≥ 35.
+///
+/// # Errors
+/// A sentence with the numbers, when they do not.
+pub fn kolmogorov_smirnov(what: &str, samples: &[f64], cdf: impl Fn(f64) -> f64) -> Result<(), String> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len() as f64;
+    let distance = sorted.iter().enumerate().fold(0.0f64, |worst, (index, &x)| {
+        let (f, i) = (cdf(x), index as f64);
+        worst.max((f - i / n).abs()).max(((i + 1.0) / n - f).abs())
+    });
+    let critical = ((2.0 / ALPHA).ln() / (2.0 * n)).sqrt();
+    if sorted.len() < 35 || distance > critical {
+        return Err(format!(
+            "{what}: KS distance {distance:.4} over {critical:.4} with n = {}",
+            sorted.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The value below which a fraction `q` of the samples lies.
+#[must_use]
+pub fn quantile(samples: &[u64], q: f64) -> u64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    let index = ((sorted.len() as f64) * q) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+}
+
+/// The median.
+#[must_use]
+pub fn median(samples: &[u64]) -> u64 {
+    quantile(samples, 0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binomial_test_accepts_what_is_likely_and_rejects_what_is_not() {
+        assert!(binomial("fair", 1000, 10_000, 0.1).is_ok());
+        assert!(binomial("fair", 1095, 10_000, 0.1).is_ok());
+        assert!(binomial("too many", 1105, 10_000, 0.1).is_err());
+        assert!(binomial("too few", 895, 10_000, 0.1).is_err());
+        assert!(binomial("none", 0, 1000, 0.0).is_ok());
+        assert!(binomial("none", 1, 1000, 0.0).is_err());
+        assert!(binomial("all", 1000, 1000, 1.0).is_ok());
+        assert!(binomial("all", 999, 1000, 1.0).is_err());
+    }
+
+    #[test]
+    fn the_ks_test_tells_uniform_from_shifted() {
+        let samples: Vec<f64> = (0..1000).map(|i| (f64::from(i) + 0.5) / 1000.0).collect();
+        assert!(kolmogorov_smirnov("uniform", &samples, |x| x.clamp(0.0, 1.0)).is_ok());
+        assert!(kolmogorov_smirnov("shifted", &samples, |x| (x - 0.1).clamp(0.0, 1.0)).is_err());
+        assert!(kolmogorov_smirnov("too few", &samples[..10], |x| x).is_err());
+    }
+
+    #[test]
+    fn quantiles_of_nothing_and_of_something() {
+        assert_eq!(median(&[]), 0);
+        assert_eq!(median(&[3, 1, 2]), 2);
+        assert_eq!(quantile(&[1, 2, 3, 4], 1.0), 4);
+    }
+}

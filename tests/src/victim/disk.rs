@@ -1,0 +1,117 @@
+//! Block-by-block reading, timed.
+
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{
+    report::{Timed, cpu_ns, errno_name, now_ns},
+    udp::wait_for_line,
+};
+
+/// `fault-victim pread`.
+#[derive(Debug, Args)]
+pub struct Pread {
+    /// A file or block device.
+    path: PathBuf,
+    /// How many reads (per thread).
+    #[arg(long, default_value_t = 50)]
+    count: u64,
+    /// Bytes each, a multiple of 512.
+    #[arg(long, default_value_t = 4096)]
+    size: usize,
+    /// Offset of the first.
+    #[arg(long, default_value_t = 0)]
+    offset: u64,
+    /// Through the page cache instead of `O_DIRECT`.
+    #[arg(long)]
+    buffered: bool,
+    /// Write instead of read.
+    #[arg(long)]
+    write: bool,
+    /// fsync(2) after each write, inside the time.
+    #[arg(long)]
+    fsync: bool,
+    /// Threads, each with offsets of its own.
+    #[arg(long, default_value_t = 1)]
+    threads: u64,
+    /// Wait for a line on stdin after opening: the file is open before the fault exists.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Memory aligned for `O_DIRECT`.
+#[repr(align(4096))]
+#[derive(Clone, Copy)]
+struct Page(#[expect(dead_code, reason = "read through a byte slice")] [u8; 4096]);
+
+impl Pread {
+    /// Reads and times.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn run(&self) -> anyhow::Result<Timed> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(self.write);
+        if !self.buffered {
+            options.custom_flags(libc::O_DIRECT);
+        }
+        let file = options.open(&self.path).with_context(|| format!("opening {}", self.path.display()))?;
+        if self.wait {
+            eprintln!("open");
+            wait_for_line()?;
+        }
+        let start = now_ns();
+        let parts: Vec<Timed> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.threads)
+                .map(|thread| {
+                    scope.spawn({
+                        let file = &file;
+                        move || self.one(file, thread)
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        let mut report = Timed::default();
+        for part in parts {
+            report.latencies_ns.extend(part.latencies_ns);
+            report.failed.extend(part.failed);
+            for (name, count) in part.errors {
+                *report.errors.entry(name).or_default() += count;
+            }
+        }
+        report.wall_ns = now_ns() - start;
+        report.cpu_ns = cpu_ns();
+        Ok(report)
+    }
+
+    fn one(&self, file: &std::fs::File, thread: u64) -> Timed {
+        use std::os::unix::fs::FileExt as _;
+        let mut report = Timed::default();
+        let mut pages = vec![Page([0x5a; 4096]); self.size.div_ceil(4096)];
+        // SAFETY: `Page` is plain bytes without padding.
+        let buffer: &mut [u8] =
+            unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), self.size) };
+        for number in 0..self.count {
+            let index = thread * self.count + number;
+            let offset = self.offset + index * self.size as u64;
+            let begin = now_ns();
+            let result = if self.write {
+                file.write_all_at(buffer, offset)
+                    .and_then(|()| if self.fsync { file.sync_all() } else { Ok(()) })
+            } else {
+                file.read_exact_at(buffer, offset)
+            };
+            match result {
+                Ok(()) => report.latencies_ns.push(now_ns() - begin),
+                Err(error) => {
+                    *report.errors.entry(errno_name(&error)).or_default() += 1;
+                    report.failed.push(index);
+                }
+            }
+        }
+        report
+    }
+}

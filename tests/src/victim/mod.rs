@@ -1,0 +1,48 @@
+//! Small real programs that live through faults and report what they saw, as one JSON object on stdout.
+//!
+//! They know nothing of `fault`. Each is a subcommand of `fault-victim`.
+
+pub mod disk;
+pub mod report;
+pub mod tcp;
+pub mod udp;
+
+use clap::{Parser, Subcommand};
+
+/// The command line of `fault-victim`.
+#[derive(Debug, Parser)]
+#[command(about = "Programs that live through faults and say what they saw")]
+pub struct Cli {
+    /// Which program.
+    #[command(subcommand)]
+    pub program: Program,
+}
+
+/// The programs.
+#[derive(Debug, Subcommand)]
+pub enum Program {
+    /// Send numbered datagrams
+    UdpSend(udp::Send),
+    /// Count numbered datagrams until they stop coming
+    UdpCount(udp::Count),
+    /// A TCP server that forks a child per connection and echoes lines
+    TcpEcho(tcp::Echo),
+    /// Time request and answer on one TCP connection
+    TcpPing(tcp::Ping),
+    /// Read a file or device block by block and time each read
+    Pread(disk::Pread),
+}
+
+/// Runs the program and prints its report.
+///
+/// # Errors
+/// When the program could not do its work at all; what faults do to it is part of the report.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.program {
+        Program::UdpSend(program) => report::print(&program.run()?),
+        Program::UdpCount(program) => report::print(&program.run()?),
+        Program::TcpEcho(program) => program.run(),
+        Program::TcpPing(program) => report::print(&program.run()?),
+        Program::Pread(program) => report::print(&program.run()?),
+    }
+}

@@ -1,0 +1,77 @@
+//! What the programs print.
+
+use std::{collections::BTreeMap, io::Write};
+
+use serde::{Deserialize, Serialize};
+
+/// Of `udp-send`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Sent {
+    /// Calls of send(2) that returned success.
+    pub sent: u64,
+    /// errno name → calls.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// Of `udp-count`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Counted {
+    /// Datagrams that arrived, duplicates included.
+    pub received: u64,
+    /// Different sequence numbers that arrived.
+    pub distinct: u64,
+    /// Datagrams that arrived after one with a higher number.
+    pub reordered: u64,
+    /// Nanoseconds between sending and receiving (one clock: both ends are on this machine).
+    pub delays_ns: Vec<u64>,
+    /// Numbers that never arrived, up to the first thousand.
+    pub missing: Vec<u64>,
+}
+
+/// Of `tcp-ping` and `pread`: one entry per operation.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Timed {
+    /// Nanoseconds each successful operation took, in order.
+    pub latencies_ns: Vec<u64>,
+    /// errno name → operations.
+    pub errors: BTreeMap<String, u64>,
+    /// Index of each operation that failed.
+    pub failed: Vec<u64>,
+    /// CPU time of the whole process, nanoseconds.
+    pub cpu_ns: u64,
+    /// Wall-clock time of all operations, nanoseconds.
+    pub wall_ns: u64,
+}
+
+/// Prints `report` as one line.
+///
+/// # Errors
+/// When stdout is gone.
+pub fn print<T: Serialize>(report: &T) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, report)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
+/// The name of an errno: `EIO`.
+#[must_use]
+pub fn errno_name(error: &std::io::Error) -> String {
+    error
+        .raw_os_error()
+        .map_or_else(|| format!("{:?}", error.kind()), |raw| format!("{:?}", nix::Error::from_raw(raw)))
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+#[must_use]
+pub fn now_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}
+
+/// CPU time of this process, nanoseconds.
+#[must_use]
+pub fn cpu_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}

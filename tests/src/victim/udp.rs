@@ -1,0 +1,161 @@
+//! Numbered datagrams: a sender that notices errors, a receiver that counts at the far end.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::report::{Counted, Sent, errno_name, now_ns};
+
+/// `fault-victim udp-send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// Where to.
+    to: SocketAddr,
+    /// How many.
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// Bytes each, at least 16.
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// Pause between two, in microseconds; 0 is none.
+    #[arg(long, default_value_t = 0)]
+    pause_us: u64,
+    /// Pause for a millisecond after this many, so that no receive buffer overflows.
+    #[arg(long, default_value_t = 50)]
+    burst: u64,
+    /// connect(2) first.
+    #[arg(long)]
+    connect: bool,
+    /// Local port; 0 is any.
+    #[arg(long, default_value_t = 0)]
+    local_port: u16,
+    /// Wait for a line on stdin before sending: the socket exists before the fault does.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Send {
+    /// Sends.
+    ///
+    /// # Errors
+    /// When there is no socket.
+    pub fn run(&self) -> anyhow::Result<Sent> {
+        let any: SocketAddr = match self.to {
+            SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, self.local_port).into(),
+            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, self.local_port).into(),
+        };
+        let socket = UdpSocket::bind(any).context("binding the sender")?;
+        if self.connect {
+            socket.connect(self.to).context("connecting the sender")?;
+        }
+        if self.wait {
+            wait_for_line()?;
+        }
+        let mut report = Sent::default();
+        let mut datagram = vec![0u8; self.size.max(16)];
+        for number in 0..self.count {
+            datagram[..8].copy_from_slice(&number.to_le_bytes());
+            datagram[8..16].copy_from_slice(&now_ns().to_le_bytes());
+            let result =
+                if self.connect { socket.send(&datagram) } else { socket.send_to(&datagram, self.to) };
+            match result {
+                Ok(_) => report.sent += 1,
+                Err(error) => *report.errors.entry(errno_name(&error)).or_default() += 1,
+            }
+            if self.pause_us > 0 {
+                std::thread::sleep(Duration::from_micros(self.pause_us));
+            } else if (number + 1) % self.burst.max(1) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Blocks until a line arrives on stdin.
+pub(super) fn wait_for_line() -> anyhow::Result<()> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("waiting for a line on stdin")?;
+    Ok(())
+}
+
+/// `fault-victim udp-count`.
+#[derive(Debug, Args)]
+pub struct Count {
+    /// Where to listen.
+    on: SocketAddr,
+    /// Stop after this many.
+    #[arg(long, default_value_t = u64::MAX)]
+    count: u64,
+    /// Stop when nothing came for this long, in milliseconds.
+    #[arg(long, default_value_t = 1500)]
+    idle_ms: u64,
+    /// Wait this long for the first one, in milliseconds.
+    #[arg(long, default_value_t = 20_000)]
+    first_ms: u64,
+}
+
+impl Count {
+    /// Counts. Prints `ready` on stderr when it listens.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn run(&self) -> anyhow::Result<Counted> {
+        let socket = Socket::new(Domain::for_address(self.on), Type::DGRAM, Some(Protocol::UDP))?;
+        // Beyond rmem_max only as root, which end-to-end tests are: the observer must lose nothing itself.
+        // SAFETY: plain setsockopt with an int.
+        unsafe {
+            use std::os::fd::AsRawFd as _;
+            let size: libc::c_int = 64 << 20;
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const size).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            );
+        }
+        socket.bind(&self.on.into()).context("binding the counter")?;
+        let socket: UdpSocket = socket.into();
+        socket.set_read_timeout(Some(Duration::from_millis(self.first_ms)))?;
+        eprintln!("ready");
+        let mut report = Counted::default();
+        let mut seen: Vec<bool> = Vec::new();
+        let mut highest = None;
+        let mut buffer = [0u8; 65536];
+        while report.received < self.count {
+            let Ok(length) = socket.recv(&mut buffer) else { break };
+            let now = now_ns();
+            if report.received == 0 {
+                socket.set_read_timeout(Some(Duration::from_millis(self.idle_ms)))?;
+            }
+            let (Some(Ok(number)), Some(Ok(sent))) = (
+                buffer[..length].get(..8).map(<[u8; 8]>::try_from),
+                buffer[..length].get(8..16).map(<[u8; 8]>::try_from),
+            ) else {
+                continue;
+            };
+            let (number, sent) = (u64::from_le_bytes(number), u64::from_le_bytes(sent));
+            report.received += 1;
+            report.delays_ns.push(now.saturating_sub(sent));
+            let index = usize::try_from(number).context("sequence number")?;
+            if seen.len() <= index {
+                seen.resize(index + 1, false);
+            }
+            if !std::mem::replace(&mut seen[index], true) {
+                report.distinct += 1;
+            }
+            if highest > Some(number) {
+                report.reordered += 1;
+            }
+            highest = highest.max(Some(number));
+        }
+        report.missing = (0u64..).zip(&seen).filter(|(_, seen)| !**seen).map(|(n, _)| n).take(1000).collect();
+        Ok(report)
+    }
+}
