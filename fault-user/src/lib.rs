@@ -12,6 +12,8 @@
 //! | `cli` | the command line |
 
 pub mod block;
+pub mod cli;
 pub mod exit;
 pub mod kernel;
+pub mod session;
 pub mod spec;

@@ -1,0 +1,223 @@
+//! The command line (DESIGN.md §2).
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::spec::Layer;
+
+/// Makes real, unmodified programs live through partial failure.
+#[derive(Debug, Parser)]
+#[command(name = "fault", version, about, max_term_width = 100, subcommand_required = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run COMMAND under the faults in a cgroup of its own; exit with its status
+    Run(RunArgs),
+    /// Hit what already runs, until Ctrl-C, SIGTERM or --for
+    Inject(InjectArgs),
+    /// What this kernel can do, what it cannot, and what to change
+    Doctor(DoctorArgs),
+    /// Find and remove residue (there should never be any)
+    Sweep(SweepArgs),
+}
+
+/// `fault run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The faults.
+    #[command(flatten)]
+    pub faults: FaultArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub options: SessionArgs,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `fault inject`.
+#[derive(Debug, Args)]
+pub struct InjectArgs {
+    /// Who suffers.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// The faults.
+    #[command(flatten)]
+    pub faults: FaultArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub options: SessionArgs,
+    /// Only the named processes, not their descendants
+    #[arg(long)]
+    pub only: bool,
+}
+
+/// Who suffers.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct TargetArgs {
+    /// A process and its present and future descendants
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<i32>,
+    /// A cgroup v2 directory and everything below it: a path, or a name relative to the v2 root
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+}
+
+/// The faults; numbered in the order given, whatever their layer.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct FaultArgs {
+    /// A fault of packets, e.g. 'drop 5% out to 10.0.0.0/8:5432'
+    #[arg(long, value_name = "SPEC")]
+    pub net: Vec<String>,
+    /// A fault of block I/O, e.g. 'error 1% read on /var/lib/pg'
+    #[arg(long, value_name = "SPEC")]
+    pub disk: Vec<String>,
+    /// In the order given; filled by [`parse`].
+    #[arg(skip)]
+    pub ordered: Vec<(Layer, String)>,
+}
+
+/// Options of every session.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    /// Heal after this long, e.g. 30s, 5m (also enforced inside the kernel)
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Same seed and same order of operations: same faults [default: random, reported]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write one JSON object when the session ends
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// Write one JSON object per injection
+    #[arg(long, value_name = "FILE|-")]
+    pub events: Option<PathBuf>,
+    /// How block faults get into the kernel
+    #[arg(long, value_enum, default_value_t = BlockBackend::Auto, value_name = "BACKEND")]
+    pub block_backend: BlockBackend,
+    /// Check and print what would be armed, arm nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No summary
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what is being done
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// `--block-backend`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BlockBackend {
+    /// What this kernel can do best
+    #[default]
+    Auto,
+    /// fmod_ret programs: errors and delays
+    #[value(name = "fmod_ret")]
+    FmodRet,
+    /// A kprobe with bpf_override_return: errors only, a kprobe cannot sleep
+    Kprobe,
+}
+
+/// `fault doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fault sweep`.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
+/// Parses the command line; keeps the order of faults across `--net` and `--disk`.
+///
+/// # Errors
+/// clap's, which know how to print themselves.
+pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    let faults = match &mut cli.command {
+        Command::Run(run) => &mut run.faults,
+        Command::Inject(inject) => &mut inject.faults,
+        Command::Doctor(_) | Command::Sweep(_) => return Ok(cli),
+    };
+    if let Some((_, matches)) = matches.subcommand() {
+        faults.ordered = in_order(matches);
+    }
+    Ok(cli)
+}
+
+fn in_order(matches: &ArgMatches) -> Vec<(Layer, String)> {
+    let mut found = Vec::new();
+    for &layer in Layer::ALL {
+        let id = layer.name();
+        let (Some(indices), Some(values)) = (matches.indices_of(id), matches.get_many::<String>(id)) else {
+            continue;
+        };
+        found.extend(indices.zip(values).map(|(index, value)| (index, layer, value.clone())));
+    }
+    found.sort_by_key(|(index, _, _)| *index);
+    found.into_iter().map(|(_, layer, value)| (layer, value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cli(line: &str) -> Result<Cli, clap::Error> {
+        parse(shell_words(line))
+    }
+
+    fn shell_words(line: &str) -> Vec<OsString> {
+        line.split('|').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn faults_are_numbered_in_the_order_given() {
+        let cli = cli("fault|run|--disk|error read|--net|drop 5%|--disk|delay 1ms|--|true").unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        let texts: Vec<_> = run.faults.ordered.iter().map(|(layer, text)| (*layer, text.as_str())).collect();
+        assert_eq!(texts, [(Layer::Disk, "error read"), (Layer::Net, "drop 5%"), (Layer::Disk, "delay 1ms")]);
+        assert_eq!(run.command, ["true"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_a_usage_error() {
+        for line in [
+            "fault",
+            "fault|run|--|true",
+            "fault|run|--net|drop 1%",
+            "fault|inject|--net|drop 1%",
+            "fault|inject|--pid|1",
+            "fault|run|--net|drop 1%|--for|0s|--|true",
+            "fault|run|--net|drop 1%|--block-backend|magic|--|true",
+        ] {
+            assert_eq!(cli(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}

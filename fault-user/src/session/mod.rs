@@ -1,0 +1,4 @@
+//! The lifetime of one controller and its rules: planned → armed → active → healed.
+
+pub mod compile;
+pub mod plan;
