@@ -1,10 +1,13 @@
 //! What the end-to-end tests, the demo and the benchmarks share.
 //!
 //! Observers are independent of the tool: [`victim`] programs time and count with their own clock and at the
-//! far end; [`stats`] turns counts into verdicts with stated confidence; `residue` looks for what the tool
+//! far end; [`stats`] turns counts into verdicts with stated confidence; [`residue`] looks for what the tool
 //! left behind without asking the tool.
 
 pub mod driver;
+pub mod e2e;
+pub mod kernel_log;
 pub mod net_lab;
+pub mod residue;
 pub mod stats;
 pub mod victim;
