@@ -4,6 +4,7 @@ use anyhow::Result;
 pub enum Need {
     Kernel,
     Vm,
+    StockKernel,
 }
 pub fn ensure(_needs: &[Need]) -> Result<()> {
     Ok(())

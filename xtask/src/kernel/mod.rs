@@ -5,9 +5,9 @@ mod config;
 mod debian;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::lane::{Lane, Origin};
 
@@ -25,5 +25,15 @@ pub fn ensure(lane: Lane, update: bool) -> Result<Kernel> {
     match lane.origin() {
         Origin::Built { overrides } => source::ensure(lane, overrides, update),
         Origin::Debian { series } => debian::ensure(lane, series, update),
+    }
+}
+
+/// Removes `dir` if it is there.
+fn remove_dir(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
     }
 }

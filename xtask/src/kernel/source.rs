@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kernel, config};
+use super::{Kernel, config, remove_dir};
 use crate::host::{self, CacheLock};
 use crate::lane::Lane;
 use crate::progress::Step;
@@ -105,15 +105,6 @@ fn unpack(source: &Path, tree: &Path, version: &str) -> Result<()> {
     remove_dir(&scratch)?;
     step.done();
     Ok(())
-}
-
-fn remove_dir(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Writes `.config`: the smallest kernel there is, with the fragment merged over it.
