@@ -14,11 +14,7 @@ pub fn exists() -> bool {
 
 /// The version apt would install of `package`.
 pub fn candidate(package: &str) -> Result<String> {
-    let policy = exec::capture(
-        Command::new("apt-cache")
-            .env("LC_ALL", "C")
-            .args(["policy", package]),
-    )?;
+    let policy = exec::capture(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]))?;
     match parse_candidate(&policy) {
         Some(version) => Ok(version.to_owned()),
         None => bail!(
@@ -49,22 +45,12 @@ pub fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
         .args(packages)
         .output()
         .context("starting dpkg-query")?;
-    Ok(not_installed(
-        packages,
-        &String::from_utf8_lossy(&out.stdout),
-    ))
+    Ok(not_installed(packages, &String::from_utf8_lossy(&out.stdout)))
 }
 
 fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
-    let installed: Vec<&str> = listing
-        .lines()
-        .filter_map(|line| line.strip_suffix(" installed"))
-        .collect();
-    packages
-        .iter()
-        .filter(|package| !installed.contains(package))
-        .copied()
-        .collect()
+    let installed: Vec<&str> = listing.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    packages.iter().filter(|package| !installed.contains(package)).copied().collect()
 }
 
 /// The arguments of `apt-get` that install `packages` without questions and without extras.
@@ -92,17 +78,11 @@ pub fn download_and_extract(package: &str, version: &str, into: &Path) -> Result
     // Directory of root's home: apt complains that its own user cannot write there, and then
     // downloads all the same; capture keeps that quiet unless it fails.
     exec::capture(
-        Command::new("apt-get")
-            .arg("download")
-            .arg(format!("{package}={version}"))
-            .current_dir(&debs),
+        Command::new("apt-get").arg("download").arg(format!("{package}={version}")).current_dir(&debs),
     )?;
-    let entries =
-        std::fs::read_dir(&debs).with_context(|| format!("reading {}", debs.display()))?;
+    let entries = std::fs::read_dir(&debs).with_context(|| format!("reading {}", debs.display()))?;
     for entry in entries {
-        let deb = entry
-            .with_context(|| format!("reading {}", debs.display()))?
-            .path();
+        let deb = entry.with_context(|| format!("reading {}", debs.display()))?.path();
         exec::capture(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(into))?;
     }
     std::fs::remove_dir_all(&debs).with_context(|| format!("removing {}", debs.display()))
@@ -123,10 +103,7 @@ mod tests {
     #[test]
     fn half_installed_counts_as_missing() {
         let listing = "bash installed\nfio config-files\n";
-        assert_eq!(
-            not_installed(&["bash", "fio", "nft"], listing),
-            ["fio", "nft"]
-        );
+        assert_eq!(not_installed(&["bash", "fio", "nft"], listing), ["fio", "nft"]);
     }
 
     #[test]

@@ -37,16 +37,12 @@ pub fn run(cmd: &mut Command) -> Result<()> {
 
 /// Runs `cmd` with our own stdin, stdout and stderr and returns how it ended.
 pub fn status(cmd: &mut Command) -> Result<ExitStatus> {
-    cmd.status()
-        .with_context(|| format!("starting `{}`", describe(cmd)))
+    cmd.status().with_context(|| format!("starting `{}`", describe(cmd)))
 }
 
 /// Runs `cmd` and returns its standard output; non-zero exit is an error that shows its stderr.
 pub fn capture(cmd: &mut Command) -> Result<String> {
-    let out = cmd
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting `{}`", describe(cmd)))?;
+    let out = cmd.stdin(Stdio::null()).output().with_context(|| format!("starting `{}`", describe(cmd)))?;
     if !out.status.success() {
         bail!(
             "`{}` failed: {}\n{}",
@@ -68,11 +64,7 @@ pub fn run_lines(cmd: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()>
     let (reader, writer) = std::io::pipe().with_context(|| format!("pipe for `{name}`"))?;
     let mut child = cmd
         .stdin(Stdio::null())
-        .stderr(
-            writer
-                .try_clone()
-                .with_context(|| format!("pipe for `{name}`"))?,
-        )
+        .stderr(writer.try_clone().with_context(|| format!("pipe for `{name}`"))?)
         .stdout(writer)
         .spawn()
         .with_context(|| format!("starting `{name}`"))?;
@@ -97,9 +89,7 @@ pub fn run_lines(cmd: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()>
         tail.push_back(text.trim_end().to_owned());
         line.clear();
     }
-    let status = child
-        .wait()
-        .with_context(|| format!("waiting for `{name}`"))?;
+    let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
     if !status.success() {
         let tail = tail.into_iter().collect::<Vec<_>>().join("\n");
         bail!("`{name}` failed: {status}; its last lines:\n{tail}");
@@ -113,21 +103,8 @@ mod tests {
 
     #[test]
     fn quoting_survives_a_shell() {
-        for word in [
-            "plain",
-            "",
-            "two words",
-            "it's",
-            "$HOME",
-            "a\nb",
-            "ünï",
-            "*",
-        ] {
-            let echoed = capture(
-                Command::new("sh")
-                    .arg("-c")
-                    .arg(format!("printf %s {}", quote(word))),
-            );
+        for word in ["plain", "", "two words", "it's", "$HOME", "a\nb", "ünï", "*"] {
+            let echoed = capture(Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(word))));
             assert_eq!(echoed.expect("sh runs"), word);
         }
     }
@@ -135,10 +112,9 @@ mod tests {
     #[test]
     fn lines_of_both_streams_arrive_and_failure_shows_them() {
         let mut lines = Vec::new();
-        let err = run_lines(
-            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
-            |line| lines.push(line.to_owned()),
-        )
+        let err = run_lines(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), |line| {
+            lines.push(line.to_owned())
+        })
         .expect_err("exit 3");
         assert_eq!(lines, ["out", "err"]);
         assert!(err.to_string().contains("err"), "{err}");

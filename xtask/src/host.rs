@@ -27,16 +27,11 @@ pub fn target_dir() -> PathBuf {
 
 /// Cache shared by all clones: `$FAULT_CACHE`, else `$XDG_CACHE_HOME/fault`, else `~/.cache/fault`.
 pub fn cache_dir() -> Result<PathBuf> {
-    let dir = match (
-        std::env::var_os("FAULT_CACHE"),
-        std::env::var_os("XDG_CACHE_HOME"),
-    ) {
+    let dir = match (std::env::var_os("FAULT_CACHE"), std::env::var_os("XDG_CACHE_HOME")) {
         (Some(dir), _) => PathBuf::from(dir),
         (None, Some(dir)) => PathBuf::from(dir).join("fault"),
         (None, None) => std::env::home_dir()
-            .ok_or_else(|| {
-                anyhow!("no home directory: set FAULT_CACHE to a directory to cache in")
-            })?
+            .ok_or_else(|| anyhow!("no home directory: set FAULT_CACHE to a directory to cache in"))?
             .join(".cache/fault"),
     };
     make_dir(&dir)?;
@@ -77,8 +72,7 @@ impl CacheLock {
         let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
         if file.try_lock().is_err() {
             eprintln!("waiting for another xtask ({})", path.display());
-            file.lock()
-                .with_context(|| format!("locking {}", path.display()))?;
+            file.lock().with_context(|| format!("locking {}", path.display()))?;
         }
         Ok(Self { _file: file })
     }

@@ -35,9 +35,7 @@ impl Lane {
     pub fn origin(self) -> Origin {
         match self {
             Self::Fault => Origin::Built { overrides: &[] },
-            Self::FmodOnly => Origin::Built {
-                overrides: &[("CONFIG_BPF_KPROBE_OVERRIDE", "n")],
-            },
+            Self::FmodOnly => Origin::Built { overrides: &[("CONFIG_BPF_KPROBE_OVERRIDE", "n")] },
             Self::Debian612 => Origin::Debian { series: "6.12." },
             Self::Debian61 => Origin::Debian { series: "6.1.0-" },
         }

@@ -1,9 +1,6 @@
 //! `cargo xtask`: everything a developer does with this repository.
 
-#![expect(
-    dead_code,
-    reason = "set-up and the stock kernels use the rest; they come next"
-)]
+#![expect(dead_code, reason = "set-up and the stock kernels use the rest; they come next")]
 
 mod apt;
 mod exec;
@@ -90,22 +87,14 @@ struct MachineArgs {
 
 impl From<&MachineArgs> for Machine {
     fn from(args: &MachineArgs) -> Self {
-        Self {
-            accel: args.accel,
-            cpus: args.cpus,
-            memory_mib: args.memory,
-        }
+        Self { accel: args.accel, cpus: args.cpus, memory_mib: args.memory }
     }
 }
 
 fn main() -> Result<ExitCode> {
     match Cli::parse().task {
         Task::Kernel { lane, update } => {
-            let lanes = if lane.is_empty() {
-                Lane::ALL.to_vec()
-            } else {
-                lane
-            };
+            let lanes = if lane.is_empty() { Lane::ALL.to_vec() } else { lane };
             for lane in lanes {
                 let kernel = kernel::ensure(lane, update)?;
                 println!("{lane}: {}", kernel.image.display());

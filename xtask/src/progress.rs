@@ -36,35 +36,21 @@ impl Step {
     fn start(title: String, expected: u64) -> Self {
         let output = if std::io::stderr().is_terminal() {
             let (bar, template) = if expected == 0 {
-                (
-                    ProgressBar::new_spinner(),
-                    "{spinner} {prefix} [{elapsed}] {wide_msg}",
-                )
+                (ProgressBar::new_spinner(), "{spinner} {prefix} [{elapsed}] {wide_msg}")
             } else {
-                (
-                    ProgressBar::new(expected),
-                    "{spinner} {prefix} [{elapsed}] {bar:30} {pos}/{len} {wide_msg}",
-                )
+                (ProgressBar::new(expected), "{spinner} {prefix} [{elapsed}] {bar:30} {pos}/{len} {wide_msg}")
             };
-            let style = ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style);
             bar.set_prefix(title.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
             Output::Bar(bar)
         } else {
             eprintln!("{title} ...");
-            Output::Plain {
-                last: Instant::now(),
-            }
+            Output::Plain { last: Instant::now() }
         };
-        Self {
-            title,
-            started: Instant::now(),
-            expected,
-            count: 0,
-            output,
-        }
+        Self { title, started: Instant::now(), expected, count: 0, output }
     }
 
     /// One unit further; `message` says what it was.
@@ -97,11 +83,7 @@ impl Step {
         if let Output::Bar(bar) = &self.output {
             bar.finish_and_clear();
         }
-        eprintln!(
-            "{}: done in {}",
-            self.title,
-            seconds(self.started.elapsed())
-        );
+        eprintln!("{}: done in {}", self.title, seconds(self.started.elapsed()));
     }
 }
 

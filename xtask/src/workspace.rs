@@ -33,11 +33,7 @@ impl Profile {
 
 /// Builds library and programs of `packages`, eBPF included.
 pub fn build(packages: &[&str], profile: Profile) -> Result<()> {
-    exec::run(
-        Command::new("cargo")
-            .current_dir(host::workspace())
-            .args(build_args(packages, profile)),
-    )
+    exec::run(Command::new("cargo").current_dir(host::workspace()).args(build_args(packages, profile)))
 }
 
 fn build_args<'a>(packages: &[&'a str], profile: Profile) -> Vec<&'a str> {

@@ -17,11 +17,11 @@ use crate::{apt, exec};
 pub fn ensure(lane: Lane, series: &str, update: bool) -> Result<Kernel> {
     let kernels = host::cache_dir()?.join("kernels");
     host::make_dir(&kernels)?;
-    let _lock = CacheLock::take(&format!("kernel-{lane}"))?;
     let prefix = format!("{lane}-");
     if !update && let Some(kernel) = cached(&kernels, &prefix)? {
         return Ok(kernel);
     }
+    let _lock = CacheLock::take(&format!("kernel-{lane}"))?;
 
     setup::ensure(&[Need::StockKernel])?;
     let names = apt::names(&format!("linux-image-{series}"))?;
@@ -34,9 +34,7 @@ pub fn ensure(lane: Lane, series: &str, update: bool) -> Result<Kernel> {
     let version = package.trim_start_matches("linux-image-");
     let dir = kernels.join(format!("{prefix}{version}"));
     if !dir.is_dir() {
-        let step = Step::spinner(format!(
-            "{package} (unpacked into the cache, not installed)"
-        ));
+        let step = Step::spinner(format!("{package} (unpacked into the cache, not installed)"));
         let fresh = kernels.join(format!(".{lane}.new"));
         super::remove_dir(&fresh)?;
         apt::download_and_extract(package, &apt::candidate(package)?, &fresh)?;
@@ -51,8 +49,7 @@ pub fn ensure(lane: Lane, series: &str, update: bool) -> Result<Kernel> {
 
 /// The newest kernel of this lane that is unpacked already.
 fn cached(kernels: &Path, prefix: &str) -> Result<Option<Kernel>> {
-    let entries =
-        std::fs::read_dir(kernels).with_context(|| format!("reading {}", kernels.display()))?;
+    let entries = std::fs::read_dir(kernels).with_context(|| format!("reading {}", kernels.display()))?;
     let newest = entries
         .flatten()
         .filter_map(|entry| {
@@ -60,9 +57,7 @@ fn cached(kernels: &Path, prefix: &str) -> Result<Option<Kernel>> {
             name.strip_prefix(prefix).map(str::to_owned)
         })
         .max_by_key(|version| numbers(version));
-    newest
-        .map(|version| kernel_in(&kernels.join(format!("{prefix}{version}")), &version))
-        .transpose()
+    newest.map(|version| kernel_in(&kernels.join(format!("{prefix}{version}")), &version)).transpose()
 }
 
 fn kernel_in(dir: &Path, version: &str) -> Result<Kernel> {
@@ -79,11 +74,7 @@ fn kernel_in(dir: &Path, version: &str) -> Result<Kernel> {
 /// Debian 12 puts modules below /lib, later releases below /usr/lib.
 fn modules_in(dir: &Path, version: &str) -> PathBuf {
     let old = dir.join("lib/modules").join(version);
-    if old.is_dir() {
-        old
-    } else {
-        dir.join("usr/lib/modules").join(version)
-    }
+    if old.is_dir() { old } else { dir.join("usr/lib/modules").join(version) }
 }
 
 /// The newest generic kernel among package `names`. The cloud flavour has no 9p, rt is another
@@ -97,9 +88,7 @@ fn newest<'a>(names: &'a [String], series: &str) -> Option<&'a str> {
                 .and_then(|rest| rest.strip_prefix(series))
                 .and_then(|rest| rest.strip_suffix("-amd64"));
             // `117+deb12` or `56`; flavours put letters and hyphens here.
-            rest.is_some_and(|rest| {
-                rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('-')
-            })
+            rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains('-'))
         })
         .max_by_key(|name| numbers(name))
         .map(String::as_str)
@@ -107,10 +96,7 @@ fn newest<'a>(names: &'a [String], series: &str) -> Option<&'a str> {
 
 /// The numbers in a version, for comparing: `6.12.117+deb12` → `[6, 12, 117, 12]`.
 fn numbers(version: &str) -> Vec<u64> {
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|part| part.parse().ok())
-        .collect()
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -132,10 +118,7 @@ mod tests {
             "linux-image-6.1.0-57-rt-amd64",
         ]
         .map(str::to_owned);
-        assert_eq!(
-            newest(&names, "6.12."),
-            Some("linux-image-6.12.117+deb12-amd64")
-        );
+        assert_eq!(newest(&names, "6.12."), Some("linux-image-6.12.117+deb12-amd64"));
         assert_eq!(newest(&names, "6.1.0-"), Some("linux-image-6.1.0-56-amd64"));
         assert_eq!(newest(&names, "5.10."), None);
     }

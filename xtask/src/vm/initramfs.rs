@@ -58,8 +58,7 @@ impl Archive {
         ];
         self.bytes.extend_from_slice(b"070701");
         for field in header {
-            self.bytes
-                .extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
@@ -95,13 +94,7 @@ mod tests {
             .output()
             .expect("busybox is one of the packages set-up installs");
         assert!(out.status.success(), "{out:?}");
-        assert_eq!(
-            std::fs::read(dir.path().join("d/odd")).expect("d/odd"),
-            b"12345"
-        );
-        assert_eq!(
-            std::fs::read(dir.path().join("d/empty")).expect("d/empty"),
-            b""
-        );
+        assert_eq!(std::fs::read(dir.path().join("d/odd")).expect("d/odd"), b"12345");
+        assert_eq!(std::fs::read(dir.path().join("d/empty")).expect("d/empty"), b"");
     }
 }

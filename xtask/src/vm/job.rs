@@ -16,15 +16,7 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 /// Inside the share: what the guest's boot script needs and what it leaves behind.
 const PRIVATE: &str = ".vm";
 /// Variables of ours the command gets, by the start of their names.
-const PASSED_ON: [&str; 7] = [
-    "FAULT_",
-    "RUST_",
-    "PROPTEST_",
-    "NO_COLOR",
-    "CLICOLOR",
-    "TERM",
-    "LANG",
-];
+const PASSED_ON: [&str; 7] = ["FAULT_", "RUST_", "PROPTEST_", "NO_COLOR", "CLICOLOR", "TERM", "LANG"];
 
 /// Where a VM's files are. Not below /tmp or /run: the guest mounts its own there.
 pub struct Job {
@@ -39,16 +31,12 @@ impl Job {
         let jobs = host::cache_dir()?.join("jobs");
         host::make_dir(&jobs)?;
         sweep(&jobs);
-        let stamp = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
+        let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let dir = jobs.join(format!("{stamp}-{}", std::process::id()));
         let share = match share {
             Some(share) => {
                 host::make_dir(share)?;
-                std::fs::canonicalize(share)
-                    .with_context(|| format!("resolving {}", share.display()))?
+                std::fs::canonicalize(share).with_context(|| format!("resolving {}", share.display()))?
             }
             None => dir.join("share"),
         };
@@ -127,9 +115,7 @@ impl Job {
 }
 
 fn read_lossy(path: &Path) -> String {
-    std::fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 fn sweep(jobs: &Path) {
@@ -137,11 +123,7 @@ fn sweep(jobs: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|time| time.elapsed().ok());
+        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age > STALE) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -157,15 +139,7 @@ pub fn environment(
 ) -> String {
     let mut search: Vec<String> = path.iter().map(|dir| dir.display().to_string()).collect();
     search.extend(
-        [
-            "/usr/local/sbin",
-            "/usr/local/bin",
-            "/usr/sbin",
-            "/usr/bin",
-            "/sbin",
-            "/bin",
-        ]
-        .map(str::to_owned),
+        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(str::to_owned),
     );
     let modules = modules.map(|dir| dir.display().to_string());
     let mut lines = vec![
@@ -178,9 +152,8 @@ pub fn environment(
         ("USER".to_owned(), "root".to_owned()),
         ("FAULT_JOB".to_owned(), "/job".to_owned()),
     ];
-    let ours = ours.filter(|(name, _)| {
-        PASSED_ON.iter().any(|start| name.starts_with(start)) && name != "FAULT_JOB"
-    });
+    let ours =
+        ours.filter(|(name, _)| PASSED_ON.iter().any(|start| name.starts_with(start)) && name != "FAULT_JOB");
     for (name, value) in ours.chain(fixed) {
         lines.push(format!("export {name}={}", exec::quote(&value)));
     }
@@ -200,11 +173,7 @@ mod tests {
 
     #[test]
     fn only_our_variables_are_passed_on() {
-        let vars = [
-            ("RUST_LOG", "debug"),
-            ("SECRET", "x"),
-            ("FAULT_JOB", "/elsewhere"),
-        ];
+        let vars = [("RUST_LOG", "debug"), ("SECRET", "x"), ("FAULT_JOB", "/elsewhere")];
         let text = environment(
             &[PathBuf::from("/w/target/debug")],
             None,

@@ -56,12 +56,7 @@ pub fn run(request: &Request) -> Result<Outcome> {
     let kernel = kernel::ensure(request.lane, false)?;
     let job = Job::create(request.share.as_deref())?;
     let dir = std::env::current_dir().context("finding the current directory")?;
-    let environment = job::environment(
-        &request.path,
-        kernel.modules.as_deref(),
-        &dir,
-        std::env::vars(),
-    );
+    let environment = job::environment(&request.path, kernel.modules.as_deref(), &dir, std::env::vars());
     job.write_private("env", &environment)?;
     job.write_private("boot", BOOT)?;
     job.write_private("command", &job::command_script(&request.command))?;
@@ -100,11 +95,7 @@ fn module_paths(tree: &Path) -> Result<Vec<String>> {
         let path = tree.join(name);
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     };
-    modules::resolve(
-        &modules::BEFORE_ROOT,
-        &read("modules.dep")?,
-        &read("modules.builtin")?,
-    )
+    modules::resolve(&modules::BEFORE_ROOT, &read("modules.dep")?, &read("modules.builtin")?)
 }
 
 /// Turns the end of the VM into a status, and shows the kernel's log if there is a reason to.
@@ -140,9 +131,5 @@ fn conclude(job: Job, end: run::End, request: &Request) -> Outcome {
     } else {
         eprintln!("xtask: the VM's logs are in {}", job.keep().display());
     }
-    Outcome {
-        status,
-        splat,
-        stdout_tail: end.stdout_tail,
-    }
+    Outcome { status, splat, stdout_tail: end.stdout_tail }
 }

@@ -6,24 +6,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow};
 
 /// What the guest's init uses. Everything else is loaded by modprobe once the root is there.
-pub const BEFORE_ROOT: [&str; 7] = [
-    "virtio_pci",
-    "virtio_rng",
-    "virtio_blk",
-    "virtio_console",
-    "9pnet_virtio",
-    "9p",
-    "overlay",
-];
+pub const BEFORE_ROOT: [&str; 7] =
+    ["virtio_pci", "virtio_rng", "virtio_blk", "virtio_console", "9pnet_virtio", "9p", "overlay"];
 
 /// Paths below `…/lib/modules/VERSION`, dependencies first. Built-in ones are left out.
 pub fn resolve(wanted: &[&str], dep: &str, builtin: &str) -> Result<Vec<String>> {
     let mut order: Vec<String> = Vec::new();
     for name in wanted {
-        let line = dep
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(path, _)| module_name(path) == *name);
+        let line =
+            dep.lines().filter_map(|line| line.split_once(':')).find(|(path, _)| module_name(path) == *name);
         let Some((path, needs)) = line else {
             if builtin.lines().any(|path| module_name(path) == *name) {
                 continue;
@@ -96,11 +87,7 @@ kernel/drivers/virtio/virtio-pci.ko.xz:
     #[test]
     fn built_in_needs_no_file_and_unknown_is_an_error() {
         let builtin = "kernel/fs/overlayfs/overlay.ko\n";
-        assert!(
-            resolve(&["overlay"], DEP, builtin)
-                .expect("built in")
-                .is_empty()
-        );
+        assert!(resolve(&["overlay"], DEP, builtin).expect("built in").is_empty());
         assert!(resolve(&["overlay"], DEP, "").is_err());
     }
 }

@@ -91,32 +91,18 @@ pub fn qemu_args(machine: &Machine, files: Files<'_>) -> Vec<OsString> {
     args.pair("-device", "virtio-serial-pci");
     for (id, path) in [("stdout", files.stdout), ("stderr", files.stderr)] {
         args.joined("-chardev", &format!("file,id={id},path="), path);
-        args.pair(
-            "-device",
-            format!("virtserialport,chardev={id},name=fault.{id}"),
-        );
+        args.pair("-device", format!("virtserialport,chardev={id},name=fault.{id}"));
     }
 
     // The host's root, read-only; remap: it spans file systems whose inode numbers may collide.
-    args.pair(
-        "-fsdev",
-        "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
-    );
+    args.pair("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap");
     args.pair("-device", "virtio-9p-pci,fsdev=root,mount_tag=hostroot");
-    args.joined(
-        "-fsdev",
-        "local,id=job,security_model=none,path=",
-        files.share,
-    );
+    args.joined("-fsdev", "local,id=job,security_model=none,path=", files.share);
     args.pair("-device", "virtio-9p-pci,fsdev=job,mount_tag=job");
 
     // unsafe: a scratch disk need not survive the host's power failure, so flushes stay cheap.
     for disk in [files.vda, files.vdb] {
-        args.joined(
-            "-drive",
-            "format=raw,if=virtio,cache=unsafe,discard=unmap,file=",
-            disk,
-        );
+        args.joined("-drive", "format=raw,if=virtio,cache=unsafe,discard=unmap,file=", disk);
     }
     // Without it, programs that want random numbers wait for the emulated machine to gather them.
     args.pair("-device", "virtio-rng-pci");
@@ -151,11 +137,7 @@ mod tests {
     use super::*;
 
     fn args(accel: Accel) -> String {
-        let machine = Machine {
-            accel,
-            cpus: 2,
-            memory_mib: 4096,
-        };
+        let machine = Machine { accel, cpus: 2, memory_mib: 4096 };
         let files = Files {
             kernel: Path::new("/k/bzImage"),
             initramfs: Path::new("/j/initramfs"),

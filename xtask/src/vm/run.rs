@@ -66,11 +66,7 @@ pub fn qemu(job: &Job, kernel: &Kernel, machine: &Machine, timeout: Duration) ->
     let stdout_tail = join(out);
     join(err);
     let (qemu, timed_out) = end?;
-    Ok(End {
-        qemu,
-        timed_out,
-        stdout_tail,
-    })
+    Ok(End { qemu, timed_out, stdout_tail })
 }
 
 fn wait(child: &mut Child, timeout: Duration) -> Result<(ExitStatus, bool)> {

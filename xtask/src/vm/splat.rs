@@ -20,9 +20,7 @@ const SIGNS: [&str; 14] = [
 
 /// Lines of `log` that show a kernel splat; empty when all is well.
 pub fn lines(log: &str) -> Vec<&str> {
-    log.lines()
-        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
-        .collect()
+    log.lines().filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).collect()
 }
 
 #[cfg(test)]
