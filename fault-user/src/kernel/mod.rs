@@ -3,4 +3,7 @@
 pub mod btf;
 pub mod control;
 pub mod load;
+pub mod modify_return;
 pub mod object;
+pub mod patch;
+mod syscall;

@@ -1,0 +1,265 @@
+//! Copies of programs: what aya 0.14 cannot load, or not several times.
+//!
+//! aya knows neither `BPF_MODIFY_RETURN` nor calls of kernel functions, and loads each program of an object
+//! once. So the object is parsed a second time, relocated against the maps that aya created, and each copy is
+//! patched ([`super::patch`]) and loaded from here. In the object such programs lie in `fentry`, `fexit` or
+//! `classifier` sections, which aya parses and leaves alone until it is told to load them.
+
+use std::{
+    collections::HashSet,
+    ffi::CString,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use aya::Ebpf;
+use aya_obj::{
+    Object, ParseError,
+    generated::{bpf_attach_type, bpf_prog_type},
+    relocation::EbpfRelocationError,
+};
+
+use super::{
+    btf::{Btf, BtfError},
+    control::map_data,
+    object::{self, ObjectMissing},
+    patch::{Constants, PatchError, patch},
+    syscall::{self, ProgramType},
+};
+use crate::exit::Class;
+
+/// What a copy is, and what it attaches to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// `BPF_MODIFY_RETURN` (Linux 5.7): runs before the function and, when it returns anything but 0, instead of
+    /// it. Only for functions marked `ALLOW_ERROR_INJECTION` (sleepable where that says so) and `security_*`.
+    ModifyReturn {
+        /// Name of the kernel function.
+        function: &'a str,
+        /// May sleep (Linux 5.10).
+        sleepable: bool,
+    },
+    /// `BPF_TRACE_FENTRY` (Linux 5.5): runs before the function.
+    Entry {
+        /// Name of the kernel function.
+        function: &'a str,
+    },
+    /// `BPF_TRACE_FEXIT` (Linux 5.5): runs after the function.
+    Exit {
+        /// Name of the kernel function.
+        function: &'a str,
+    },
+    /// `BPF_PROG_TYPE_SCHED_CLS`: runs on the packets of an interface.
+    Classifier,
+}
+
+/// Way of the packets a classifier is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketWay {
+    /// Into the machine.
+    Ingress,
+    /// Out of it.
+    Egress,
+}
+
+/// A copy could not be loaded or attached.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// No object.
+    #[error(transparent)]
+    Missing(#[from] ObjectMissing),
+    /// The object could not be parsed.
+    #[error("parsing the eBPF object a second time failed")]
+    Parse(#[from] ParseError),
+    /// Its references to maps or functions could not be resolved.
+    #[error("relocating the eBPF object a second time failed")]
+    Relocate(#[from] EbpfRelocationError),
+    /// A map's descriptor could not be duplicated.
+    #[error("duplicating the descriptor of the eBPF map {name} failed")]
+    Map {
+        /// Name of the map.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The object and this binary are of different builds.
+    #[error("the eBPF object has no program {0}")]
+    NoProgram(String),
+    /// The kernel has no such function to attach to.
+    #[error("the eBPF program {program} cannot be attached")]
+    NoFunction {
+        /// Name of the program.
+        program: String,
+        /// Which function.
+        source: BtfError,
+    },
+    /// A placeholder could not be filled in.
+    #[error("the eBPF program {program} cannot be loaded")]
+    Patch {
+        /// Name of the program.
+        program: String,
+        /// Which placeholder.
+        source: PatchError,
+    },
+    /// The kernel refused the program.
+    #[error("this kernel refused the eBPF program {program}{}", after_colon(.log))]
+    Load {
+        /// Name of the program.
+        program: String,
+        /// Why.
+        source: io::Error,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// The kernel refused to attach the program.
+    #[error("attaching the eBPF program to {target} failed")]
+    Attach {
+        /// What to.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn after_colon(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!(": {log}\n") }
+}
+
+impl CopyError {
+    /// The kind of failure.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Load { source, .. } | Self::Attach { source, .. }
+                if source.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Class::NotPermitted
+            }
+            Self::Missing(_) | Self::NoFunction { .. } | Self::Load { .. } | Self::Attach { .. } => {
+                Class::Unsupported
+            }
+            Self::Patch { source: PatchError::NoFunction(_), .. } => Class::Unsupported,
+            _ => Class::Other,
+        }
+    }
+}
+
+/// The object, relocated and ready to be loaded from any number of times.
+pub struct Copies {
+    object: Object,
+    license: CString,
+    /// Referred to by number in the instructions.
+    _maps: Vec<OwnedFd>,
+}
+
+impl Copies {
+    /// Parses the object again and relocates it against the maps of `ebpf`.
+    ///
+    /// Read-only globals need no second care: they are in a map too.
+    ///
+    /// # Errors
+    /// See [`CopyError`].
+    pub fn new(ebpf: &Ebpf) -> Result<Self, CopyError> {
+        let mut object = Object::parse(object::object()?)?;
+        let mut maps = Vec::new();
+        let mut numbers = Vec::new();
+        for (name, map) in ebpf.maps() {
+            let fd = map_data(map)
+                .fd()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|source| CopyError::Map { name: name.to_owned(), source })?;
+            numbers.push((name, fd.as_raw_fd()));
+            maps.push(fd);
+        }
+        let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let definitions = object.maps.clone();
+        let known =
+            numbers.iter().filter_map(|(name, fd)| definitions.get(*name).map(|map| (*name, *fd, map)));
+        object.relocate_maps(known, &text.iter().copied().collect())?;
+        object.relocate_calls(&text.into_iter().collect())?;
+        object.sanitize_functions(aya::features());
+        let license = object.license.clone();
+        Ok(Self { object, license, _maps: maps })
+    }
+
+    /// Loads one copy of the program `name` with these constants. It is not attached to anything yet.
+    ///
+    /// # Errors
+    /// See [`CopyError`].
+    pub fn load(
+        &self,
+        btf: &Btf,
+        name: &str,
+        kind: Kind<'_>,
+        constants: Constants<'_>,
+    ) -> Result<OwnedFd, CopyError> {
+        let mut instructions = self
+            .object
+            .programs
+            .get(name)
+            .and_then(|program| self.object.functions.get(&program.function_key()))
+            .map(|function| function.instructions.clone())
+            .ok_or_else(|| CopyError::NoProgram(name.to_owned()))?;
+        patch(&mut instructions, constants, |function| btf.function_id(function))
+            .map_err(|source| CopyError::Patch { program: name.to_owned(), source })?;
+        let program = program_type(btf, kind)
+            .map_err(|source| CopyError::NoFunction { program: name.to_owned(), source })?;
+        syscall::load(name, program, &instructions, &self.license).map_err(|refusal| CopyError::Load {
+            program: name.to_owned(),
+            source: refusal.error,
+            log: refusal.log,
+        })
+    }
+}
+
+fn program_type(btf: &Btf, kind: Kind<'_>) -> Result<ProgramType, BtfError> {
+    let tracing = |function: &str, attach, sleepable| {
+        Ok(ProgramType {
+            kind: bpf_prog_type::BPF_PROG_TYPE_TRACING,
+            attach: Some(attach),
+            function: btf.function_id(function)?,
+            sleepable,
+        })
+    };
+    match kind {
+        Kind::ModifyReturn { function, sleepable } => {
+            tracing(function, bpf_attach_type::BPF_MODIFY_RETURN, sleepable)
+        }
+        Kind::Entry { function } => tracing(function, bpf_attach_type::BPF_TRACE_FENTRY, false),
+        Kind::Exit { function } => tracing(function, bpf_attach_type::BPF_TRACE_FEXIT, false),
+        Kind::Classifier => Ok(ProgramType {
+            kind: bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
+            attach: None,
+            function: 0,
+            sleepable: false,
+        }),
+    }
+}
+
+/// Attaches a tracing program to the kernel function it was loaded for. Dropping the link detaches it.
+///
+/// # Errors
+/// [`CopyError::Attach`].
+pub fn attach_to_function(program: BorrowedFd<'_>, function: &str) -> Result<OwnedFd, CopyError> {
+    syscall::attach_tracing(program)
+        .map_err(|source| CopyError::Attach { target: format!("the kernel function {function}"), source })
+}
+
+/// Attaches a classifier to an interface of the current network namespace, before all others (tcx, Linux 6.6).
+/// Dropping the link detaches it.
+///
+/// # Errors
+/// [`CopyError::Attach`]; EINVAL below Linux 6.6.
+pub fn attach_to_interface(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    way: PacketWay,
+) -> Result<OwnedFd, CopyError> {
+    let attach = match way {
+        PacketWay::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+        PacketWay::Egress => bpf_attach_type::BPF_TCX_EGRESS,
+    };
+    syscall::attach_tcx(program, ifindex, attach)
+        .map_err(|source| CopyError::Attach { target: format!("interface {ifindex} ({way:?})"), source })
+}

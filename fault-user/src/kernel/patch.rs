@@ -1,0 +1,166 @@
+//! Turns the placeholder calls of the object into what only the loader knows.
+//!
+//! A placeholder is a call of a helper number that no kernel has (`fault-ebpf/src/kernel.rs` makes them). It
+//! becomes either a constant, `mov r0, imm`, so that one object can be loaded several times against the same
+//! maps with different constants, or a call of a kernel function by its BTF id, which aya 0.14 cannot express.
+
+use aya_obj::generated::bpf_insn;
+
+use super::btf::BtfError;
+
+/// Number of the first placeholder; helper numbers of kernels are below 300.
+const FIRST: i32 = 0x7f00;
+/// `BPF_JMP | BPF_CALL`.
+const CALL: u8 = 0x85;
+/// `BPF_ALU | BPF_MOV | BPF_K`: 32 bits, clears the upper half of the register.
+const MOV32_IMMEDIATE: u8 = 0xb4;
+/// `BPF_LD | BPF_DW | BPF_IMM`: the only instruction of two slots, the second of which has no meaning alone.
+const LOAD_IMMEDIATE_64: u8 = 0x18;
+/// `src_reg` of a call of a kernel function (`BPF_PSEUDO_KFUNC_CALL`, Linux 5.13).
+const PSEUDO_KFUNC_CALL: u8 = 2;
+
+/// Placeholders that are constants of one copy of a program.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Constant {
+    /// Number of the network namespace a copy is attached in, within the session.
+    NetnsNumber = 0x10,
+    /// Bit of the session in the packet tag, in that namespace.
+    SessionBit = 0x11,
+    /// Interface index of the lane's entry in that namespace; 0 when there is no lane.
+    LaneEntry = 0x12,
+    /// Number of a copy of the parking program: with the CPU it names a page of the parking lot.
+    ParkerNumber = 0x20,
+}
+
+/// Constants of one copy. What is not named here must not be used by the program.
+pub type Constants<'a> = &'a [(Constant, u32)];
+
+/// Placeholders that are kernel functions, and what they are called.
+const KERNEL_FUNCTIONS: [(u32, &str); 2] = [(1, "bpf_task_from_pid"), (2, "bpf_task_release")];
+
+/// A placeholder that could not be filled in.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// The program uses a constant its loader did not give.
+    #[error("it uses the constant {0:?}, which nobody gave")]
+    NoConstant(Constant),
+    /// The object and this binary are of different builds.
+    #[error("it uses placeholder {0:#x}, which this binary does not know")]
+    Unknown(i32),
+    /// This kernel has no such function.
+    #[error(transparent)]
+    NoFunction(#[from] BtfError),
+}
+
+/// Fills in every placeholder of a program; `function_id` gives the BTF id of a kernel function.
+///
+/// # Errors
+/// See [`PatchError`].
+pub fn patch(
+    program: &mut [bpf_insn],
+    constants: Constants<'_>,
+    mut function_id: impl FnMut(&'static str) -> Result<u32, BtfError>,
+) -> Result<(), PatchError> {
+    let mut skip = false;
+    for instruction in program {
+        if std::mem::take(&mut skip) {
+            continue;
+        }
+        skip = instruction.code == LOAD_IMMEDIATE_64;
+        if instruction.code != CALL || instruction.src_reg() != 0 || instruction.imm < FIRST {
+            continue;
+        }
+        let number = instruction.imm.abs_diff(FIRST);
+        if let Some((_, name)) = KERNEL_FUNCTIONS.iter().find(|(function, _)| *function == number) {
+            // BTF ids are far below 2^31: vmlinux has about 150 000 types.
+            instruction.imm = function_id(name)?.cast_signed();
+            instruction.set_src_reg(PSEUDO_KFUNC_CALL);
+            instruction.off = 0;
+        } else {
+            let value = value_of(number, constants).ok_or(PatchError::Unknown(instruction.imm))??;
+            instruction.code = MOV32_IMMEDIATE;
+            instruction.set_dst_reg(0);
+            instruction.set_src_reg(0);
+            instruction.off = 0;
+            instruction.imm = value.cast_signed();
+        }
+    }
+    Ok(())
+}
+
+/// The constant with this placeholder number, if it is one.
+fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchError>> {
+    let all = [Constant::NetnsNumber, Constant::SessionBit, Constant::LaneEntry, Constant::ParkerNumber];
+    let constant = all.into_iter().find(|constant| *constant as u32 == number)?;
+    let given = constants.iter().find(|(name, _)| *name == constant);
+    Some(given.map(|(_, value)| *value).ok_or(PatchError::NoConstant(constant)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instruction(code: u8, src: u8, imm: i32) -> bpf_insn {
+        let mut instruction =
+            bpf_insn { code, _bitfield_align_1: [], _bitfield_1: Default::default(), off: 0, imm };
+        instruction.set_src_reg(src);
+        instruction
+    }
+
+    fn no_function(name: &'static str) -> Result<u32, BtfError> {
+        Err(BtfError::NoFunction(name.into()))
+    }
+
+    #[test]
+    fn a_constant_becomes_a_move_that_clears_the_upper_half() {
+        let mut program = [instruction(CALL, 0, FIRST + 0x11), instruction(0x95, 0, 0)];
+        patch(&mut program, &[(Constant::LaneEntry, 7), (Constant::SessionBit, 0xffff_fff0)], no_function)
+            .expect("both constants are given");
+        let moved = &program[0];
+        assert_eq!((moved.code, moved.dst_reg(), moved.src_reg(), moved.off), (MOV32_IMMEDIATE, 0, 0, 0));
+        assert_eq!(moved.imm, -16, "32 bits as they are");
+        assert_eq!(program[1].code, 0x95, "exit stays");
+    }
+
+    #[test]
+    fn a_kernel_function_is_called_by_its_id() {
+        let mut program = [instruction(CALL, 0, FIRST + 1), instruction(CALL, 0, FIRST + 2)];
+        let mut asked = Vec::new();
+        patch(&mut program, &[], |name| {
+            asked.push(name);
+            Ok(1000 + asked.len() as u32)
+        })
+        .expect("both functions exist");
+        assert_eq!(asked, ["bpf_task_from_pid", "bpf_task_release"]);
+        assert_eq!((program[0].src_reg(), program[0].imm), (PSEUDO_KFUNC_CALL, 1001));
+        assert_eq!((program[1].src_reg(), program[1].imm), (PSEUDO_KFUNC_CALL, 1002));
+    }
+
+    #[test]
+    fn everything_else_stays() {
+        let before = [
+            instruction(CALL, 0, 14),                    // a helper
+            instruction(CALL, 1, FIRST + 1),             // a function of the program
+            instruction(LOAD_IMMEDIATE_64, 0, FIRST),    // a 64-bit constant whose upper half …
+            instruction(CALL, 0, FIRST + 1),             // … looks like a placeholder
+            instruction(MOV32_IMMEDIATE, 0, FIRST + 16), // a number
+        ];
+        let mut after = before;
+        patch(&mut after, &[], no_function).expect("nothing to do");
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!((before.code, before.src_reg(), before.imm), (after.code, after.src_reg(), after.imm));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_filled_in_is_an_error() {
+        let error = |number| {
+            let mut program = [instruction(CALL, 0, FIRST + number)];
+            patch(&mut program, &[], no_function).expect_err("nothing is given").to_string()
+        };
+        assert!(error(0x10).contains("NetnsNumber"), "{}", error(0x10));
+        assert!(error(0xff).contains("0x7fff"), "{}", error(0xff));
+        assert!(error(1).contains("bpf_task_from_pid"), "{}", error(1));
+    }
+}
