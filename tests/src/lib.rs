@@ -8,6 +8,7 @@ pub mod driver;
 pub mod e2e;
 pub mod kernel_log;
 pub mod net_lab;
+pub mod process;
 pub mod residue;
 pub mod stats;
 pub mod victim;

@@ -1,5 +1,7 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod loss;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::{kernel_log::KernelLog, residue::Picture};
@@ -36,6 +38,7 @@ impl Lane {
 }
 
 /// One test.
+#[derive(Clone, Copy)]
 pub struct Test {
     /// `room::what_must_hold`.
     pub name: &'static str,
@@ -59,7 +62,7 @@ pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    Vec::new()
+    [loss::TESTS].concat()
 }
 
 fn guarded(test: &Test, lane: Lane) -> Result<(), Failed> {
