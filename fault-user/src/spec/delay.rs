@@ -24,7 +24,7 @@ impl DelaySpec {
     }
 }
 
-/// The shape of the jitter around the mean. The tables of the last three are netem's.
+/// The shape of the jitter around the mean, with netem's meaning (tc-netem(8)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Distribution {
     /// Every delay from mean − jitter to mean + jitter alike.
@@ -32,7 +32,7 @@ pub enum Distribution {
     Uniform,
     /// Bell curve with the jitter as its standard deviation.
     Normal,
-    /// Long tail to the right.
+    /// Long tail to the right (shape 3), normalised to the mean and the jitter as standard deviation.
     Pareto,
     /// A quarter normal and three quarters Pareto, as netem mixes them.
     ParetoNormal,

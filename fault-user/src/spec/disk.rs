@@ -44,7 +44,7 @@ pub struct DiskFilter {
     pub ops: BTreeSet<DiskOp>,
     /// `on DEVICE|MOUNTPOINT`: an absolute path, not looked up yet.
     pub on: Option<Located<PathBuf>>,
-    /// `sectors A..B`.
+    /// `sectors A..B`: operations that touch any of them.
     pub sectors: Option<SectorRange>,
 }
 
@@ -55,7 +55,7 @@ pub enum DiskOp {
     Read,
     /// Data to the device.
     Write,
-    /// "Make durable what was written": an empty flush request.
+    /// "Make durable what was written": a flush request, alone or ahead of a write.
     Flush,
 }
 

@@ -1,6 +1,8 @@
 //! The one error of a wrong spec, and its report.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::io::IsTerminal;
 
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
@@ -9,7 +11,8 @@ use miette::{
 
 use super::Layer;
 use super::problem::Problem;
-use super::source::{Source, Span};
+use super::source::{Source, Span, visible};
+use crate::exit::Class;
 
 /// A spec that cannot be obeyed: what is wrong, the word that is wrong, and the right word.
 ///
@@ -24,19 +27,24 @@ struct Inner {
     span: Span,
     /// Another word that has to do with it, and how.
     related: Option<(Span, String)>,
+    /// The right word.
     suggestion: Option<String>,
+    /// More help than the problem alone can give.
+    remark: Option<String>,
     source: NamedSource<String>,
 }
 
 impl SpecError {
     pub(super) fn new(layer: Layer, text: &str, span: Span, problem: Problem) -> Self {
-        let shown = visible(text);
+        // An empty line has no place to point at.
+        let shown = if text.is_empty() { " ".to_owned() } else { visible(text) };
         Self(Box::new(Inner {
             problem,
             layer,
             span: clamp(&shown, span),
             related: None,
             suggestion: None,
+            remark: None,
             source: NamedSource::new(layer.option(), shown),
         }))
     }
@@ -72,14 +80,20 @@ impl SpecError {
         self
     }
 
-    pub(super) fn with_suggestion(mut self, word: impl Into<String>) -> Self {
-        self.0.suggestion = Some(word.into());
+    pub(super) fn with_advice(mut self, word: Option<String>, remark: Option<String>) -> Self {
+        self.0.suggestion = word;
+        self.0.remark = remark;
         self
     }
 
     /// What is wrong.
     pub fn problem(&self) -> &Problem {
         &self.0.problem
+    }
+
+    /// The exit status it leads to.
+    pub const fn class(&self) -> Class {
+        Class::Usage
     }
 
     /// The layer of the spec.
@@ -104,7 +118,10 @@ impl SpecError {
         let styles = if color { ThemeStyles::ansi() } else { ThemeStyles::none() };
         let theme = GraphicalTheme { characters: characters(), styles };
         let mut report = String::new();
-        let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_wrap_lines(false);
+        let handler = GraphicalReportHandler::new_themed(theme)
+            .with_links(false)
+            .with_width(REPORT_COLUMNS)
+            .with_break_words(false);
         if handler.render_report(&mut report, self).is_err() {
             // Writing to a string does not fail; the sentence is the least we owe.
             report = format!("error: {self}\n");
@@ -124,14 +141,14 @@ impl std::error::Error for SpecError {}
 impl Diagnostic for SpecError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         let inner = &self.0;
-        let suggestion = inner.suggestion.as_ref();
-        match suggestion.map(|word| format!("did you mean `{word}`?")) {
-            Some(text) => Some(Box::new(text)),
-            None => match inner.problem.help(inner.layer) {
-                Some(text) => Some(Box::new(text)),
-                None => None,
-            },
-        }
+        let question = inner.suggestion.as_ref().map(|word| format!("did you mean `{word}`?"));
+        let text = match (question, &inner.remark) {
+            (Some(question), Some(remark)) => Some(format!("{question} {remark}")),
+            (Some(text), None) => Some(text),
+            (None, Some(remark)) => Some(remark.clone()),
+            (None, None) => inner.problem.help(inner.layer),
+        };
+        text.map(|text| Box::new(text) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -148,6 +165,19 @@ impl Diagnostic for SpecError {
     }
 }
 
+/// Where the sentence and the help are wrapped.
+const REPORT_COLUMNS: usize = 100;
+
+/// Whether a report written to `stream` should have colours: it is a terminal, and `NO_COLOR` is
+/// not set to anything (<https://no-color.org>).
+pub fn wants_color(stream: &impl IsTerminal) -> bool {
+    color(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
+}
+
+fn color(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 /// Plain ASCII, carets under the word.
 fn characters() -> ThemeCharacters {
     ThemeCharacters {
@@ -157,23 +187,6 @@ fn characters() -> ThemeCharacters {
         error: "error:".to_owned(),
         ..ThemeCharacters::ascii()
     }
-}
-
-/// `text` with every character that would act on a terminal replaced by one of the same length in
-/// UTF-8, so that spans keep their meaning. White space becomes a space: a spec is one line.
-fn visible(text: &str) -> String {
-    let dangerous = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    let safe = |c: char| match c.len_utf8() {
-        _ if !dangerous(c) => c,
-        1 if c.is_whitespace() => ' ',
-        1 => '?',
-        2 => '\u{b7}',
-        _ => '\u{fffd}',
-    };
-    text.chars().map(safe).collect()
 }
 
 /// `span` on character boundaries inside `text`.
@@ -187,4 +200,59 @@ fn clamp(text: &str, span: Span) -> Span {
     };
     let start = boundary(span.start);
     Span::new(start, boundary(span.end).max(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{NetFault, parse};
+
+    #[test]
+    fn colours_are_for_terminals_and_can_be_refused() {
+        assert!(color(true, None));
+        assert!(color(true, Some(OsStr::new(""))));
+        assert!(!color(true, Some(OsStr::new("1"))));
+        assert!(!color(false, None));
+    }
+
+    #[test]
+    fn only_a_coloured_report_has_escapes() {
+        let error = parse(Layer::Net, "dorp").expect_err("a wrong verb");
+        assert!(!error.render(false).contains('\u{1b}'));
+        assert!(error.render(true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_the_user_wrote_cannot_act_on_the_terminal() {
+        let error = parse(Layer::Net, "drop \u{1b}[31m\u{9b}0m\u{202e}x\u{7}").expect_err("garbage");
+        for report in [error.render(false), error.to_string()] {
+            assert!(report.contains("?[31m\u{b7}0m\u{fffd}x?"), "{report}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_later_is_pointed_at() {
+        let fault: NetFault = "drop 5% iface eht0".parse().expect("a fault");
+        let iface = fault.filter.iface.expect("an interface");
+        let error = SpecError::unresolved(
+            Layer::Net,
+            &fault.source,
+            iface.span,
+            "there is no interface `eht0`",
+            "expected an interface of the target",
+            Some("did you mean `eth0`?".to_owned()),
+        );
+        assert_eq!(error.class(), Class::Usage);
+        assert_eq!(
+            error.with_origin("outage.toml, step 2").render(false),
+            "  error: there is no interface `eht0`
+   +-[outage.toml, step 2:1:15]
+ 1 | drop 5% iface eht0
+   :               ^^^^
+   :                 +-- expected an interface of the target
+   +----
+  help: did you mean `eth0`?
+"
+        );
+    }
 }

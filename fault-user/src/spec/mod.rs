@@ -29,7 +29,7 @@ use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
-pub use error::SpecError;
+pub use error::{SpecError, wants_color};
 pub use net::{Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol};
 pub use parse::SPEC_MAX_BYTES;
 pub use problem::{Problem, Quantity};

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::Layer;
 use super::trigger::COUNT_MAX;
 use super::units::{Flaw, print_duration};
-use super::{Layer, words};
+use super::words::{self, Known};
 
 /// What is wrong with a spec. The message is one sentence that names the word.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -61,8 +62,6 @@ pub enum Problem {
     Stray {
         /// As written.
         word: String,
-        /// How it would have to be written.
-        hint: &'static str,
     },
     /// A keyword of a later version.
     #[error("`{usage}` is not available yet")]
@@ -268,7 +267,7 @@ fn flawed(word: &str, wanted: Quantity, flaw: Flaw) -> String {
         Flaw::UnknownUnit => format!("`{word}` has an unknown unit"),
         Flaw::UnitOrder => format!("the units of `{word}` are out of order"),
         Flaw::TooFine => format!("`{word}` is too fine"),
-        Flaw::Backwards => format!("`{word}` ends before it starts"),
+        Flaw::Backwards => format!("`{word}` is an empty range"),
         Flaw::NotARange => format!("`{word}` is not a range"),
     }
 }
@@ -300,7 +299,7 @@ impl Problem {
                 }
                 Flaw::UnitOrder => "expected units from long to short, each once: `1h30m`".to_owned(),
                 Flaw::TooFine => format!("expected {}", wanted.step()),
-                Flaw::Backwards => "expected the lower end first".to_owned(),
+                Flaw::Backwards => "expected a lower number first, then a higher one".to_owned(),
             },
             Self::Errno { .. } => "the block layer always reports EIO".to_owned(),
             Self::Twice { .. } => "given again here".to_owned(),
@@ -320,10 +319,13 @@ impl Problem {
     pub(super) fn help(&self, layer: Layer) -> Option<String> {
         let text = match self {
             Self::Empty => "for example: `drop 5% out`".to_owned(),
-            Self::UnknownWord { .. } => format!("the clauses are: {}", clauses(layer)),
-            Self::Stray { hint, .. } => (*hint).to_owned(),
+            Self::UnknownWord { .. } => format!("the clauses are {}", clauses(layer)),
             Self::UnclosedQuote => "inside quotes, write `\\\"` for a quote".to_owned(),
-            Self::NotYet { .. } => format!("available are: {}; {}", verbs(layer), clauses(layer)),
+            Self::NotYet { usage } => {
+                let verb = words::of(layer).iter().any(|known| known.verb && known.usage == *usage);
+                let (kind, words) = if verb { ("verbs", verbs(layer)) } else { ("clauses", clauses(layer)) };
+                format!("the {kind} of this version are {words}")
+            }
             Self::OtherLayer { other, .. } => {
                 format!("give it in a fault of its own: {} SPEC", other.option())
             }
@@ -331,10 +333,6 @@ impl Problem {
                 format!("give it in a fault of its own: a second {}", layer.option())
             }
             Self::Errno { .. } => "write `error` or `error EIO`".to_owned(),
-            Self::Malformed { word, wanted, flaw: Flaw::NotARange } if *wanted == Quantity::Sectors => {
-                let next = word.parse::<u64>().ok()?.checked_add(1)?;
-                format!("one sector is `{word}..{next}`")
-            }
             Self::JitterAboveDelay { .. } => {
                 "a uniform delay cannot be negative; `normal`, `pareto` and `paretonormal` cut at 0"
                     .to_owned()
@@ -346,19 +344,19 @@ impl Problem {
     }
 }
 
-/// The verbs this version has.
+/// The verbs this version has, with their operands.
 fn verbs(layer: Layer) -> String {
-    list(layer, true)
+    list(layer, true, |known| known.usage)
 }
 
-/// The clauses this version has.
+/// The clauses this version has, without their operands.
 fn clauses(layer: Layer) -> String {
-    list(layer, false)
+    list(layer, false, |known| known.word)
 }
 
-fn list(layer: Layer, verb: bool) -> String {
+fn list(layer: Layer, verb: bool, text: impl Fn(Known) -> &'static str) -> String {
     let words = words::of(layer).into_iter();
     let words = words.filter(|known| known.available && known.verb == verb);
-    let words: Vec<_> = words.map(|known| format!("`{}`", known.usage)).collect();
+    let words: Vec<_> = words.map(|known| format!("`{}`", text(known))).collect();
     words.join(", ")
 }

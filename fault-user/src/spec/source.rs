@@ -112,3 +112,20 @@ impl PartialEq for Source {
 }
 
 impl Eq for Source {}
+
+/// `text` with every character that would act on a terminal replaced by one of the same length in
+/// UTF-8, so that spans keep their meaning. White space becomes a space: a spec is one line.
+pub(super) fn visible(text: &str) -> String {
+    let dangerous = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let safe = |c: char| match c.len_utf8() {
+        _ if !dangerous(c) => c,
+        1 if c.is_whitespace() => ' ',
+        1 => '?',
+        2 => '\u{b7}',
+        _ => '\u{fffd}',
+    };
+    text.chars().map(safe).collect()
+}

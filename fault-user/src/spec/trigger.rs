@@ -32,7 +32,7 @@ impl Probability {
 
 /// Which of the operations that passed the filter are hit. Everything given must agree.
 ///
-/// The counts are of matches of this rule since the session became active, over the whole target.
+/// The counts are of this rule's matches inside its window (`after`, `for`), over the whole target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trigger {
     /// `P%`: each with this chance; none means always.

@@ -197,3 +197,91 @@ pub(super) fn sectors(word: &str) -> Result<SectorRange, Flaw> {
         Err(_) => Err(number(word).map_or(Flaw::Shape, |_| Flaw::NotARange)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_exactly() {
+        let nanos = |word| duration(word).map(|d| d.as_nanos());
+        assert_eq!(nanos("0s"), Ok(0));
+        assert_eq!(nanos("1ns"), Ok(1));
+        assert_eq!(nanos("20us"), Ok(20_000));
+        assert_eq!(nanos("20µs"), Ok(20_000));
+        assert_eq!(nanos("1m30s"), Ok(90_000_000_000));
+        assert_eq!(nanos("1d1h1m1s1ms1us1ns"), Ok(90_061_001_001_001));
+        assert_eq!(nanos("0.1s"), Ok(100_000_000));
+        assert_eq!(nanos("1.5m"), Ok(90_000_000_000));
+        assert_eq!(nanos("0.000000001s"), Ok(1));
+        assert_eq!(nanos("0.0000000010s"), Ok(1));
+        assert_eq!(nanos("1.50us"), Ok(1_500));
+        assert_eq!(nanos("0.0ns"), Ok(0));
+    }
+
+    #[test]
+    fn what_is_no_duration_says_why() {
+        assert_eq!(duration(""), Err(Flaw::Shape));
+        assert_eq!(duration("soon"), Err(Flaw::Shape));
+        assert_eq!(duration("-1s"), Err(Flaw::Shape));
+        assert_eq!(duration(".5s"), Err(Flaw::Shape));
+        assert_eq!(duration("٣s"), Err(Flaw::Shape));
+        assert_eq!(duration("5"), Err(Flaw::NoUnit));
+        assert_eq!(duration("1m30"), Err(Flaw::NoUnit));
+        assert_eq!(duration("5x"), Err(Flaw::UnknownUnit));
+        assert_eq!(duration("1e3s"), Err(Flaw::UnknownUnit));
+        assert_eq!(duration("5S"), Err(Flaw::UnknownUnit));
+        assert_eq!(duration("1s1m"), Err(Flaw::UnitOrder));
+        assert_eq!(duration("1s1s"), Err(Flaw::UnitOrder));
+        assert_eq!(duration("0.1ns"), Err(Flaw::TooFine));
+        assert_eq!(duration("0.0000000001s"), Err(Flaw::TooFine));
+        assert_eq!(duration("213504d"), Err(Flaw::Range));
+        assert_eq!(duration("18446744073709551616ns"), Err(Flaw::Range));
+        assert_eq!(duration("99999999999999999999d"), Err(Flaw::Range));
+    }
+
+    #[test]
+    fn probabilities_are_read_exactly() {
+        let parts = |word| probability(word).map(Probability::parts_per_billion);
+        assert_eq!(parts("0%"), Ok(0));
+        assert_eq!(parts("0.0001%"), Ok(1_000));
+        assert_eq!(parts("0.0001001%"), Ok(1_001));
+        assert_eq!(parts("33.3333333%"), Ok(333_333_333));
+        assert_eq!(parts("007%"), Ok(70_000_000));
+        assert_eq!(parts("100%"), Ok(1_000_000_000));
+        assert_eq!(parts("100.0000001%"), Err(Flaw::Range));
+        assert_eq!(parts("429.4967296%"), Err(Flaw::Range));
+        assert_eq!(parts("99999999999999999999%"), Err(Flaw::Range));
+        assert_eq!(parts("0.00009%"), Err(Flaw::TooFine));
+        assert_eq!(parts("0.00000001%"), Err(Flaw::TooFine));
+        for word in ["", "%", "5", "5%%", "-5%", "+5%", ".5%", "5.%", "5e1%", "five%"] {
+            assert_eq!(parts(word), Err(Flaw::Shape), "{word}");
+        }
+    }
+
+    #[test]
+    fn counts_ports_and_sectors_stay_in_range() {
+        assert_eq!(count("1"), Ok(1));
+        assert_eq!(count("0"), Err(Flaw::Range));
+        assert_eq!(count(&COUNT_MAX.to_string()), Ok(COUNT_MAX));
+        assert_eq!(count(&(COUNT_MAX + 1).to_string()), Err(Flaw::Range));
+        assert_eq!(count("1.0"), Err(Flaw::Shape));
+        assert_eq!(ports("80").map(PortRange::last), Ok(80));
+        assert_eq!(ports("1-65535").map(PortRange::last), Ok(65535));
+        assert_eq!(ports("0-1"), Err(Flaw::Range));
+        assert_eq!(ports("1-65536"), Err(Flaw::Range));
+        assert_eq!(ports("2-1"), Err(Flaw::Backwards));
+        assert_eq!(ports("1-"), Err(Flaw::Shape));
+        assert_eq!(sectors("0..1").map(SectorRange::end), Ok(1));
+        assert_eq!(sectors("1..1"), Err(Flaw::Backwards));
+        assert_eq!(sectors("1"), Err(Flaw::NotARange));
+        assert_eq!(sectors("1.."), Err(Flaw::Shape));
+        assert_eq!(sectors("0..18446744073709551616"), Err(Flaw::Range));
+    }
+
+    #[test]
+    fn sizes_are_told_from_durations() {
+        assert!(["64KiB", "10MB", "1b", "1.5GiB"].iter().all(|word| looks_like_size(word)));
+        assert!(!["64", "10m", "1ms", "B", "5%"].iter().any(|word| looks_like_size(word)));
+    }
+}

@@ -112,7 +112,8 @@ fn errno(parser: &mut Parser) -> Result<(), SpecError> {
     match parser.words.next_if(|word| looks_like_errno(word) && !is_keyword(word)) {
         Some(word) if word.text != EIO => {
             let problem = Problem::Errno { word: shown(&word.text) };
-            Err(parser.error(word.span, problem))
+            let near = strsim::damerau_levenshtein(&word.text.to_uppercase(), EIO) <= 1;
+            Err(parser.error(word.span, problem).with_advice(near.then(|| EIO.to_owned()), None))
         }
         Some(_) | None => Ok(()),
     }

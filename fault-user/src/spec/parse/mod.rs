@@ -1,5 +1,6 @@
 //! Words → fault. What the layers have in common; each layer has its own file.
 
+mod advice;
 pub(super) mod delay;
 pub(super) mod disk;
 pub(super) mod net;
@@ -11,7 +12,7 @@ use super::Layer;
 use super::error::SpecError;
 use super::lexer::{LexError, Word, words};
 use super::problem::{Problem, Quantity};
-use super::source::{Source, Span};
+use super::source::{Source, Span, visible};
 use super::units::{self, Flaw};
 use super::words::{self, DelayWord, Entry, Table, TriggerWord, Vocabulary};
 
@@ -20,6 +21,9 @@ pub const SPEC_MAX_BYTES: usize = 4096;
 
 /// How much of a word an error message repeats, in characters.
 const SHOWN_MAX_CHARS: usize = 40;
+
+/// What messages call the one clause without a keyword.
+const PROBABILITY: &str = "probability";
 
 /// A clause, of the layer or of those that every layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +102,7 @@ impl Parser {
         };
         if !word.quoted && units::looks_like_probability(&word.text) {
             let span = word.span;
-            return Ok(Some((Clause::Probability, Keyword { word: "P%", span })));
+            return Ok(Some((Clause::Probability, Keyword { word: PROBABILITY, span })));
         }
         let word = word.clone();
         self.words.next();
@@ -117,12 +121,18 @@ impl Parser {
     fn not_a_clause(&self, word: &Word, verb: Keyword) -> SpecError {
         if words::find(self.layer, &word.text).is_some_and(|known| known.verb) {
             let problem = Problem::SecondVerb { word: word.text.clone(), verb: verb.word };
-            return self.error(word.span, problem).with_related(verb.span, "the verb");
+            let then = (verb.word == "hang" && word.text == "error").then(|| "then error".to_owned());
+            return self
+                .error(word.span, problem)
+                .with_related(verb.span, "the verb")
+                .with_advice(then, None);
         }
         let clauses: Vec<_> = words::of(self.layer).into_iter().filter(|known| !known.verb).collect();
         let shown = shown(&word.text);
-        if let Some(hint) = stray(&word.text) {
-            return self.error(word.span, Problem::Stray { word: shown, hint });
+        if let Some(advice) = advice::stray(&word.text).filter(|_| !word.quoted) {
+            return self
+                .error(word.span, Problem::Stray { word: shown })
+                .with_advice(advice.word, advice.remark);
         }
         self.unknown(word, Problem::UnknownWord { word: shown }, clauses)
     }
@@ -132,17 +142,17 @@ impl Parser {
         let lower = word.text.to_lowercase();
         if lower != word.text && words::find(self.layer, &lower).is_some() {
             let problem = Problem::Case { word: shown(&word.text) };
-            return self.error(word.span, problem).with_suggestion(lower);
+            return self.error(word.span, problem).with_advice(Some(lower), None);
         }
         if let Some((other, known)) = words::find_elsewhere(self.layer, &word.text) {
             let problem = Problem::OtherLayer { word: known.word, other, layer: self.layer };
             return self.error(word.span, problem);
         }
-        let error = self.error(word.span, problem);
-        match words::nearest(&word.text, candidates) {
-            Some(known) => error.with_suggestion(known.word),
-            None => error,
-        }
+        let nearest = words::nearest(&word.text, candidates);
+        let later = nearest.filter(|known| !known.available);
+        let remark = later.map(|_| "It is not available yet.".to_owned());
+        let nearest = nearest.map(|known| known.word.to_owned());
+        self.error(word.span, problem).with_advice(nearest, remark)
     }
 
     /// The row of `table` for `word`; a word of a later version is an error.
@@ -153,7 +163,7 @@ impl Parser {
         };
         if word.quoted {
             let error = self.error(word.span, Problem::QuotedKeyword);
-            return Err(error.with_suggestion(*text));
+            return Err(error.with_advice(Some((*text).to_owned()), None));
         }
         match meaning {
             Some(meaning) => {
@@ -198,14 +208,8 @@ impl Parser {
 
     fn malformed(&self, word: &Word, wanted: Quantity, flaw: Flaw) -> SpecError {
         let problem = Problem::Malformed { word: shown(&word.text), wanted, flaw };
-        let error = self.error(word.span, problem);
-        match (flaw, wanted) {
-            (Flaw::NoUnit, _) => error.with_suggestion(format!("{}ms", shown(&word.text))),
-            (Flaw::Shape, Quantity::Path) if !word.text.contains('/') && !word.text.is_empty() => {
-                error.with_suggestion(format!("/dev/{}", shown(&word.text)))
-            }
-            _ => error,
-        }
+        let advice = advice::operand(&word.text, wanted, flaw);
+        self.error(word.span, problem).with_advice(advice.word, advice.remark)
     }
 
     /// Two clauses that cannot both hold: the later one is pointed at.
@@ -222,24 +226,9 @@ impl Parser {
     }
 }
 
-/// What a word without a clause was probably meant to be.
-fn stray(word: &str) -> Option<&'static str> {
-    if units::looks_like_number(word) {
-        return Some("a probability has a percent sign: `5%`; a count has a keyword: `nth 5`");
-    }
-    if word == "%" {
-        return Some("write the percent sign next to the number: `5%`");
-    }
-    match units::duration(word) {
-        Ok(_) => Some("a duration is one word: `1m30s`; or name its clause: `for 30s`"),
-        Err(_) => None,
-    }
-}
-
-/// A word in an error message: cut if it is very long.
+/// A word in an error message: cut if it is very long, and harmless on a terminal.
 fn shown(word: &str) -> String {
-    let safe = |c: char| if c.is_control() { '?' } else { c };
-    let mut shown: String = word.chars().take(SHOWN_MAX_CHARS).map(safe).collect();
+    let mut shown: String = visible(word).chars().take(SHOWN_MAX_CHARS).collect();
     if shown.len() < word.len() {
         shown.push('…');
     }

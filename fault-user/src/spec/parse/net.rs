@@ -87,8 +87,8 @@ struct Draft {
     port: Once<PortRange>,
     local_port: Once<PortRange>,
     iface: Once<Located<String>>,
-    /// Any clause that looks at ports, for contradictions.
-    ports: Option<Keyword>,
+    /// A `to` that has a port, for contradictions.
+    to_port: Option<Keyword>,
 }
 
 impl Draft {
@@ -105,7 +105,7 @@ impl Draft {
             NetFilterWord::To => {
                 let (endpoint, span) = parser.quantity(keyword, Quantity::Address, peer::endpoint)?;
                 if endpoint.ports.is_some() {
-                    self.ports = Some(keyword);
+                    self.to_port = Some(keyword);
                 }
                 if let Some(same) = self.to.iter().find(|other| other.value == endpoint) {
                     let word = format!("to {endpoint}");
@@ -118,12 +118,10 @@ impl Draft {
             }
             NetFilterWord::Port => {
                 let (ports, _) = parser.quantity(keyword, Quantity::Ports, units::ports)?;
-                self.ports = Some(keyword);
                 self.port.set(parser, keyword, ports)
             }
             NetFilterWord::LocalPort => {
                 let (ports, _) = parser.quantity(keyword, Quantity::Ports, units::ports)?;
-                self.ports = Some(keyword);
                 self.local_port.set(parser, keyword, ports)
             }
             NetFilterWord::Iface => {
@@ -142,8 +140,12 @@ impl Draft {
     }
 
     fn finish(mut self, parser: &Parser) -> Result<NetFilter, SpecError> {
-        if let (Some(icmp), Some(ports)) = (self.icmp.keyword(), self.ports) {
+        let ports = self.port.keyword().or(self.local_port.keyword()).or(self.to_port);
+        if let (Some(icmp), Some(ports)) = (self.icmp.keyword(), ports) {
             return Err(parser.contradiction(icmp, ports, "ICMP has no ports"));
+        }
+        if let (Some(port), Some(to)) = (self.port.keyword(), self.to_port) {
+            return Err(parser.contradiction(port, to, "the remote port is given both ways"));
         }
         let direction = match (self.inwards.keyword(), self.outwards.keyword()) {
             (Some(_), None) => Direction::In,

@@ -89,3 +89,78 @@ fn is_name(host: &str) -> bool {
     let numeric = last.chars().all(|c| c.is_ascii_digit());
     name.len() <= NAME_MAX && !numeric && name.split('.').all(is_label)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(word: &str) -> Result<String, Flaw> {
+        endpoint(word).map(|endpoint| format!("{endpoint:?}"))
+    }
+
+    fn printed(word: &str) -> Result<String, Flaw> {
+        endpoint(word).map(|endpoint| endpoint.to_string())
+    }
+
+    #[test]
+    fn addresses_networks_and_names_are_told_apart() {
+        assert!(matches!(endpoint("10.0.0.1").map(|e| e.peer), Ok(Peer::Ip(_))));
+        assert!(matches!(endpoint("::1").map(|e| e.peer), Ok(Peer::Ip(_))));
+        assert!(matches!(endpoint("[::1]").map(|e| e.peer), Ok(Peer::Ip(_))));
+        assert!(matches!(endpoint("10.0.0.0/8").map(|e| e.peer), Ok(Peer::Cidr(_))));
+        assert!(matches!(endpoint("2001:db8::/32").map(|e| e.peer), Ok(Peer::Cidr(_))));
+        for name in ["localhost", "db-1.example", "db_1", "10.example", "xn--mnchen-3ya.de", "a.b.c."] {
+            assert!(matches!(endpoint(name).map(|e| e.peer), Ok(Peer::Name(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_colon_after_an_ipv6_address_needs_brackets() {
+        assert_eq!(printed("::1:80"), Ok("::1:80".to_owned()));
+        assert_eq!(endpoint("::1:80").map(|e| e.ports), Ok(None));
+        assert_eq!(printed("[::1]:80"), Ok("[::1]:80".to_owned()));
+        assert_eq!(printed("[2001:db8::1/32]:80-90"), Ok("[2001:db8::/32]:80-90".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for word in [
+            "",
+            ":",
+            ":80",
+            "10.0.0",
+            "10.0.0.256",
+            "010.0.0.1",
+            "1",
+            "10.0.0.0/",
+            "10.0.0.0/a",
+            "db.example/8",
+            "[10.0.0.1]:80",
+            "[::1",
+            "::1]",
+            "[::1]80",
+            "[]",
+            "[::1]:",
+            "1::2::3",
+            "-a",
+            "a-",
+            "a..b",
+            ".a",
+            "a b",
+            "a/b/c",
+            "héé",
+            "10.0.0.1:",
+            "10.0.0.1:http",
+            "http://a",
+        ] {
+            assert_eq!(read(word), Err(Flaw::Shape), "{word}");
+        }
+        for word in ["10.0.0.0/33", "::/129", "::/999", "10.0.0.1:0", "a:65536", "[::1]:99999999999"] {
+            assert_eq!(read(word), Err(Flaw::Range), "{word}");
+        }
+        let long = format!("{}.example", "a".repeat(64));
+        assert_eq!(read(&long), Err(Flaw::Shape));
+        let long = format!("{}example", "abcdefg.".repeat(31));
+        assert_eq!(read(&long), Err(Flaw::Shape));
+    }
+}

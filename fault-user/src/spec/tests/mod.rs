@@ -1,4 +1,6 @@
 //! Tests of the whole language.
 
 mod accepted;
+mod documented;
+mod rejected;
 mod round_trip;

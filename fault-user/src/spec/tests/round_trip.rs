@@ -137,6 +137,8 @@ fn net_filters() -> impl Strategy<Value = NetFilter> {
     ];
     (direction, protocols, endpoints(), option::of(ports()), option::of(ports()), option::of(iface)).prop_map(
         |(direction, protocols, to, port, local_port, iface)| {
+            let to_port = to.iter().any(|endpoint| endpoint.ports.is_some());
+            let port = port.filter(|_| !to_port);
             let mut protocols: BTreeSet<_> = protocols.into_iter().collect();
             let looks_at_ports =
                 port.is_some() || local_port.is_some() || to.iter().any(|endpoint| endpoint.ports.is_some());

@@ -1,0 +1,83 @@
+//! Specs that are wrong, and the exact report: `rejected.txt` holds both, as a shell would show them.
+
+use crate::spec::{Layer, Problem, parse};
+
+/// A wrong spec and its report.
+struct Case<'a> {
+    layer: Layer,
+    text: &'a str,
+    report: String,
+}
+
+/// The cases of `rejected.txt`: a line `--LAYER 'SPEC'`, the report, an empty line.
+fn cases() -> Vec<Case<'static>> {
+    let mut cases: Vec<Case<'_>> = Vec::new();
+    for line in include_str!("rejected.txt").lines() {
+        let spec = Layer::ALL.iter().find_map(|layer| {
+            let text = line.strip_prefix(layer.option())?.strip_prefix(" '")?.strip_suffix('\'')?;
+            Some((*layer, text))
+        });
+        match (spec, cases.last_mut()) {
+            (Some((layer, text)), _) => cases.push(Case { layer, text, report: String::new() }),
+            (None, Some(case)) => case.report += &format!("{line}\n"),
+            (None, None) => panic!("a report without a spec: {line}"),
+        }
+    }
+    cases
+}
+
+fn without_trailing_blanks(report: &str) -> String {
+    report.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+fn wrong_specs_are_reported_word_for_word() {
+    let cases = cases();
+    assert!(cases.len() > 80, "{} cases", cases.len());
+    for Case { layer, text, report } in cases {
+        let error = match parse(layer, text) {
+            Ok(fault) => panic!("{text}: read as {fault}"),
+            Err(error) => error,
+        };
+        let actual = error.render(false);
+        assert_eq!(
+            without_trailing_blanks(&actual),
+            without_trailing_blanks(&report),
+            "{} '{text}'\n{actual}",
+            layer.option()
+        );
+    }
+}
+
+#[test]
+fn every_word_of_a_later_version_is_known_as_such() {
+    for layer in Layer::ALL {
+        for known in crate::spec::words::of(*layer).iter().filter(|known| !known.available) {
+            let verb = match layer {
+                Layer::Net => "drop",
+                Layer::Disk => "error",
+            };
+            let text = match known.verb {
+                true => known.word.to_owned(),
+                false => format!("{verb} {}", known.word),
+            };
+            let error = parse(*layer, &text).expect_err(&text);
+            let expected = Problem::NotYet { usage: known.usage };
+            assert_eq!(error.problem(), &expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_long_spec_is_refused_without_repeating_it() {
+    let text = "drop ".repeat(100_000);
+    let error = parse(Layer::Net, &text).expect_err("a long spec");
+    assert_eq!(error.problem(), &Problem::TooLong { bytes: 500_000 });
+    assert!(error.render(false).len() < 500);
+}
+
+#[test]
+fn a_long_word_is_cut_in_the_sentence() {
+    let error = parse(Layer::Net, &"x".repeat(4_000)).expect_err("a long word");
+    assert_eq!(error.to_string(), format!("unknown verb `{}…`", "x".repeat(40)));
+}
