@@ -17,3 +17,4 @@ pub mod exit;
 pub mod kernel;
 pub mod session;
 pub mod spec;
+pub mod target;

@@ -1,0 +1,52 @@
+//! What may be left behind, and how it is undone.
+//!
+//! Two kinds: a [`Leftover`] is announced to the [keeper](super::keeper) *before* it is made, so its undoing is known
+//! whatever happens; a residue is found by looking at the machine, because somebody (SIGKILL to keeper and
+//! controller at once) got in the way of that.
+
+use std::{io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::target::cgroup::{self, CgroupError};
+
+/// Something that no file descriptor of the controller owns, and how to undo it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Leftover {
+    /// A transient cgroup directory.
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// Cgroup its processes move to.
+        home: PathBuf,
+    },
+}
+
+/// A leftover could not be undone.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// About a cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Anything else.
+    #[error("cannot undo {leftover:?}: {source}")]
+    Other {
+        /// What.
+        leftover: Leftover,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Leftover {
+    /// Undoes it. Idempotent: what was never made or is gone already is no error.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub fn undo(&self) -> Result<(), UndoError> {
+        match self {
+            Self::Cgroup { path, home } => cgroup::evacuate(path, home).map(drop).map_err(UndoError::from),
+        }
+    }
+}
