@@ -26,8 +26,8 @@ pub struct BlockFilter {
     pub _pad: u32,
     /// First 512-byte sector of the range.
     pub sector_start: u64,
-    /// Sector after the last one of the range; 0 is no range at all, whatever `sector_start` says.
-    /// A range without an end is written as `u64::MAX`.
+    /// Sector after the last one of the range, more than `sector_start`; `u64::MAX` is a range without an
+    /// end, 0 is no range at all, whatever `sector_start` says.
     pub sector_end: u64,
 }
 

@@ -1,0 +1,254 @@
+//! Several rules, one operation.
+
+use fault_common::{
+    decide::{
+        Outcome, Verdict,
+        delay::{Delay, ORDERED},
+        rng::Coordinates,
+        simulation::Facts,
+        trigger::{CERTAIN, Trigger},
+    },
+    limits::MAX_RULES,
+    rule::{
+        Layer, Rule, Verb,
+        block::{BioFacts, op},
+        net::{Direction, PacketFacts, protocol},
+    },
+};
+use proptest::prelude::*;
+
+use crate::{Bench, rule};
+
+fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
+    let verbs = match layer {
+        Layer::Net => vec![Verb::Drop, Verb::Delay],
+        Layer::Disk => vec![Verb::Error, Verb::Delay, Verb::DelayThenError],
+    };
+    prop::sample::select(verbs)
+}
+
+prop_compose! {
+    fn some_rule(layer: Layer)(
+        verb in verb(layer),
+        threshold in prop_oneof![Just(CERTAIN), 0..CERTAIN],
+        (nth, every) in prop_oneof![3 => Just((0, 0)), 1 => (0..20u64, Just(0)), 1 => (Just(0), 1..5u64)],
+        times in prop_oneof![3 => Just(0), 1 => 1..5u64],
+        ops in prop_oneof![Just(0), 1..8u32],
+        directions in 1..4u32,
+        mean_ns in 0..1_000_000u64,
+        jitter_ns in 0..1_000_000u64,
+        distribution in 0..4u32,
+        flags in 0..2u32,
+    ) -> Rule {
+        let mut rule = rule(0, layer, verb, Trigger { threshold, nth, every, times, ..Trigger::ALWAYS });
+        rule.delay = Delay { mean_ns, jitter_ns, distribution, flags };
+        rule.block.ops = ops;
+        rule.net.directions = directions;
+        rule
+    }
+}
+
+/// A rule set of both layers, numbered as on the command line.
+fn rules() -> impl Strategy<Value = Vec<Rule>> {
+    let any = prop_oneof![some_rule(Layer::Net), some_rule(Layer::Disk)];
+    prop::collection::vec(any, 1..=MAX_RULES).prop_map(|mut rules| {
+        for (id, rule) in rules.iter_mut().enumerate() {
+            rule.id = id as u32;
+        }
+        rules
+    })
+}
+
+fn operation() -> impl Strategy<Value = Facts> {
+    let packet = (1..3u32).prop_map(|direction| {
+        Facts::Packet(PacketFacts { direction, protocol: protocol::TCP, remote_port: 80, local_port: 40000 })
+    });
+    let bio = prop::sample::select(vec![op::READ, op::WRITE, op::FLUSH, op::WRITE | op::FLUSH])
+        .prop_map(|ops| Facts::Bio(BioFacts { ops, sectors: 8, ..BioFacts::default() }));
+    prop_oneof![packet, bio]
+}
+
+/// What the counters of a rule should say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    matched: u64,
+    injected: u64,
+    bytes: u64,
+    delay_ns: u64,
+}
+
+fn passes(rule: &Rule, facts: Facts) -> bool {
+    match facts {
+        Facts::Packet(packet) => rule.layer == Layer::Net as u32 && rule.net.matches(&packet),
+        Facts::Bio(bio) => rule.layer == Layer::Disk as u32 && rule.block.matches(&bio),
+        Facts::Anything => true,
+    }
+}
+
+/// The decision as DESIGN.md §3 says it, without masks, slots in a map, or atomics. `rules` as stored.
+fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: u64) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (slot, (rule, tally)) in rules.iter().zip(tallies).enumerate() {
+        if outcome.verdict != Verdict::Pass || !passes(rule, facts) {
+            continue;
+        }
+        let at = Coordinates { seed, rule: rule.id, stream: 1, ordinal: tally.matched };
+        tally.matched += 1;
+        let budget_left = rule.trigger.times == 0 || tally.injected < rule.trigger.times;
+        if !rule.trigger.wants(tally.matched, &at) || !budget_left {
+            continue;
+        }
+        outcome.hits |= 1 << slot;
+        tally.injected += 1;
+        tally.bytes += bytes;
+        let verb = Verb::from_u32(rule.verb).unwrap();
+        if matches!(verb, Verb::Delay | Verb::DelayThenError) {
+            let delay_ns = rule.delay.sample(&at);
+            outcome.delay_ns += delay_ns;
+            outcome.flags |= rule.delay.flags;
+            tally.delay_ns += delay_ns;
+        }
+        outcome.verdict = match verb {
+            Verb::Drop => Verdict::Drop,
+            Verb::Error | Verb::DelayThenError => Verdict::Error,
+            Verb::Delay => Verdict::Pass,
+        };
+    }
+    outcome
+}
+
+proptest! {
+    #[test]
+    fn decide_is_the_model(rules in rules(), operations in prop::collection::vec((operation(), 0..65536u64), 0..100)) {
+        let mut bench = Bench::new(rules);
+        let mut tallies = vec![Tally::default(); bench.rules.len()];
+        let mut spared = vec![0u64; bench.rules.len()];
+        for (facts, bytes) in operations {
+            let before: Vec<u64> = bench.counters.iter().map(|counters| counters.matched.load()).collect();
+            let outcome = bench.step(facts, 0, bytes);
+            prop_assert_eq!(outcome, model(&bench.rules, &mut tallies, bench.seed, facts, bytes));
+            for (slot, spared) in spared.iter_mut().enumerate() {
+                let matched = bench.counters[slot].matched.load() - before[slot];
+                *spared += matched - (outcome.hits >> slot & 1);
+            }
+        }
+        for ((counters, tally), spared) in bench.counters.iter().zip(tallies).zip(spared) {
+            let said = Tally {
+                matched: counters.matched.load(),
+                injected: counters.injected.load(),
+                bytes: counters.bytes.load(),
+                delay_ns: counters.delay_ns.load(),
+            };
+            prop_assert_eq!(&said, &tally);
+            prop_assert_eq!(said.matched, said.injected + spared);
+        }
+    }
+
+    #[test]
+    fn terminal_verbs_win_whatever_the_order(rules in rules(), facts in operation()) {
+        let always = |mut rule: Rule| {
+            rule.trigger = Trigger::ALWAYS;
+            rule
+        };
+        let rules: Vec<Rule> = rules.into_iter().map(always).collect();
+        let verbs: Vec<Verb> = rules
+            .iter()
+            .filter(|rule| passes(rule, facts))
+            .map(|rule| Verb::from_u32(rule.verb).unwrap())
+            .collect();
+        let outcome = Bench::new(rules.clone()).step(facts, 0, 1);
+        if let Some(instant) = verbs.iter().find(|verb| matches!(verb, Verb::Drop | Verb::Error)) {
+            let verdict = if *instant == Verb::Drop { Verdict::Drop } else { Verdict::Error };
+            prop_assert_eq!((outcome.verdict, outcome.delay_ns), (verdict, 0));
+        } else if verbs.contains(&Verb::DelayThenError) {
+            prop_assert_eq!(outcome.verdict, Verdict::Error);
+        } else {
+            prop_assert_eq!(outcome.verdict, Verdict::Pass);
+        }
+        // Whoever came first decides, nobody after it is looked at.
+        prop_assert_eq!(outcome.hits.count_ones() <= 1, verbs.len() <= 1 || outcome.verdict != Verdict::Pass);
+    }
+
+    #[test]
+    fn delays_add(means in prop::collection::vec(0..1_000_000_000u64, 1..=MAX_RULES), ordered in 0..2u32) {
+        let mut rules: Vec<Rule> = means
+            .iter()
+            .enumerate()
+            .map(|(id, &mean_ns)| {
+                let mut rule = rule(id as u32, Layer::Net, Verb::Delay, Trigger::ALWAYS);
+                rule.delay.mean_ns = mean_ns;
+                rule
+            })
+            .collect();
+        rules[0].delay.flags = ordered * ORDERED;
+        let outcome = Bench::new(rules).step(Facts::Anything, 0, 1);
+        prop_assert_eq!(outcome.delay_ns, means.iter().sum::<u64>());
+        prop_assert_eq!(outcome.flags, ordered * ORDERED);
+        prop_assert_eq!(outcome.hits.count_ones() as usize, means.len());
+    }
+
+    #[test]
+    fn same_seed_same_faults_whatever_else_happens(
+        threshold in 1..CERTAIN,
+        interleaving in prop::collection::vec(0..3u64, 1..200),
+    ) {
+        let trigger = Trigger { threshold, ..Trigger::ALWAYS };
+        let rules = vec![rule(5, Layer::Net, Verb::Drop, trigger)];
+        let alone = |number: u64, count: usize| -> Vec<bool> {
+            let mut bench = Bench::new(rules.clone());
+            bench.stream.number = number;
+            (0..count).map(|_| bench.step(Facts::Anything, 0, 1).hits != 0).collect()
+        };
+        let mut streams = [0, 1, 2].map(fault_common::who::Stream::new);
+        let mut together = vec![Vec::new(); 3];
+        let mut bench = Bench::new(rules.clone());
+        for number in interleaving {
+            std::mem::swap(&mut bench.stream, &mut streams[number as usize]);
+            together[number as usize].push(bench.step(Facts::Anything, 0, 1).hits != 0);
+            std::mem::swap(&mut bench.stream, &mut streams[number as usize]);
+        }
+        for (number, outcomes) in together.into_iter().enumerate() {
+            prop_assert_eq!(&outcomes, &alone(number as u64, outcomes.len()));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_no_verb_do_nothing(verb in prop_oneof![Just(0), 5u32..]) {
+        let mut unknown = rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS);
+        unknown.verb = verb;
+        let mut bench = Bench::new(vec![unknown]);
+        prop_assert_eq!(bench.step(Facts::Anything, 0, 1), Outcome::default());
+        prop_assert_eq!(bench.counters[0].matched.load(), 0);
+    }
+}
+
+#[test]
+fn rules_that_are_no_candidates_are_not_looked_at() {
+    let drop = rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS);
+    let mut bench = Bench::new(vec![drop]);
+    let read = Facts::Bio(BioFacts { ops: op::READ, sectors: 8, ..BioFacts::default() });
+    assert_eq!(bench.step(read, 0, 4096), Outcome::default());
+    assert_eq!(bench.counters[0].matched.load(), 0);
+    let packet =
+        PacketFacts { direction: Direction::Out as u32, protocol: protocol::UDP, ..Default::default() };
+    assert_eq!(bench.step(Facts::Packet(packet), 0, 100).verdict, Verdict::Drop);
+}
+
+#[test]
+fn the_last_slot_works_and_missing_rules_do_not() {
+    let rules: Vec<Rule> = (0..MAX_RULES as u32)
+        .map(|id| rule(id, Layer::Net, Verb::Delay, Trigger { threshold: 0, ..Trigger::ALWAYS }))
+        .collect();
+    let mut bench = Bench::new(rules);
+    bench.rules[MAX_RULES - 1].trigger = Trigger::ALWAYS;
+    assert_eq!(bench.step(Facts::Anything, 0, 1).hits, 1 << 63);
+    // Fewer rules than the mask says: what a swap of rule sets may show for an instant.
+    let moment = fault_common::decide::Moment { seed: 1, stream: 1, elapsed_ns: 0, bytes: 1 };
+    let mut world = fault_common::decide::simulation::Simulation {
+        rules: &[],
+        counters: &[],
+        stream: &mut bench.stream,
+        facts: Facts::Anything,
+    };
+    assert_eq!(fault_common::decide::decide(&mut world, u64::MAX, &moment), Outcome::default());
+}
