@@ -113,6 +113,19 @@ impl SharedU64 {
         self.atomic().fetch_add(value, Ordering::Relaxed)
     }
 
+    /// Sets the bits that are set in `bits`.
+    #[inline(always)]
+    pub fn set_bits(&self, bits: u64) {
+        #[cfg(target_arch = "bpf")]
+        {
+            use core::intrinsics::{AtomicOrdering, atomic_or};
+            // SAFETY: the cell is valid and aligned.
+            unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), bits) };
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        self.atomic().fetch_or(bits, Ordering::Relaxed);
+    }
+
     /// Subtracts (wrapping) and returns the value from before.
     #[inline(always)]
     pub fn fetch_sub(&self, value: u64) -> u64 {

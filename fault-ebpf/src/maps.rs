@@ -13,6 +13,7 @@ use fault_common::{
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
     limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS},
     rule::Rule,
+    shared::SharedU64,
     who::{EchoKey, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules, SocketState, TaskState},
 };
 
@@ -80,9 +81,10 @@ pub static TASK_STATES: LocalStorage<
     { BPF_MAP_TYPE_TASK_STORAGE as usize },
     { BPF_F_NO_PREALLOC as usize },
 > = LocalStorage::new();
-/// Local ports of target sockets: a bystander's incoming packet is told by one look-up.
+/// Local ports of target sockets: a bystander's incoming packet is told by one look-up. Mapped into the
+/// controller, so that its bits (adopted sockets) and ours (new ones) are set in one word at the same time.
 #[btf_map]
-pub static LOCAL_PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+pub static LOCAL_PORTS: Array<SharedU64, { PORT_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Which rules name this peer (`to`).
 #[btf_map]
 pub static PEERS: LpmTrie<PeerAddress, PeerRules, 131072> = LpmTrie::new();

@@ -15,6 +15,7 @@ pub mod block;
 pub mod cli;
 pub mod exit;
 pub mod kernel;
+pub mod net;
 pub mod session;
 pub mod spec;
 pub mod target;
