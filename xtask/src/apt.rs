@@ -53,6 +53,13 @@ fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
     packages.iter().filter(|package| !installed.contains(package)).copied().collect()
 }
 
+/// `apt-get` that asks nothing.
+pub fn command() -> Command {
+    let mut cmd = Command::new("apt-get");
+    cmd.env("DEBIAN_FRONTEND", "noninteractive");
+    cmd
+}
+
 /// The arguments of `apt-get` that install `packages` without questions and without extras.
 pub fn install_args<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec![

@@ -25,15 +25,15 @@ pub fn target_dir() -> PathBuf {
     }
 }
 
-/// Cache shared by all clones: `$FAULT_CACHE`, else `$XDG_CACHE_HOME/fault`, else `~/.cache/fault`.
+/// Cache shared by all clones: `$XDG_CACHE_HOME/fault`, else `~/.cache/fault`.
 pub fn cache_dir() -> Result<PathBuf> {
-    let dir = match (std::env::var_os("FAULT_CACHE"), std::env::var_os("XDG_CACHE_HOME")) {
-        (Some(dir), _) => PathBuf::from(dir),
-        (None, Some(dir)) => PathBuf::from(dir).join("fault"),
-        (None, None) => std::env::home_dir()
-            .ok_or_else(|| anyhow!("no home directory: set FAULT_CACHE to a directory to cache in"))?
-            .join(".cache/fault"),
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(dir) => PathBuf::from(dir),
+        None => std::env::home_dir()
+            .ok_or_else(|| anyhow!("no home directory: set XDG_CACHE_HOME to a directory to cache in"))?
+            .join(".cache"),
     };
+    let dir = cache.join("fault");
     make_dir(&dir)?;
     Ok(dir)
 }

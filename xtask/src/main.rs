@@ -1,14 +1,15 @@
 //! `cargo xtask`: everything a developer does with this repository.
 
-#![expect(dead_code, reason = "set-up and the stock kernels use the rest; they come next")]
-
 mod apt;
+mod dist;
 mod exec;
 mod host;
 mod kernel;
 mod lane;
+mod program;
 mod progress;
 mod setup;
+mod test;
 mod vm;
 mod workspace;
 
@@ -32,6 +33,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install everything any task needs. The others call what they need of it themselves.
+    Setup,
+    /// Build library and programs, eBPF included.
+    Build {
+        /// Optimised, as it ships.
+        #[arg(long)]
+        release: bool,
+    },
     /// Build a lane's kernel, or fetch it, into the cache.
     Kernel {
         /// Which kernel; all of them if none is named.
@@ -46,6 +55,46 @@ enum Task {
     /// The VM sees this machine's root read-only under an overlay, has `fault` on its PATH, empty
     /// disks /dev/vda and /dev/vdb of 1 GiB, and the directory $FAULT_JOB to leave files in.
     Vm(VmArgs),
+    /// Run all tests: unit and property tests here, end-to-end tests here and on every lane.
+    Test(TestArgs),
+    /// Watch real programs live through partial failure (program fault-demo).
+    Demo(ProgramArgs),
+    /// Measure what `fault` costs (program fault-bench).
+    Bench(ProgramArgs),
+    /// Make the static binary that runs on other machines, packed and with its checksum in dist/.
+    Dist,
+}
+
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// Only these lanes (may be repeated), and nothing on this machine's kernel.
+    #[arg(long, conflicts_with = "host_only")]
+    lane: Vec<Lane>,
+    /// Only what needs no VM.
+    #[arg(long)]
+    host_only: bool,
+    /// A lane that takes longer has failed.
+    #[arg(long, default_value = "30m", value_parser = parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ProgramArgs {
+    /// Only there; both if not given.
+    #[arg(long)]
+    place: Option<program::Place>,
+    /// Kill the VM after this long.
+    #[arg(long, default_value = "30m", value_parser = parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Passed to the program.
+    #[arg(last = true)]
+    args: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +142,16 @@ impl From<&MachineArgs> for Machine {
 
 fn main() -> Result<ExitCode> {
     match Cli::parse().task {
+        Task::Setup => {
+            setup::ensure(&setup::Need::ALL)?;
+            eprintln!("set-up is complete");
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Build { release } => {
+            setup::ensure(&[setup::Need::Ebpf])?;
+            workspace::build(&["fault-user", "fault-tests"], workspace::Profile::from_release(release))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Kernel { lane, update } => {
             let lanes = if lane.is_empty() { Lane::ALL.to_vec() } else { lane };
             for lane in lanes {
@@ -102,12 +161,50 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Vm(args) => vm_task(args),
+        Task::Test(args) => test_task(args),
+        Task::Demo(args) => program_task("fault-demo", &args),
+        Task::Bench(args) => program_task("fault-bench", &args),
+        Task::Dist => {
+            println!("{}", dist::run()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+fn test_task(args: TestArgs) -> Result<ExitCode> {
+    let machine = (&args.machine).into();
+    let (host, lanes) = match (args.host_only, args.lane.is_empty()) {
+        (true, _) => (true, Vec::new()),
+        (false, true) => (true, Lane::ALL.to_vec()),
+        (false, false) => (false, args.lane),
+    };
+    let plan = test::Plan { lanes, host, filter: args.filter, timeout: args.timeout, machine };
+    Ok(passed(test::run(&plan)?))
+}
+
+fn program_task(program: &str, args: &ProgramArgs) -> Result<ExitCode> {
+    let places = match args.place {
+        Some(place) => vec![place],
+        None => vec![program::Place::Native, program::Place::Vm],
+    };
+    let run = program::Run {
+        program,
+        places: &places,
+        timeout: args.timeout,
+        machine: (&args.machine).into(),
+        args: &args.args,
+    };
+    Ok(passed(program::run(&run)?))
+}
+
+fn passed(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn vm_task(args: VmArgs) -> Result<ExitCode> {
     let profile = workspace::Profile::from_release(args.release);
     if !args.no_build {
+        setup::ensure(&[setup::Need::Ebpf])?;
         workspace::build(&["fault-user"], profile)?;
     }
     let outcome = vm::run(&vm::Request {

@@ -73,11 +73,6 @@ impl Step {
         }
     }
 
-    /// Units counted so far.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// The step succeeded.
     pub fn done(self) {
         if let Output::Bar(bar) = &self.output {

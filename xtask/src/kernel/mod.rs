@@ -29,7 +29,7 @@ pub fn ensure(lane: Lane, update: bool) -> Result<Kernel> {
 }
 
 /// Removes `dir` if it is there.
-fn remove_dir(dir: &Path) -> Result<()> {
+pub fn remove_dir(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", dir.display()))

@@ -1,0 +1,215 @@
+//! `cargo xtask test`: unit and property tests, then the end-to-end tests on this machine's kernel
+//! and on every lane, one boot each.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::lane::Lane;
+use crate::progress::seconds;
+use crate::setup::{self, Need};
+use crate::vm::{self, Machine};
+use crate::workspace::{self, Profile};
+use crate::{exec, host, kernel};
+
+/// The program with the end-to-end tests, of package fault-tests.
+const E2E: &str = "fault-e2e";
+/// What the end-to-end tests run: the build that ships.
+const PROFILE: Profile = Profile::Release;
+
+/// What to test.
+pub struct Plan {
+    /// Kernels to boot; empty for none.
+    pub lanes: Vec<Lane>,
+    /// Run what needs no VM.
+    pub host: bool,
+    /// Only tests whose name contains this.
+    pub filter: Option<String>,
+    /// A lane that takes longer has failed.
+    pub timeout: Duration,
+    /// The machine every lane boots on.
+    pub machine: Machine,
+}
+
+/// Runs the plan to its end, prints a summary, and says whether everything passed.
+pub fn run(plan: &Plan) -> Result<bool> {
+    let mut needs = vec![Need::Ebpf, Need::Tests];
+    if !plan.lanes.is_empty() {
+        needs.push(Need::Vm);
+    }
+    setup::ensure(&needs)?;
+
+    let mut report = Report::default();
+    if plan.host {
+        report.part("unit, property", || cargo_test(plan.filter.as_deref()));
+    }
+    workspace::build(&["fault-user", "fault-tests"], PROFILE)?;
+    if plan.host {
+        if host::is_root() {
+            report.part("end to end, this kernel", || native(plan));
+        } else {
+            report.skipped("end to end, this kernel", "needs root");
+        }
+    }
+    for lane in &plan.lanes {
+        // Making a kernel is not part of the lane's time.
+        let kernel = kernel::ensure(*lane, false).map(drop);
+        report.part(&format!("end to end, lane {lane}"), || kernel.and_then(|()| in_vm(*lane, plan)));
+    }
+    eprint!("{}", report.table());
+    Ok(report.passed())
+}
+
+fn cargo_test(filter: Option<&str>) -> Result<Part> {
+    let mut cmd = Command::new("cargo");
+    cmd.current_dir(host::workspace()).args(["test", "--workspace"]).args(filter);
+    let status = exec::status(&mut cmd)?;
+    Ok(Part { passed: status.success(), detail: String::new() })
+}
+
+/// Arguments of the end-to-end program on `lane`.
+fn e2e_args(lane: &str, filter: Option<&str>) -> Vec<String> {
+    let mut args = vec!["--lane".to_owned(), lane.to_owned()];
+    args.extend(filter.map(str::to_owned));
+    args
+}
+
+fn native(plan: &Plan) -> Result<Part> {
+    let program = PROFILE.output_dir().join(E2E);
+    let status = exec::status(Command::new(program).args(e2e_args("native", plan.filter.as_deref())))?;
+    Ok(Part { passed: status.success(), detail: String::new() })
+}
+
+fn in_vm(lane: Lane, plan: &Plan) -> Result<Part> {
+    let mut command = vec![E2E.to_owned()];
+    command.extend(e2e_args(lane.name(), plan.filter.as_deref()));
+    let outcome = vm::run(&vm::Request {
+        lane,
+        machine: plan.machine.clone(),
+        timeout: plan.timeout,
+        share: None,
+        path: vec![PROFILE.output_dir()],
+        command,
+    })
+    .with_context(|| format!("lane {lane}"))?;
+    let mut detail = last_result(&outcome.stdout_tail).unwrap_or_default().to_owned();
+    match outcome.status {
+        0 => {}
+        124 => detail = format!("not finished after {}", seconds(plan.timeout)),
+        125 => "the VM died".clone_into(&mut detail),
+        _ => {}
+    }
+    if outcome.splat {
+        detail.push_str(" (the kernel complained, see above)");
+    }
+    Ok(Part { passed: outcome.status == 0 && !outcome.splat, detail })
+}
+
+/// The counts in the last line a test harness printed.
+fn last_result(stdout: &str) -> Option<&str> {
+    let line = stdout.lines().rev().find_map(|line| line.strip_prefix("test result: "))?;
+    let counts = line.split_once(". ").map_or(line, |(_, counts)| counts);
+    Some(counts.split("; finished").next().unwrap_or(counts).trim())
+}
+
+/// How one part ended.
+struct Part {
+    passed: bool,
+    detail: String,
+}
+
+#[derive(Default)]
+struct Report {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    verdict: Verdict,
+    detail: String,
+    time: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+impl Report {
+    /// Runs one part; whatever becomes of it, the next ones still run.
+    fn part(&mut self, name: &str, run: impl FnOnce() -> Result<Part>) {
+        eprintln!("== {name}");
+        let started = Instant::now();
+        let part = run().unwrap_or_else(|error| {
+            eprintln!("{error:?}");
+            Part { passed: false, detail: error.to_string() }
+        });
+        self.rows.push(Row {
+            name: name.to_owned(),
+            verdict: if part.passed { Verdict::Passed } else { Verdict::Failed },
+            detail: part.detail,
+            time: started.elapsed(),
+        });
+    }
+
+    fn skipped(&mut self, name: &str, why: &str) {
+        self.rows.push(Row {
+            name: name.to_owned(),
+            verdict: Verdict::Skipped,
+            detail: why.to_owned(),
+            time: Duration::ZERO,
+        });
+    }
+
+    fn passed(&self) -> bool {
+        self.rows.iter().all(|row| row.verdict != Verdict::Failed)
+    }
+
+    fn table(&self) -> String {
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+        let mut text = String::from("\n");
+        for row in &self.rows {
+            let verdict = match row.verdict {
+                Verdict::Passed => "ok",
+                Verdict::Failed => "FAILED",
+                Verdict::Skipped => "skipped",
+            };
+            let line = format!("{:width$}  {verdict:7}  {:>13}  {}", row.name, seconds(row.time), row.detail);
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_the_last_result() {
+        let out = "test result: ok. 1 passed; 0 failed; finished in 0.01s\nnoise\n\
+                   test result: FAILED. 7 passed; 2 failed; 0 ignored; finished in 9s\n";
+        assert_eq!(last_result(out), Some("7 passed; 2 failed; 0 ignored"));
+        assert_eq!(last_result("nothing"), None);
+    }
+
+    #[test]
+    fn one_failed_part_fails_the_whole_and_the_rest_still_runs() {
+        let mut report = Report::default();
+        report.part("a", || anyhow::bail!("broken"));
+        report.part("b", || Ok(Part { passed: true, detail: "3 passed".to_owned() }));
+        report.skipped("c", "needs root");
+        assert!(!report.passed());
+        let table = report.table();
+        assert!(table.contains("FAILED") && table.contains("3 passed") && table.contains("needs root"));
+    }
+
+    #[test]
+    fn the_end_to_end_program_knows_its_lane() {
+        assert_eq!(e2e_args("debian-6.1", Some("drop")), ["--lane", "debian-6.1", "drop"]);
+    }
+}
