@@ -24,7 +24,7 @@ use super::{
     control::map_data,
     object::{self, ObjectMissing},
     patch::{Constants, PatchError, patch},
-    syscall::{self, ProgramType},
+    syscall::{self, FunctionInfo, ProgramType},
 };
 use crate::exit::Class;
 
@@ -74,6 +74,12 @@ pub enum CopyError {
     /// Its references to maps or functions could not be resolved.
     #[error("relocating the eBPF object a second time failed")]
     Relocate(#[from] EbpfRelocationError),
+    /// Its type information could not be prepared.
+    #[error("preparing the types of the eBPF object failed")]
+    Types(#[from] aya_obj::btf::BtfError),
+    /// The kernel refused its type information.
+    #[error("this kernel refused the types of the eBPF object")]
+    LoadTypes(#[source] io::Error),
     /// A map's descriptor could not be duplicated.
     #[error("duplicating the descriptor of the eBPF map {name} failed")]
     Map {
@@ -130,7 +136,7 @@ impl CopyError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Load { source, .. } | Self::Attach { source, .. }
+            Self::Load { source, .. } | Self::Attach { source, .. } | Self::LoadTypes(source)
                 if source.raw_os_error() == Some(libc::EPERM) =>
             {
                 Class::NotPermitted
@@ -148,6 +154,7 @@ impl CopyError {
 pub struct Copies {
     object: Object,
     license: CString,
+    types: Option<OwnedFd>,
     /// Referred to by number in the instructions.
     _maps: Vec<OwnedFd>,
 }
@@ -161,6 +168,13 @@ impl Copies {
     /// See [`CopyError`].
     pub fn new(ebpf: &Ebpf) -> Result<Self, CopyError> {
         let mut object = Object::parse(object::object()?)?;
+        let types = match aya::features().btf() {
+            Some(features) => match object.fixup_and_sanitize_btf(features)? {
+                Some(types) => Some(syscall::load_btf(&types.to_bytes()).map_err(CopyError::LoadTypes)?),
+                None => None,
+            },
+            None => None,
+        };
         let mut maps = Vec::new();
         let mut numbers = Vec::new();
         for (name, map) in ebpf.maps() {
@@ -180,7 +194,7 @@ impl Copies {
         object.relocate_calls(&text.into_iter().collect())?;
         object.sanitize_functions(aya::features());
         let license = object.license.clone();
-        Ok(Self { object, license, _maps: maps })
+        Ok(Self { object, license, types, _maps: maps })
     }
 
     /// Loads one copy of the program `name` with these constants. It is not attached to anything yet.
@@ -194,21 +208,26 @@ impl Copies {
         kind: Kind<'_>,
         constants: Constants<'_>,
     ) -> Result<OwnedFd, CopyError> {
-        let mut instructions = self
+        let code = self
             .object
             .programs
             .get(name)
             .and_then(|program| self.object.functions.get(&program.function_key()))
-            .map(|function| function.instructions.clone())
             .ok_or_else(|| CopyError::NoProgram(name.to_owned()))?;
+        let mut instructions = code.instructions.clone();
         patch(&mut instructions, constants, |function| btf.function_id(function))
             .map_err(|source| CopyError::Patch { program: name.to_owned(), source })?;
         let program = program_type(btf, kind)
             .map_err(|source| CopyError::NoFunction { program: name.to_owned(), source })?;
-        syscall::load(name, program, &instructions, &self.license).map_err(|refusal| CopyError::Load {
-            program: name.to_owned(),
-            source: refusal.error,
-            log: refusal.log,
+        let records = code.func_info.func_info_bytes();
+        let functions = self.types.as_ref().map(|types| FunctionInfo {
+            btf: types.as_fd(),
+            record_size: code.func_info_rec_size,
+            count: code.func_info.len(),
+            records: &records,
+        });
+        syscall::load(name, program, &instructions, functions, &self.license).map_err(|refusal| {
+            CopyError::Load { program: name.to_owned(), source: refusal.error, log: refusal.log }
         })
     }
 }

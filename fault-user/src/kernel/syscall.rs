@@ -29,6 +29,15 @@ pub(super) struct ProgramType {
     pub sleepable: bool,
 }
 
+/// Which function begins where, and what BTF says of it: callbacks (`bpf_loop`) need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FunctionInfo<'a> {
+    pub btf: BorrowedFd<'a>,
+    pub record_size: usize,
+    pub count: usize,
+    pub records: &'a [u8],
+}
+
 /// The kernel refused a program.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -60,6 +69,7 @@ pub(super) fn load(
     name: &str,
     program: ProgramType,
     instructions: &[bpf_insn],
+    functions: Option<FunctionInfo<'_>>,
     license: &CStr,
 ) -> Result<OwnedFd, Refusal> {
     let mut attr = empty();
@@ -72,6 +82,12 @@ pub(super) fn load(
     load.insns = instructions.as_ptr() as u64;
     load.insn_cnt = instructions.len() as u32;
     load.license = license.as_ptr() as u64;
+    if let Some(functions) = functions {
+        load.prog_btf_fd = functions.btf.as_raw_fd().cast_unsigned();
+        load.func_info = functions.records.as_ptr() as u64;
+        load.func_info_cnt = functions.count as u32;
+        load.func_info_rec_size = functions.record_size as u32;
+    }
     let name = CString::new(&name.as_bytes()[..name.len().min(NAME_LEN)]).unwrap_or_default();
     for (to, from) in load.prog_name.iter_mut().zip(name.as_bytes()) {
         *to = from.cast_signed();
@@ -103,6 +119,16 @@ fn last_lines(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(&log[..end]);
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("processed ")).collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
+
+/// `BPF_BTF_LOAD` (Linux 4.18).
+pub(super) fn load_btf(types: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = empty();
+    // SAFETY: the member that BPF_BTF_LOAD reads; all zero so far.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = types.as_ptr() as u64;
+    load.btf_size = types.len() as u32;
+    bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr).map(fd_from)
 }
 
 /// `BPF_RAW_TRACEPOINT_OPEN` without a name: attaches a tracing program to the function it was loaded for.
