@@ -1,5 +1,6 @@
 //! A virtual machine per command: the lane's kernel, the host's root read-only under an overlay.
 
+mod clock;
 mod initramfs;
 mod job;
 mod modules;

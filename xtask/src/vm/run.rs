@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
+use super::clock;
 use super::job::Job;
 use super::qemu::{self, Files, Machine};
 use crate::kernel::Kernel;
@@ -37,6 +38,7 @@ pub fn qemu(job: &Job, kernel: &Kernel, machine: &Machine, timeout: Duration) ->
     let err = copy(stderr.clone(), std::io::stderr());
     let args = qemu::qemu_args(
         machine,
+        clock::tsc_khz(),
         Files {
             kernel: &kernel.image,
             initramfs: &job.path("initramfs"),
