@@ -75,7 +75,7 @@ fn compile(root: &Path, out: &Path, object: &Path) -> Result<(), Failure> {
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
-            ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf"]
+            ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"]
                 .map(|flag| flag.replace("x86_64", &env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default()))
                 .join("\x1f"),
         );

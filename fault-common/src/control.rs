@@ -61,8 +61,8 @@ pub struct Control {
     pub parking_ticket: SharedU64,
     /// Number of [`Control::cgroups`] in use.
     pub cgroup_count: SharedU32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// `--only`: children of the target's processes are not its descendants.
+    pub only: SharedU32,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
     /// The cgroups aimed at; changed only while `active` is 0.

@@ -59,6 +59,13 @@ impl Tag {
         Self(OURS | direction | others | bit(session) | (slot as u16 & SLOT))
     }
 
+    /// Whether any session decided about this packet in direction `at`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_anyones(self, at: Direction) -> bool {
+        self.0 & OURS != 0 && (self.0 & INBOUND != 0) == matches!(at, Direction::In)
+    }
+
     /// Whether `session` decided about this packet, in whichever direction. Of a packet inside the lane of
     /// `session`: whether `session` put it there.
     #[must_use]

@@ -42,6 +42,13 @@ pub struct SocketState {
     pub member: u32,
     /// Process that made the socket, or held it when the session was armed.
     pub tgid: u32,
+    /// cgroup v2 id of that process then; 0 when unknown.
+    pub cgroup: u64,
+    /// 1: a listener that decisions were made for. Accepted sockets start as a copy of their listener; this
+    /// tells them to take sequences of their own.
+    pub listening: u32,
+    /// Explicit padding.
+    pub _pad: u32,
     /// Latest departure asked for, per direction (out, in), for `ordered`; `CLOCK_MONOTONIC` nanoseconds.
     pub departure_ns: [u64; 2],
     /// Decisions about packets out of and into this socket are separate sequences: acknowledgements coming
@@ -135,6 +142,22 @@ pub struct EchoKey {
     pub netns: u32,
 }
 
+/// Value of `ECHOES`: what a [`SocketState`] is to other packets, for the replies to one identifier.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct EchoState {
+    /// Process that asked.
+    pub tgid: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Its cgroup v2 id; 0 when unknown.
+    pub cgroup: u64,
+    /// Latest departure asked for; `CLOCK_MONOTONIC` nanoseconds.
+    pub departure_ns: u64,
+    /// Decisions about the replies.
+    pub stream: Stream,
+}
+
 /// Index into and bit of `LOCAL_PORTS` (one bit for each TCP and UDP port a target socket is bound to).
 #[must_use]
 #[inline(always)]
@@ -147,7 +170,7 @@ pub const fn port_bit(is_udp: bool, port: u16) -> (u32, u64) {
 pub const PORT_WORDS: u32 = 2 * 65536 / 64;
 
 const _: () = assert!(size_of::<Stream>() == 16 + 4 * MAX_RULES);
-const _: () = assert!(size_of::<SocketState>() == 8 + 2 * 8 + 2 * size_of::<Stream>());
+const _: () = assert!(size_of::<SocketState>() == 8 + 8 + 8 + 2 * 8 + 2 * size_of::<Stream>());
 const _: () = assert!(size_of::<PendingPark>() == 16);
 const _: () = assert!(size_of::<TaskState>() == 16 + 2 * 8 + size_of::<Stream>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);

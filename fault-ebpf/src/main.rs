@@ -11,8 +11,13 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "BPF has no stable read-modify-write, see fault_common::shared")]
 
+mod decision;
+mod emit;
 mod kernel;
+mod life;
 mod maps;
+mod net;
+mod who;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -14,7 +14,9 @@ use fault_common::{
     limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS},
     rule::Rule,
     shared::SharedU64,
-    who::{EchoKey, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules, SocketState, TaskState},
+    who::{
+        EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules, SocketState, TaskState,
+    },
 };
 
 /// Storage that lives and dies with a kernel object (socket, task).
@@ -96,7 +98,10 @@ pub static INTERFACES: HashMap<u64, Interface, 4096> = HashMap::new();
 pub static LANE_EXITS: Array<LaneExit, { (MAX_NETNS * MAX_INTERFACES_PER_NETNS) as usize }> = Array::new();
 /// ICMP echo requests of the target.
 #[btf_map]
-pub static ECHOES: LruHashMap<EchoKey, u32, 4096> = LruHashMap::new();
+pub static ECHOES: LruHashMap<EchoKey, EchoState, 4096> = LruHashMap::new();
+/// What an entry of [`ECHOES`] is made from.
+#[btf_map]
+pub static BLANK_ECHO: PerCpuArray<EchoState, 1> = PerCpuArray::new();
 /// Deadlines of parked tasks, mapped into the controller: page of the parking lot → `CLOCK_MONOTONIC` ns.
 #[btf_map]
 pub static PARKING: Array<u64, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();

@@ -102,6 +102,43 @@ fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64
     }
 }
 
+/// What the rule in `slot` (0..64) adds to `outcome`; whether nothing after it can add more.
+///
+/// [`decide`] is the loop of this. A kernel program must let the kernel loop (`bpf_loop`, Linux 5.17): its
+/// verifier walks a loop of the program's own once per round and branch, and gives up.
+#[inline(always)]
+pub fn round<W: World>(
+    world: &mut W,
+    slot: u32,
+    candidates: u64,
+    moment: &Moment,
+    outcome: &mut Outcome,
+) -> bool {
+    // Nothing at or after this slot: the common case is one or two rules.
+    if candidates >> slot == 0 {
+        return true;
+    }
+    if candidates >> slot & 1 != 0
+        && let Some((verb, delay_ns, flags)) = hit(world, slot, moment)
+    {
+        outcome.hits |= 1 << slot;
+        outcome.delay_ns = outcome.delay_ns.wrapping_add(delay_ns);
+        outcome.flags |= flags;
+        match verb {
+            Verb::Delay => {}
+            Verb::Drop => {
+                outcome.verdict = Verdict::Drop;
+                return true;
+            }
+            Verb::Error | Verb::DelayThenError => {
+                outcome.verdict = Verdict::Error;
+                return true;
+            }
+        }
+    }
+    false
+}
+
 /// What happens to an operation that the rules of `candidates` (a mask of slots) may look at.
 ///
 /// Slots are walked in order; a terminal verb ends the walk. Rules are stored terminal verbs first
@@ -111,29 +148,7 @@ fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64
 pub fn decide<W: World>(world: &mut W, candidates: u64, moment: &Moment) -> Outcome {
     let mut outcome = Outcome::default();
     let mut slot = 0;
-    while slot < MAX_RULES as u32 {
-        // Nothing at or after this slot: the common case is one or two rules.
-        if candidates >> slot == 0 {
-            break;
-        }
-        if candidates >> slot & 1 != 0
-            && let Some((verb, delay_ns, flags)) = hit(world, slot, moment)
-        {
-            outcome.hits |= 1 << slot;
-            outcome.delay_ns = outcome.delay_ns.wrapping_add(delay_ns);
-            outcome.flags |= flags;
-            match verb {
-                Verb::Delay => {}
-                Verb::Drop => {
-                    outcome.verdict = Verdict::Drop;
-                    break;
-                }
-                Verb::Error | Verb::DelayThenError => {
-                    outcome.verdict = Verdict::Error;
-                    break;
-                }
-            }
-        }
+    while slot < MAX_RULES as u32 && !round(world, slot, candidates, moment, &mut outcome) {
         slot += 1;
     }
     outcome

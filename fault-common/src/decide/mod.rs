@@ -9,4 +9,4 @@ pub mod rng;
 pub mod simulation;
 pub mod trigger;
 
-pub use combine::{Moment, Outcome, Verdict, World, decide};
+pub use combine::{Moment, Outcome, Verdict, World, decide, round};

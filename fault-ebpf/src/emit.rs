@@ -1,0 +1,55 @@
+//! Telling userspace: counters and events.
+
+use fault_common::{
+    counters::Counter,
+    event::{BioEvent, COMM_LEN, Event, PacketEvent},
+    rule::Layer,
+};
+
+use crate::maps::{COUNTERS, EVENTS};
+
+/// Counts on this CPU.
+#[inline(always)]
+pub fn count(what: Counter) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(what as u32) {
+        // SAFETY: a value of this CPU; a program that interrupts this one may cost a count, nothing else.
+        unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}
+
+/// What packets and bios have in common.
+pub struct What {
+    pub time_ns: u64,
+    pub hits: u64,
+    pub delay_ns: u64,
+    pub cgroup: u64,
+    pub generation: u32,
+    pub action: u32,
+    pub tgid: u32,
+    pub bytes: u32,
+}
+
+/// Puts a packet's event into the ring.
+#[inline(always)]
+pub fn packet(what: &What, packet: &PacketEvent) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
+        count(Counter::EventsLost);
+        return;
+    };
+    entry.write(Event {
+        time_ns: what.time_ns,
+        hits: what.hits,
+        delay_ns: what.delay_ns,
+        cgroup: what.cgroup,
+        generation: what.generation,
+        layer: Layer::Net as u32,
+        action: what.action,
+        tgid: what.tgid,
+        pid: 0,
+        bytes: what.bytes,
+        comm: [0; COMM_LEN],
+        packet: *packet,
+        bio: BioEvent { sector: 0, device: 0, ops: 0 },
+    });
+    entry.submit(0);
+}

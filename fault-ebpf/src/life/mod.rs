@@ -1,0 +1,30 @@
+//! Descendants of the target.
+
+mod exit;
+mod fork;
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+/// Offset of `tgid` in `struct task_struct`; set by the loader from BTF.
+#[unsafe(no_mangle)]
+static TASK_TGID_OFFSET: u32 = 0;
+/// Offset of `signal` in `struct task_struct`; set by the loader from BTF.
+#[unsafe(no_mangle)]
+static TASK_SIGNAL_OFFSET: u32 = 0;
+/// Offset of `live` in `struct signal_struct`; set by the loader from BTF.
+#[unsafe(no_mangle)]
+static SIGNAL_LIVE_OFFSET: u32 = 0;
+
+/// The value the loader has put into `global`.
+#[inline(always)]
+fn loaded(global: &'static u32) -> usize {
+    // SAFETY: a valid static. Volatile: the compiler must not take the placeholder for the value.
+    unsafe { core::ptr::read_volatile(global) as usize }
+}
+
+/// Reads a `T` at `base + offset` in kernel memory.
+#[inline(always)]
+fn field<T>(base: *const u8, offset: usize) -> Option<T> {
+    // SAFETY: the helper copes with any address.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset).cast::<T>()) }.ok()
+}

@@ -1,0 +1,270 @@
+//! Which addresses, ports and protocol a packet carries.
+//!
+//! Everything is read with `bpf_skb_load_bytes_relative`, counted from the network header, so Ethernet and
+//! interfaces without a link layer are one case.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET},
+    helpers::generated::{bpf_skb_load_bytes_relative, bpf_skb_pull_data},
+};
+use fault_common::rule::net::protocol;
+
+use super::Skb;
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+
+/// Protocol numbers (IANA "Assigned Internet Protocol Numbers").
+pub mod number {
+    pub const HOP_BY_HOP: u32 = 0;
+    pub const ICMP: u32 = 1;
+    pub const TCP: u32 = 6;
+    pub const UDP: u32 = 17;
+    pub const ROUTING: u32 = 43;
+    pub const FRAGMENT: u32 = 44;
+    pub const AUTHENTICATION: u32 = 51;
+    pub const ICMPV6: u32 = 58;
+    pub const DESTINATION_OPTIONS: u32 = 60;
+    pub const MOBILITY: u32 = 135;
+}
+
+/// IPv6 extension headers that are walked; packets with more are taken as "other" protocol.
+const MAX_EXTENSIONS: u32 = 6;
+/// How much of a packet is made linear when its headers lie in fragments.
+const PULL: u32 = 256;
+/// The IPv4 prefix of mapped addresses (`::ffff:0:0/96`), its third word, host byte order.
+const MAPPED: u32 = 0xffff;
+
+/// Why a packet has no [`Headers`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Not IP: ARP and the like, none of our business.
+    NotIp,
+    /// IP, but cut short or nonsense.
+    Unparsable,
+}
+
+/// Where in the packet counting starts: an offset from the MAC or from the network header.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    base: u32,
+    offset: u32,
+}
+
+impl Origin {
+    /// `bytes` further on.
+    #[inline(always)]
+    pub const fn plus(self, bytes: u32) -> Self {
+        Self { base: self.base, offset: self.offset + bytes }
+    }
+}
+
+/// What filters, look-ups and events need of a packet.
+#[derive(Clone, Copy)]
+pub struct Headers {
+    /// Network byte order; IPv4 addresses are mapped.
+    pub source: [u32; 4],
+    /// Network byte order; IPv4 addresses are mapped.
+    pub destination: [u32; 4],
+    /// Host byte order; 0 when there is none. Of ICMP: type and code.
+    pub source_port: u16,
+    /// Host byte order; 0 when there is none. Of ICMP: the checksum, meaningless.
+    pub destination_port: u16,
+    /// 1: IPv4.
+    pub is_v4: u32,
+    /// Number of the transport protocol.
+    pub number: u32,
+    /// Bit of the transport protocol in a filter.
+    pub protocol: u32,
+    /// Where the transport header starts.
+    pub transport: Origin,
+}
+
+/// `N` 32-bit words at `at`, in host byte order.
+#[inline(always)]
+pub fn load<const N: usize>(skb: Skb, at: Origin) -> Option<[u32; N]> {
+    let mut words = MaybeUninit::<[u32; N]>::uninit();
+    // SAFETY: the helper fills all of `words` or fails.
+    let failed = unsafe {
+        bpf_skb_load_bytes_relative(
+            skb.cast(),
+            at.offset,
+            words.as_mut_ptr().cast(),
+            size_of::<[u32; N]>() as u32,
+            at.base,
+        )
+    };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: filled above (also after a failure: the helper zeroes it).
+    let mut words = unsafe { words.assume_init() };
+    let mut i = 0;
+    while i < N {
+        words[i] = u32::from_be(words[i]);
+        i += 1;
+    }
+    Some(words)
+}
+
+/// As [`load`], making the headers linear first if they are not.
+#[inline(always)]
+fn load_or_pull<const N: usize>(skb: Skb, at: Origin) -> Option<[u32; N]> {
+    if let Some(words) = load(skb, at) {
+        return Some(words);
+    }
+    // SAFETY: `skb` is the context.
+    let length = unsafe { (*skb).len };
+    // SAFETY: `skb` is the context; nothing here keeps pointers into the packet.
+    if unsafe { bpf_skb_pull_data(skb, if length < PULL { length } else { PULL }) } != 0 {
+        return None;
+    }
+    load(skb, at)
+}
+
+/// The headers of the packet.
+#[inline(always)]
+pub fn read(skb: Skb) -> Result<Headers, Unread> {
+    let network = Origin { base: BPF_HDR_START_NET, offset: 0 };
+    // SAFETY: `skb` is the context.
+    match u16::from_be(unsafe { (*skb).protocol } as u16) {
+        ETH_P_IP => read_v4(skb, network),
+        ETH_P_IPV6 => read_v6(skb, network),
+        ETH_P_8021Q | ETH_P_8021AD => read_tagged(skb),
+        _ => Err(Unread::NotIp),
+    }
+    .map(|mut headers| {
+        headers.protocol = match headers.number {
+            number::TCP => protocol::TCP,
+            number::UDP => protocol::UDP,
+            number::ICMP | number::ICMPV6 => protocol::ICMP,
+            _ => protocol::OTHER,
+        };
+        headers
+    })
+}
+
+/// The headers a packet had that is quoted at `at` (in an ICMP error).
+#[inline(always)]
+pub fn read_quoted(skb: Skb, at: Origin, is_v4: bool) -> Result<Headers, Unread> {
+    if is_v4 { read_v4(skb, at) } else { read_v6(skb, at) }
+}
+
+/// VLAN tags in the packet itself (the outermost usually travels beside it): up to two.
+#[inline(always)]
+fn read_tagged(skb: Skb) -> Result<Headers, Unread> {
+    // 12: after the two Ethernet addresses. Words: (type, tag), (type, tag), (type, –).
+    let start = Origin { base: BPF_HDR_START_MAC, offset: 12 };
+    let [_, second, third] = load_or_pull(skb, start).ok_or(Unread::Unparsable)?;
+    match (second >> 16) as u16 {
+        ETH_P_IP => read_v4(skb, start.plus(6)),
+        ETH_P_IPV6 => read_v6(skb, start.plus(6)),
+        ETH_P_8021Q | ETH_P_8021AD => match (third >> 16) as u16 {
+            ETH_P_IP => read_v4(skb, start.plus(10)),
+            ETH_P_IPV6 => read_v6(skb, start.plus(10)),
+            _ => Err(Unread::NotIp),
+        },
+        _ => Err(Unread::NotIp),
+    }
+}
+
+#[inline(always)]
+fn read_v4(skb: Skb, at: Origin) -> Result<Headers, Unread> {
+    // The header and the ports behind it in one go.
+    let mut words: [u32; 6] = match load_or_pull(skb, at) {
+        Some(words) => words,
+        None => {
+            let [a, b, c, d, e]: [u32; 5] = load(skb, at).ok_or(Unread::Unparsable)?;
+            [a, b, c, d, e, 0]
+        }
+    };
+    let length = (words[0] >> 24 & 0xf) * 4;
+    if words[0] >> 28 != 4 || length < 20 {
+        return Err(Unread::Unparsable);
+    }
+    let transport = at.plus(length);
+    if words[1] & 0x1fff != 0 {
+        // Not the first fragment: what follows is payload.
+        words[5] = 0;
+    } else if length != 20 {
+        [words[5]] = load_or_pull(skb, transport).unwrap_or([0]);
+    }
+    Ok(Headers {
+        source: [0, 0, MAPPED.to_be(), words[3].to_be()],
+        destination: [0, 0, MAPPED.to_be(), words[4].to_be()],
+        source_port: (words[5] >> 16) as u16,
+        destination_port: words[5] as u16,
+        is_v4: 1,
+        number: words[2] >> 16 & 0xff,
+        protocol: 0,
+        transport,
+    })
+}
+
+#[inline(always)]
+fn read_v6(skb: Skb, at: Origin) -> Result<Headers, Unread> {
+    let words: [u32; 11] = match load_or_pull(skb, at) {
+        Some(words) => words,
+        None => {
+            let w: [u32; 10] = load(skb, at).ok_or(Unread::Unparsable)?;
+            [w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], 0]
+        }
+    };
+    if words[0] >> 28 != 6 {
+        return Err(Unread::Unparsable);
+    }
+    let mut number = words[1] >> 8 & 0xff;
+    let mut ports = words[10];
+    let mut transport = at.plus(40);
+    let mut fragment = false;
+    let mut extensions = 0;
+    while extensions < MAX_EXTENSIONS && is_extension(number) {
+        let [first] = load_or_pull(skb, transport).ok_or(Unread::Unparsable)?;
+        let length = match number {
+            number::FRAGMENT => {
+                fragment |= first & 0xfff8 != 0;
+                8
+            }
+            number::AUTHENTICATION => ((first >> 16 & 0xff) + 2) * 4,
+            _ => ((first >> 16 & 0xff) + 1) * 8,
+        };
+        number = first >> 24;
+        transport = transport.plus(length);
+        extensions += 1;
+        if fragment {
+            break;
+        }
+    }
+    if fragment {
+        ports = 0;
+    } else if extensions != 0 {
+        [ports] = load_or_pull(skb, transport).unwrap_or([0]);
+    }
+    Ok(Headers {
+        source: [words[2].to_be(), words[3].to_be(), words[4].to_be(), words[5].to_be()],
+        destination: [words[6].to_be(), words[7].to_be(), words[8].to_be(), words[9].to_be()],
+        source_port: (ports >> 16) as u16,
+        destination_port: ports as u16,
+        is_v4: 0,
+        number,
+        protocol: 0,
+        transport,
+    })
+}
+
+#[inline(always)]
+const fn is_extension(number: u32) -> bool {
+    matches!(
+        number,
+        number::HOP_BY_HOP
+            | number::ROUTING
+            | number::FRAGMENT
+            | number::AUTHENTICATION
+            | number::DESTINATION_OPTIONS
+            | number::MOBILITY
+    )
+}

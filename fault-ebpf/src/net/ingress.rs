@@ -1,0 +1,175 @@
+//! Packets that arrive: `net_ingress`.
+
+use core::ptr;
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use fault_common::{
+    counters::Counter,
+    rule::net::{Direction, protocol},
+    tag::Tag,
+    who::{EchoKey, EchoState},
+};
+
+use super::{
+    PASS, Skb,
+    headers::{self, Headers, Unread, number},
+    judge::{Passage, judge},
+};
+use crate::{
+    emit::count,
+    kernel,
+    maps::{BLANK_ECHO, CONTROL, ECHOES},
+    who::socket::{self, Owner, Tuple},
+};
+
+/// ICMP types (IANA "ICMP Type Numbers").
+mod icmp {
+    pub const ECHO_REPLY: u32 = 0;
+    pub const UNREACHABLE: u32 = 3;
+    pub const ECHO_REQUEST: u32 = 8;
+    pub const TIME_EXCEEDED: u32 = 11;
+    pub const PARAMETER_PROBLEM: u32 = 12;
+}
+
+/// `ICMPv6` types (IANA "ICMPv6 Type Numbers").
+mod icmpv6 {
+    pub const UNREACHABLE: u32 = 1;
+    pub const PARAMETER_PROBLEM: u32 = 4;
+    pub const ECHO_REQUEST: u32 = 128;
+    pub const ECHO_REPLY: u32 = 129;
+}
+
+/// tcx (clsact) ingress of a watched interface.
+#[classifier]
+pub fn net_ingress(ctx: TcContext) -> i32 {
+    ingress(ctx.skb.skb)
+}
+
+#[inline(always)]
+fn ingress(skb: Skb) -> i32 {
+    let Some(control) = CONTROL.get(0) else { return PASS };
+    if control.active.load() == 0 {
+        return PASS;
+    }
+    // SAFETY: `skb` is the context.
+    let tag = Tag(unsafe { (*skb).tc_index } as u16);
+    if tag.is_decided(Direction::In, kernel::session_bit()) {
+        return PASS;
+    }
+    let headers = match headers::read(skb) {
+        Ok(headers) => headers,
+        Err(Unread::NotIp) => return PASS,
+        Err(Unread::Unparsable) => {
+            count(Counter::Unparsable);
+            return PASS;
+        }
+    };
+    let Some(owner) = receiver(skb, &headers) else { return PASS };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if !control.is_live(now) {
+        return PASS;
+    }
+    judge(&Passage { skb, control, now, direction: Direction::In, headers: &headers, owner })
+}
+
+/// The target's share in the packet. Everything a bystander pays happens here.
+#[inline(always)]
+fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
+    let tuple = match headers.protocol {
+        protocol::TCP | protocol::UDP => Tuple {
+            remote: headers.source,
+            local: headers.destination,
+            remote_port: headers.source_port,
+            local_port: headers.destination_port,
+            is_v4: headers.is_v4,
+            is_udp: headers.protocol == protocol::UDP,
+        },
+        protocol::ICMP => {
+            let kind = u32::from(headers.source_port >> 8);
+            let v4 = headers.number == number::ICMP;
+            if kind == if v4 { icmp::ECHO_REPLY } else { icmpv6::ECHO_REPLY } {
+                return echo(skb, headers);
+            }
+            let is_error = if v4 {
+                matches!(kind, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM)
+            } else {
+                kind >= icmpv6::UNREACHABLE && kind <= icmpv6::PARAMETER_PROBLEM
+            };
+            if !is_error {
+                return None;
+            }
+            // An error about something the target sent: the packet it sent is quoted.
+            let quoted = headers::read_quoted(skb, headers.transport.plus(8), v4).ok()?;
+            if quoted.number != number::TCP && quoted.number != number::UDP {
+                return None;
+            }
+            Tuple {
+                remote: quoted.destination,
+                local: quoted.source,
+                remote_port: quoted.destination_port,
+                local_port: quoted.source_port,
+                is_v4: quoted.is_v4,
+                is_udp: quoted.number == number::UDP,
+            }
+        }
+        _ => return None,
+    };
+    if !socket::is_local_port(tuple.is_udp, tuple.local_port) {
+        return None;
+    }
+    // SAFETY: `skb` is the context.
+    Some(unsafe { socket::look_up(skb.cast(), &tuple) }?.owner(Direction::In))
+}
+
+/// Key of an echo request to, or an echo reply from, `peer`.
+#[inline(always)]
+fn echo_key(skb: Skb, headers: &Headers, peer: [u32; 4]) -> Option<EchoKey> {
+    // The identifier is the first half of the second word.
+    let [word] = headers::load(skb, headers.transport.plus(4))?;
+    Some(EchoKey {
+        // SAFETY: sixteen bytes either way.
+        peer: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(peer) },
+        identifier: (word >> 16) as u16,
+        _pad: 0,
+        netns: kernel::netns_number(),
+    })
+}
+
+/// The target's process that waits for this echo reply.
+#[inline(always)]
+fn echo(skb: Skb, headers: &Headers) -> Option<Owner> {
+    let state = ECHOES.get_ptr_mut(echo_key(skb, headers, headers.source)?)?;
+    // SAFETY: a map value; racing programs on other CPUs touch plain numbers only.
+    unsafe {
+        Some(Owner {
+            tgid: (*state).tgid,
+            cgroup: (*state).cgroup,
+            departure_ns: &raw mut (*state).departure_ns,
+            stream: &raw mut (*state).stream,
+        })
+    }
+}
+
+/// Remembers an echo request of the target, so that its reply can be told from others'.
+#[inline(always)]
+pub fn remember_echo(skb: Skb, headers: &Headers, owner: &Owner) {
+    let kind = u32::from(headers.source_port >> 8);
+    if kind != if headers.number == number::ICMP { icmp::ECHO_REQUEST } else { icmpv6::ECHO_REQUEST } {
+        return;
+    }
+    let Some(key) = echo_key(skb, headers, headers.destination) else { return };
+    if ECHOES.get_ptr(key).is_some() {
+        return;
+    }
+    // Too big for the stack.
+    let Some(blank) = BLANK_ECHO.get_ptr_mut(0) else { return };
+    // SAFETY: a value of this CPU; nothing else but the two fields below is ever written to it.
+    let blank: &EchoState = unsafe {
+        ptr::write_volatile(&raw mut (*blank).tgid, owner.tgid);
+        ptr::write_volatile(&raw mut (*blank).cgroup, owner.cgroup);
+        &*blank
+    };
+    // A full map forgets the oldest request.
+    let _ = ECHOES.insert(key, blank, 0);
+}

@@ -1,0 +1,43 @@
+//! Packets: what leaves and reaches the target's sockets.
+//!
+//! | file | hook |
+//! |---|---|
+//! | [`egress`] | tcx (clsact below 6.6) egress of every watched interface |
+//! | [`ingress`] | tcx (clsact) ingress of every watched interface |
+//! | [`lane`] | the way into the delay lane, and tcx (clsact) egress of its far device |
+//! | [`sockets`] | `cgroup/sock_create`, `cgroup/post_bind4`, `cgroup/post_bind6` at the root of the v2 hierarchy |
+//!
+//! [`headers`] reads what a filter needs; [`judge`] asks `fault_common::decide` and does what it says.
+
+mod egress;
+mod headers;
+mod ingress;
+mod judge;
+mod lane;
+mod sockets;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, tcx_action_base::TCX_NEXT},
+    helpers::generated::bpf_redirect,
+};
+
+/// `struct __sk_buff`, the context of every classifier.
+type Skb = *mut __sk_buff;
+
+/// The packet goes on: to the next program on the hook, then to the stack. The same number is
+/// `TC_ACT_UNSPEC`, which means just that under clsact.
+const PASS: i32 = TCX_NEXT;
+
+/// An interface index no kernel hands out.
+const NOWHERE: u32 = 0x7fff_ffff;
+
+/// Loses the packet as a wire does: a redirect to nowhere frees it and tells the sender success.
+///
+/// `TC_ACT_SHOT` would tell the sender of a local drop, and under tcx `TC_ACT_STOLEN` means "pass"
+/// (`tcx_action_code`, include/net/tcx.h). `skb_do_redirect` frees what it cannot deliver and
+/// `sch_handle_egress` reports `NET_XMIT_SUCCESS` whatever came of it (net/core/{filter,dev}.c).
+#[inline(always)]
+fn swallow() -> i32 {
+    // SAFETY: a helper that only notes its arguments.
+    unsafe { bpf_redirect(NOWHERE, 0) as i32 }
+}

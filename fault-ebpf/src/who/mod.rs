@@ -1,0 +1,4 @@
+//! Whose is it: the task that runs, or the socket a packet leaves or reaches.
+
+pub mod socket;
+pub mod task;

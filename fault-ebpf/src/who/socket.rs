@@ -1,0 +1,197 @@
+//! Does this socket belong to the target, and where does it stand in the random sequences?
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, bpf_sock, bpf_sock_tuple,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
+    },
+    helpers::generated::{
+        bpf_get_listener_sock, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_lookup_tcp,
+    },
+};
+use fault_common::{
+    rule::net::Direction,
+    who::{SocketState, Stream, port_bit},
+};
+
+use crate::maps::{LOCAL_PORTS, SOCKETS};
+
+/// Whose packet it is. The pointers lead into a map value and stay valid until the program ends.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Process, 0 when unknown.
+    pub tgid: u32,
+    /// cgroup v2 id, 0 when unknown.
+    pub cgroup: u64,
+    /// Latest departure from the lane asked for in this direction.
+    pub departure_ns: *mut u64,
+    /// Where decisions in this direction stand.
+    pub stream: *mut Stream,
+}
+
+/// A socket of the target.
+#[derive(Clone, Copy)]
+pub struct Member(*mut SocketState);
+
+impl Member {
+    /// What a decision about a packet in `direction` needs.
+    #[inline(always)]
+    pub fn owner(self, direction: Direction) -> Owner {
+        let index = match direction {
+            Direction::Out => 0,
+            Direction::In => 1,
+        };
+        // SAFETY: a map value; racing programs on other CPUs touch plain numbers only.
+        unsafe {
+            Owner {
+                tgid: (*self.0).tgid,
+                cgroup: (*self.0).cgroup,
+                departure_ns: &raw mut (*self.0).departure_ns[index],
+                stream: &raw mut (*self.0).streams[index],
+            }
+        }
+    }
+}
+
+/// The storage of `sock` (a `bpf_sock` of any kind, or the context of a socket hook); null when it has none.
+///
+/// # Safety
+/// The verifier must know `sock` as such a pointer.
+#[inline(always)]
+pub unsafe fn storage(sock: *mut bpf_sock, flags: u64) -> *mut SocketState {
+    // SAFETY: the helper creates the zeroed value itself when `flags` asks for one.
+    unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sock.cast(), ptr::null_mut(), flags).cast() }
+}
+
+/// The member behind `sock`, not null, of any state.
+///
+/// A connection that is not established yet is only a request; the listener answers for it.
+///
+/// # Safety
+/// As for [`storage`].
+#[inline(always)]
+pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
+    // SAFETY: the caller's promise.
+    let mut state = unsafe { storage(sock, 0) };
+    // SAFETY: as above; the field is readable for every kind of socket.
+    let mut kind = unsafe { (*sock).state };
+    if state.is_null() {
+        if kind != BPF_TCP_NEW_SYN_RECV {
+            return None;
+        }
+        // SAFETY: as above.
+        let listener = unsafe { bpf_get_listener_sock(sock) };
+        if listener.is_null() {
+            return None;
+        }
+        kind = BPF_TCP_LISTEN;
+        // SAFETY: a listener is never freed while the program runs (SOCK_RCU_FREE).
+        state = unsafe { storage(listener, 0) };
+        if state.is_null() {
+            return None;
+        }
+    }
+    // SAFETY: a map value, not null.
+    let state_ref = unsafe { &mut *state };
+    if state_ref.member == 0 {
+        return None;
+    }
+    if kind == BPF_TCP_LISTEN {
+        state_ref.listening = 1;
+    } else if state_ref.listening != 0 {
+        // An accepted socket starts life as a copy of its listener: give it sequences of its own.
+        state_ref.listening = 0;
+        state_ref.departure_ns = [0; 2];
+        state_ref.streams[0].number = 0;
+        state_ref.streams[1].number = 0;
+    }
+    Some(Member(state))
+}
+
+/// Four-tuple of a packet as the owner of the destination would receive it. Ports in host byte order.
+#[derive(Clone, Copy)]
+pub struct Tuple {
+    /// Network byte order, IPv4 mapped.
+    pub remote: [u32; 4],
+    /// Network byte order, IPv4 mapped.
+    pub local: [u32; 4],
+    pub remote_port: u16,
+    pub local_port: u16,
+    pub is_v4: u32,
+    pub is_udp: bool,
+}
+
+/// The member that is party to `tuple`, looked up in the namespace of the packet's device.
+///
+/// # Safety
+/// `context` must be the context of a classifier.
+#[inline(always)]
+pub unsafe fn look_up(context: *mut core::ffi::c_void, tuple: &Tuple) -> Option<Member> {
+    // SAFETY: all-zero is a valid tuple.
+    let mut key: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = if tuple.is_v4 != 0 {
+        key.__bindgen_anon_1.ipv4 = TupleV4 {
+            saddr: tuple.remote[3],
+            daddr: tuple.local[3],
+            sport: tuple.remote_port.to_be(),
+            dport: tuple.local_port.to_be(),
+        };
+        size_of::<TupleV4>() as u32
+    } else {
+        key.__bindgen_anon_1.ipv6 = TupleV6 {
+            saddr: tuple.remote,
+            daddr: tuple.local,
+            sport: tuple.remote_port.to_be(),
+            dport: tuple.local_port.to_be(),
+        };
+        size_of::<TupleV6>() as u32
+    };
+    let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+    // Two ways all along: the verifier wants one instruction to see one kind of pointer, and a UDP socket has no
+    // state to ask for.
+    if tuple.is_udp {
+        // SAFETY: `key` lives on the stack and is as long as `size` says; the socket is released exactly once,
+        // and its storage outlives it by RCU.
+        unsafe {
+            let sock = bpf_sk_lookup_udp(context, &raw mut key, size, netns, 0);
+            if sock.is_null() {
+                return None;
+            }
+            let state = storage(sock, 0);
+            bpf_sk_release(sock.cast());
+            (!state.is_null() && (*state).member != 0).then_some(Member(state))
+        }
+    } else {
+        // SAFETY: as above.
+        unsafe {
+            let sock = bpf_skc_lookup_tcp(context, &raw mut key, size, netns, 0);
+            if sock.is_null() {
+                return None;
+            }
+            let member = member(sock);
+            bpf_sk_release(sock.cast());
+            member
+        }
+    }
+}
+
+/// Whether a socket of the target may be bound to this local port.
+#[inline(always)]
+pub fn is_local_port(is_udp: bool, port: u16) -> bool {
+    let (word, bit) = port_bit(is_udp, port);
+    LOCAL_PORTS.get(word).is_some_and(|word| word.load() & bit != 0)
+}
+
+/// Remembers that a socket of the target is bound to this local port.
+#[inline(always)]
+pub fn learn_local_port(is_udp: bool, port: u16) {
+    let (word, bit) = port_bit(is_udp, port);
+    if let Some(word) = LOCAL_PORTS.get(word)
+        && word.load() & bit == 0
+    {
+        word.set_bits(bit);
+    }
+}

@@ -1,0 +1,43 @@
+//! Does the running task belong to the target?
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
+use fault_common::{control::Control, limits::MAX_CGROUPS};
+
+use crate::maps::TASKS;
+
+/// The process (thread group) that runs, in the initial PID namespace.
+#[inline(always)]
+pub fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Whether `tgid` is one of the processes aimed at, or descends from one.
+#[inline(always)]
+pub fn is_target_process(tgid: u32) -> bool {
+    TASKS.get_ptr(tgid).is_some()
+}
+
+/// Whether the running task lives in, or below, one of the cgroups aimed at.
+#[inline(always)]
+pub fn is_in_target_cgroup(control: &Control) -> bool {
+    let count = control.cgroup_count.load();
+    let mut i = 0;
+    while i < MAX_CGROUPS {
+        if i as u32 >= count {
+            return false;
+        }
+        let cgroup = &control.cgroups[i];
+        // SAFETY: a helper without side effects; 0 when there is no ancestor at that level.
+        if cgroup.id != 0 && unsafe { bpf_get_current_ancestor_cgroup_id(cgroup.level as i32) } == cgroup.id {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whether the running task, of process `tgid`, is aimed at. The controller never is.
+#[inline(always)]
+pub fn is_current_target(control: &Control, tgid: u32) -> bool {
+    tgid != control.controller_tgid.load() && (is_target_process(tgid) || is_in_target_cgroup(control))
+}
