@@ -14,6 +14,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::process::Ended;
+
 /// The line `fault inject` prints when everything is armed.
 pub const ACTIVE: &str = "fault: active";
 
@@ -49,6 +51,16 @@ impl Report {
     }
 }
 
+impl Report {
+    /// `counters.name`, a counter of the whole session.
+    ///
+    /// # Errors
+    /// When the report has no such number.
+    pub fn counter(&self, name: &str) -> anyhow::Result<u64> {
+        self.json["counters"][name].as_u64().with_context(|| format!("counters.{name} in {}", self.json))
+    }
+}
+
 /// The binary under test: `$FAULT`, or `fault` beside this program, or on `PATH`.
 #[must_use]
 pub fn binary() -> PathBuf {
@@ -69,6 +81,38 @@ pub fn victim() -> anyhow::Result<String> {
         bail!("{} does not exist: build the package fault-tests", path.display());
     }
     Ok(path.to_string_lossy().into_owned())
+}
+
+/// `fault ARGUMENTS`, to be started.
+#[must_use]
+pub fn fault(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    command
+}
+
+/// `fault ARGUMENTS` must end with `status` before anything is armed, and say why; returns what it said.
+///
+/// # Errors
+/// When it does something else.
+pub fn refused(arguments: &[&str], status: i32) -> anyhow::Result<String> {
+    refused_by(&mut fault(arguments), status)
+}
+
+/// The same with a prepared command.
+///
+/// # Errors
+/// As [`refused`].
+pub fn refused_by(command: &mut Command, status: i32) -> anyhow::Result<String> {
+    let ended = Ended::of(command)?;
+    if ended.status.code() != Some(status) {
+        bail!("{command:?}: {} instead of {status}: {}", ended.status, ended.stderr);
+    }
+    let said = ended.stderr.trim();
+    if said.is_empty() || said.contains("panicked") || said.contains(ACTIVE) {
+        bail!("{command:?}: no honest refusal: {said:?}");
+    }
+    Ok(ended.stderr)
 }
 
 impl Injection {

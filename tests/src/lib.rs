@@ -4,6 +4,8 @@
 //! far end; [`stats`] turns counts into verdicts with stated confidence; [`residue`] looks for what the tool
 //! left behind without asking the tool.
 
+pub mod cgroup_lab;
+pub mod disk_lab;
 pub mod driver;
 pub mod e2e;
 pub mod kernel_log;

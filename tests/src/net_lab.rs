@@ -4,6 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use crate::process::Process;
+
 /// Where the target lives, and where its peer lives.
 pub struct NetLab {
     /// Name of the target's namespace.
@@ -95,5 +97,32 @@ impl Drop for NetLab {
                 eprintln!("removing the lab: {error}");
             }
         }
+    }
+}
+
+/// A packet counter that has nothing to do with the tool: tcpdump(8) on an interface.
+pub struct Tap(Process);
+
+impl Tap {
+    /// Counts on `iface` in `namespace` what passes `filter`.
+    ///
+    /// # Errors
+    /// When tcpdump does not listen.
+    pub fn new(namespace: &str, iface: &str, filter: &str) -> anyhow::Result<Self> {
+        let mut command = in_namespace(namespace, "tcpdump");
+        command.args(["-i", iface, "-nn", "-l", "--immediate-mode", "-B", "16384", filter]);
+        Ok(Self(Process::start_until(&mut command, "listening on")?))
+    }
+
+    /// Stops counting; one line for each packet.
+    ///
+    /// # Errors
+    /// When tcpdump failed.
+    pub fn stop(self) -> anyhow::Result<Vec<String>> {
+        // What is on its way through the socket and the pipe.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        self.0.signal(nix::sys::signal::Signal::SIGINT)?;
+        let ended = self.0.ended()?;
+        Ok(ended.stdout.lines().map(str::to_owned).collect())
     }
 }

@@ -53,6 +53,15 @@ impl Picture {
                 break;
             }
         }
+        things.extend(fuse_connections());
+        for list in ["kprobe_events", "uprobe_events"] {
+            if let Ok(text) = fs::read_to_string(format!("/sys/kernel/tracing/{list}")) {
+                things.extend(lines(list, &text));
+            }
+        }
+        if let Ok(text) = fs::read_to_string("/sys/kernel/debug/kprobes/list") {
+            things.extend(lines("kprobe", &text));
+        }
         for (pid, name) in processes()? {
             if name.starts_with("fault") && pid != std::process::id() && !name.starts_with("fault-e2e") {
                 things.insert(format!("process {pid} {name}"));
@@ -91,6 +100,19 @@ impl Picture {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Names of the FUSE connections: one of a mount that is attached nowhere is seen only here.
+fn fuse_connections() -> Vec<String> {
+    let directory = "/sys/fs/fuse/connections";
+    if !Path::new(directory).is_dir() {
+        return Vec::new();
+    }
+    // In a mount namespace of its own: the machine need not have fusectl mounted, and shall not.
+    let look = format!("mount -t fusectl none {directory} 2>/dev/null; ls {directory}");
+    let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &look]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    lines("FUSE connection", &text).collect()
 }
 
 fn lines<'a>(kind: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a {

@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test};
+use super::{
+    Lane, Test, everywhere,
+    pair::{Pair, untouched},
+};
 use crate::{
     driver::{Injection, victim},
     net_lab::{NetLab, PEER_V4, PEER_V4_OTHER, PEER_V6, TARGET_IFACE, TARGET_V4, sh},
@@ -29,45 +32,6 @@ pub const TESTS: &[Test] = &[
     Test { name: "loss::tcp_retransmits", on: everywhere, run: tcp_retransmits },
     Test { name: "loss::zero_percent_touches_nothing", on: everywhere, run: zero_percent_touches_nothing },
 ];
-
-fn everywhere(_: Lane) -> bool {
-    true
-}
-
-/// A sender in the target's namespace and the counter of its datagrams.
-struct Pair {
-    sender: Process,
-    counter: Process,
-}
-
-impl Pair {
-    fn new(lab: &NetLab, address: &str, port: u16, count: u64) -> anyhow::Result<Self> {
-        let victim = victim()?;
-        let to =
-            if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-        let counter = Process::start_until(lab.in_peer(&victim).args(["udp-count", &to]), "ready")?;
-        let sender = Process::start(lab.in_target(&victim).args([
-            "udp-send",
-            &to,
-            "--wait",
-            "--count",
-            &count.to_string(),
-        ]))?;
-        Ok(Self { sender, counter })
-    }
-
-    /// Sends everything; what was sent and what arrived.
-    fn run(mut self) -> anyhow::Result<(Sent, Counted)> {
-        self.sender.release()?;
-        Ok((self.sender.report()?, self.counter.report()?))
-    }
-}
-
-fn untouched(who: &str, sent: &Sent, counted: &Counted, count: u64) -> anyhow::Result<()> {
-    ensure!(sent.sent == count && sent.errors.is_empty(), "{who}: sending was noticed: {sent:?}");
-    ensure!(counted.received == count, "{who}: {} of {count} arrived", counted.received);
-    Ok(())
-}
 
 fn out_is_binomial_and_silent(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("out")?;

@@ -1,10 +1,39 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod death;
+mod delay;
+mod disk;
+mod disk_delay;
+mod file_system;
+mod jitter;
 mod loss;
+mod pair;
+mod programs;
+mod refusals;
+mod run;
+mod targets;
+
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{kernel_log::KernelLog, residue::Picture};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    kernel_log::KernelLog,
+    process::{descendants, proc_file},
+    residue::Picture,
+};
+
+/// A test that takes longer is stuck. The slowest takes half a minute on an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Which kernel the tests run on; decides what must work and what must be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,6 +66,11 @@ impl Lane {
     }
 }
 
+/// For [`Test::on`].
+fn everywhere(_: Lane) -> bool {
+    true
+}
+
 /// One test.
 #[derive(Clone, Copy)]
 pub struct Test {
@@ -62,17 +96,50 @@ pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    [loss::TESTS].concat()
+    [
+        loss::TESTS,
+        targets::TESTS,
+        run::TESTS,
+        programs::TESTS,
+        delay::TESTS,
+        jitter::TESTS,
+        disk::TESTS,
+        disk_delay::TESTS,
+        file_system::TESTS,
+        death::TESTS,
+        // The last of these asks `fault sweep` whether all of the above left anything.
+        refusals::TESTS,
+    ]
+    .concat()
 }
 
 fn guarded(test: &Test, lane: Lane) -> Result<(), Failed> {
     let run = || -> anyhow::Result<()> {
         let before = Picture::take()?;
         let mut log = KernelLog::from_now()?;
+        let (done, over) = channel();
+        let watchdog = thread::spawn(move || watch(&over));
         let result = (test.run)(lane);
+        drop(done);
+        let stuck = watchdog.join().ok().flatten();
         let residue = before.must_return();
         let splats = log.must_be_clean();
-        result.and(residue).and(splats)
+        stuck.map_or(Ok(()), |stuck| Err(anyhow::anyhow!(stuck))).and(result).and(residue).and(splats)
     };
     run().map_err(|error| Failed::from(format!("{error:?}")))
+}
+
+/// Kills everything a stuck test has started, so that it fails and the next one runs; says what it was.
+fn watch(over: &Receiver<()>) -> Option<String> {
+    let Err(RecvTimeoutError::Timeout) = over.recv_timeout(PATIENCE) else { return None };
+    let mut stuck = format!("stuck after {PATIENCE:?}:");
+    for pid in descendants(std::process::id()) {
+        let about = |file| proc_file(pid, file).unwrap_or_default();
+        let state = about("status").lines().find_map(|line| line.strip_prefix("State:")).map(str::to_owned);
+        let (command, state) = (about("cmdline").replace('\0', " "), state.unwrap_or_default());
+        stuck += &format!("\n{pid} {command} {}\n{}", state.trim(), about("stack"));
+        // It may have ended meanwhile.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+    Some(stuck)
 }

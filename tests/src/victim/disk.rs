@@ -1,4 +1,4 @@
-//! Block-by-block reading, timed.
+//! Block-by-block reading and touching mapped pages, timed.
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
@@ -78,6 +78,7 @@ impl Pread {
         for part in parts {
             report.latencies_ns.extend(part.latencies_ns);
             report.failed.extend(part.failed);
+            report.failed_latencies_ns.extend(part.failed_latencies_ns);
             for (name, count) in part.errors {
                 *report.errors.entry(name).or_default() += count;
             }
@@ -109,9 +110,73 @@ impl Pread {
                 Err(error) => {
                     *report.errors.entry(errno_name(&error)).or_default() += 1;
                     report.failed.push(index);
+                    report.failed_latencies_ns.push(now_ns() - begin);
                 }
             }
         }
         report
+    }
+}
+
+/// `fault-victim touch`.
+#[derive(Debug, Args)]
+pub struct Touch {
+    /// A file.
+    path: PathBuf,
+    /// How many pages.
+    #[arg(long, default_value_t = 16)]
+    count: usize,
+    /// Bytes from one to the next.
+    #[arg(long, default_value_t = 1 << 16)]
+    stride: usize,
+    /// Wait for a line on stdin after mapping: the mapping exists before the fault does.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Touch {
+    /// Maps the file and reads one byte of each page; a page that cannot be read is SIGBUS.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped.
+    pub fn run(&self) -> anyhow::Result<Timed> {
+        use std::os::fd::AsRawFd as _;
+        let file =
+            std::fs::File::open(&self.path).with_context(|| format!("opening {}", self.path.display()))?;
+        let length = self.count * self.stride;
+        // SAFETY: a new mapping, checked below; it lives as long as the process.
+        let base = unsafe {
+            let base = libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            );
+            if base != libc::MAP_FAILED {
+                // No read-ahead: each page is a read of its own.
+                libc::madvise(base, length, libc::MADV_RANDOM);
+            }
+            base
+        };
+        if base == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).context("mmap");
+        }
+        if self.wait {
+            eprintln!("open");
+            wait_for_line()?;
+        }
+        let mut report = Timed::default();
+        let start = now_ns();
+        for number in 0..self.count {
+            let begin = now_ns();
+            // SAFETY: inside of the mapping. Beyond the end of the file, or unreadable, is SIGBUS, which is the point.
+            std::hint::black_box(unsafe { base.cast::<u8>().add(number * self.stride).read_volatile() });
+            report.latencies_ns.push(now_ns() - begin);
+        }
+        report.wall_ns = now_ns() - start;
+        report.cpu_ns = cpu_ns();
+        Ok(report)
     }
 }

@@ -31,6 +31,8 @@ pub enum Program {
     TcpPing(tcp::Ping),
     /// Read a file or device block by block and time each read
     Pread(disk::Pread),
+    /// Map a file, touch page by page and time each
+    Touch(disk::Touch),
 }
 
 /// Runs the program and prints its report.
@@ -44,5 +46,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Program::TcpEcho(program) => program.run(),
         Program::TcpPing(program) => report::print(&program.run()?),
         Program::Pread(program) => report::print(&program.run()?),
+        Program::Touch(program) => report::print(&program.run()?),
     }
 }

@@ -37,6 +37,9 @@ pub struct Timed {
     pub errors: BTreeMap<String, u64>,
     /// Index of each operation that failed.
     pub failed: Vec<u64>,
+    /// Nanoseconds each failed operation took, in the order of `failed`.
+    #[serde(default)]
+    pub failed_latencies_ns: Vec<u64>,
     /// CPU time of the whole process, nanoseconds.
     pub cpu_ns: u64,
     /// Wall-clock time of all operations, nanoseconds.

@@ -123,6 +123,7 @@ impl Ping {
                 Err(error) => {
                     *report.errors.entry(errno_name(&error)).or_default() += 1;
                     report.failed.push(number);
+                    report.failed_latencies_ns.push(now_ns() - begin);
                 }
             }
         }

@@ -1,0 +1,98 @@
+//! Scratch disks of the test machine: one bare, one with ext4 on it.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+
+use crate::net_lab::sh;
+
+/// A disk without a file system, 1 GiB.
+pub const BARE: &str = "/dev/vdb";
+/// The disk that holds the file system of [`FileSystem`].
+pub const FORMATTED: &str = "/dev/vda";
+
+/// ext4 on [`FORMATTED`], mounted until the end of the test.
+pub struct FileSystem {
+    directory: tempfile::TempDir,
+}
+
+impl FileSystem {
+    /// Formats and mounts. The small journal and the few inodes are written at once, so that nothing but the test
+    /// does I/O later.
+    ///
+    /// # Errors
+    /// When mkfs or mount does.
+    pub fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::TempDir::new()?;
+        let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 1024 -J size=4";
+        sh(&format!("mkfs.ext4 -q -F {options} {FORMATTED} 262144"))?;
+        sh(&format!("mount -t ext4 {FORMATTED} {}", directory.path().display()))?;
+        Ok(Self { directory })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn mount_point(&self) -> String {
+        self.directory.path().to_string_lossy().into_owned()
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A file in it with `size` bytes that are on the disk and not in the page cache.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn file(&self, name: &str, size: usize) -> anyhow::Result<String> {
+        let path = self.path(name);
+        fs::write(&path, vec![0xa5; size]).with_context(|| path.display().to_string())?;
+        forget_cached()?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+}
+
+impl Drop for FileSystem {
+    fn drop(&mut self) {
+        if let Err(error) = sh(&format!("umount {}", self.mount_point())) {
+            eprintln!("removing the file system: {error}");
+        }
+    }
+}
+
+/// A partition of [`BARE`], known to the kernel only, until the end of the test.
+pub struct Partition {
+    /// Its device.
+    pub device: String,
+}
+
+impl Partition {
+    /// The kernel is told of one; nothing is written to the disk. In sectors of 512 bytes.
+    ///
+    /// # Errors
+    /// When addpart(8) does.
+    pub fn new(number: u32, start: u64, length: u64) -> anyhow::Result<Self> {
+        sh(&format!("addpart {BARE} {number} {start} {length}"))?;
+        Ok(Self { device: format!("{BARE}{number}") })
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        let number = self.device.trim_start_matches(BARE);
+        if let Err(error) = sh(&format!("delpart {BARE} {number}")) {
+            eprintln!("removing the partition: {error}");
+        }
+    }
+}
+
+/// Writes out what is dirty and drops what is clean: the next read is a read of the disk.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn forget_cached() -> anyhow::Result<()> {
+    nix::unistd::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").context("dropping caches")
+}
