@@ -54,7 +54,9 @@ enum Failure {
 fn compile(root: &Path, out: &Path, object: &Path) -> Result<(), Failure> {
     let toolchain = toolchain()?;
     let linker = linker()?;
-    let target_dir = out.join("ebpf");
+    // <target>/<profile>/build/<package>/out: one directory below <target> for all profiles, because OUT_DIR
+    // changes with every change of this package and the core library need not be built again for that.
+    let target_dir = out.ancestors().nth(4).unwrap_or(out).join("fault-ebpf");
     let mut cargo = Command::new("rustup");
     cargo
         .args(["run", &toolchain, "cargo", "build", "--release", "--target", "bpfel-unknown-none"])

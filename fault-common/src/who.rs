@@ -100,6 +100,10 @@ pub struct Interface {
     pub slot: u32,
     /// 1: loopback; its way in must be left by its way out, see the lane.
     pub loopback: u32,
+    /// 1: its packets can be delayed. 0: no rule needs a lane, or they have no Ethernet header to take it with.
+    pub has_lane: u32,
+    /// Explicit padding.
+    pub _pad: u32,
     /// Slots whose `iface` names this interface, per bank.
     pub rules: [u64; crate::limits::BANKS],
 }
@@ -174,5 +178,5 @@ const _: () = assert!(size_of::<SocketState>() == 8 + 8 + 8 + 2 * 8 + 2 * size_o
 const _: () = assert!(size_of::<PendingPark>() == 16);
 const _: () = assert!(size_of::<TaskState>() == 16 + 2 * 8 + size_of::<Stream>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
-const _: () = assert!(size_of::<Interface>() == 8 + 8 * crate::limits::BANKS);
+const _: () = assert!(size_of::<Interface>() == 16 + 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<EchoKey>() == 24);

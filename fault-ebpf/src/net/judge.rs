@@ -174,7 +174,7 @@ pub fn judge(passage: &Passage<'_>) -> i32 {
     if outcome.delay_ns == 0 {
         return PASS;
     }
-    let Some(interface) = passage.interface() else {
+    let Some(interface) = passage.interface().filter(|interface| interface.has_lane != 0) else {
         return lane::refuse();
     };
     lane::enter(&Departure {

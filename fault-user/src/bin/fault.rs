@@ -1,3 +1,7 @@
 //! The `fault` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fault_user::cli::main(std::env::args_os())
+}

@@ -65,7 +65,7 @@ pub struct InjectArgs {
 pub struct TargetArgs {
     /// A process and its present and future descendants
     #[arg(long, value_name = "PID")]
-    pub pid: Vec<i32>,
+    pub pid: Vec<u32>,
     /// A cgroup v2 directory and everything below it: a path, or a name relative to the v2 root
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,

@@ -1,3 +1,38 @@
 //! The command line: arguments in, exit status out.
 
 pub mod args;
+mod error;
+mod finish;
+mod inject;
+mod run;
+mod session;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use args::Command;
+
+/// The whole of `fault`.
+pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
+    let cli = match args::parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout with status 0, a usage error to stderr with 2. Without either stream there
+            // is nobody to tell.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match cli.command {
+        Command::Run(arguments) => run::main(&arguments),
+        Command::Inject(arguments) => inject::main(&arguments),
+        Command::Doctor(_) | Command::Sweep(_) => todo_rooms(),
+    };
+    result.unwrap_or_else(|error| {
+        eprint!("{}", error.render());
+        ExitCode::from(error.status())
+    })
+}
+
+fn todo_rooms() -> Result<ExitCode, error::CliError> {
+    Ok(ExitCode::SUCCESS)
+}

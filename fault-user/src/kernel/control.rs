@@ -145,6 +145,16 @@ impl CounterBlock {
     }
 }
 
+impl CounterBlock {
+    /// Sets the counters of a rule to zero, before its bank is in force.
+    pub fn reset(&self, bank: u32, slot: u32) {
+        let counters = self.rule(bank, slot);
+        for counter in [&counters.matched, &counters.injected, &counters.bytes, &counters.delay_ns] {
+            counter.store(0);
+        }
+    }
+}
+
 /// The data behind any map, whatever its type.
 #[must_use]
 pub fn map_data(map: &Map) -> &MapData {

@@ -2,8 +2,10 @@
 
 pub mod btf;
 pub mod control;
+pub mod globals;
 pub mod load;
 pub mod modify_return;
 pub mod object;
 pub mod patch;
+pub mod plain;
 mod syscall;

@@ -41,6 +41,24 @@ pub enum NetError {
         /// Inode number of the namespace.
         netns: u64,
     },
+    /// More interfaces than the packet tag can tell apart.
+    #[error(
+        "network namespace {netns} has more than {interfaces} interfaces, which is the limit of one session"
+    )]
+    TooManyInterfaces {
+        /// How many there can be.
+        interfaces: u32,
+        /// Inode number of the namespace.
+        netns: u64,
+    },
+    /// More namespaces than one session can watch.
+    #[error("the target lives in {namespaces} network namespaces; the limit of one session is {limit}")]
+    TooManyNamespaces {
+        /// How many it lives in.
+        namespaces: usize,
+        /// How many there can be.
+        limit: u32,
+    },
     /// The kernel was built or booted without something.
     #[error("no {what}: this kernel has no {module} ({config}); {remedy}")]
     Missing {
@@ -112,6 +130,8 @@ impl NetError {
             Self::Missing { .. } => Class::Unsupported,
             Self::Denied { .. } => Class::NotPermitted,
             Self::TooManySessions { .. }
+            | Self::TooManyInterfaces { .. }
+            | Self::TooManyNamespaces { .. }
             | Self::Occupied { .. }
             | Self::Kernel { .. }
             | Self::Protocol { .. } => Class::Other,

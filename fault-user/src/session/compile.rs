@@ -179,3 +179,63 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Layer, parse};
+
+    fn rule(layer: Layer, text: &str) -> Result<Rule, CompileError> {
+        compile(3, &parse(layer, text).unwrap(), None)
+    }
+
+    #[test]
+    fn a_net_spec_becomes_the_bytes_the_kernel_reads() {
+        let rule = rule(
+            Layer::Net,
+            "delay 100ms jitter 20ms normal ordered 5% in tcp udp to 10.0.0.1:80-90 local-port 7000 every 3 first 30 times 2 after 1s for 2s",
+        )
+        .unwrap();
+        assert_eq!(rule.id, 3);
+        assert_eq!(rule.verb, Verb::Delay as u32);
+        assert_eq!(rule.delay.mean_ns, 100_000_000);
+        assert_eq!(rule.delay.jitter_ns, 20_000_000);
+        assert_eq!(rule.delay.distribution, delay::Distribution::Normal as u32);
+        assert_eq!(rule.delay.flags, delay::ORDERED);
+        assert_eq!(rule.net.directions, Way::In as u32);
+        assert_eq!(rule.net.protocols, protocol::TCP | protocol::UDP);
+        assert_eq!(rule.net.remote_port, PortRange { low: 80, high: 90 });
+        assert_eq!(rule.net.local_port, PortRange { low: 7000, high: 7000 });
+        let trigger = Trigger {
+            threshold: threshold_from_ppb(50_000_000),
+            nth: 0,
+            every: 3,
+            first: 30,
+            times: 2,
+            start_ns: 1_000_000_000,
+            end_ns: 3_000_000_000,
+        };
+        assert_eq!(rule.trigger, trigger);
+    }
+
+    #[test]
+    fn a_disk_spec_becomes_the_bytes_the_kernel_reads() {
+        let fault = parse(Layer::Disk, "hang 3s then error read sectors 2048..4096 on /dev/vdb").unwrap();
+        let rule = compile(0, &fault, Some(DeviceNumber { dev: 0xfe_00010, whole_disk: true })).unwrap();
+        assert_eq!(rule.verb, Verb::DelayThenError as u32);
+        assert_eq!(rule.delay.mean_ns, 3_000_000_000);
+        assert_eq!(rule.block.ops, op::READ);
+        assert_eq!((rule.block.sector_start, rule.block.sector_end), (2048, 4096));
+        assert_eq!((rule.block.device, rule.block.whole_disk), (0xfe_00010, 1));
+        assert_eq!(rule.trigger, Trigger::ALWAYS);
+    }
+
+    #[test]
+    fn one_rule_has_one_range_of_ports() {
+        assert_eq!(
+            rule(Layer::Net, "drop to 10.0.0.1:80 to 10.0.0.2:443").unwrap_err(),
+            CompileError::MixedPorts { id: 3 }
+        );
+        assert!(rule(Layer::Net, "drop to 10.0.0.1:80 to 10.0.0.2:80").is_ok());
+    }
+}

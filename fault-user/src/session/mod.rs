@@ -1,6 +1,20 @@
 //! The lifetime of one controller and its rules: planned → armed → active → healed.
+//!
+//! Each state is a type, so that nothing can be activated that is not armed and nothing reported that is not
+//! healed: [`plan::Plan`] → [`arm::Armed`] → [`Active`] → [`heal::Healed`].
 
+pub mod active;
+pub mod arm;
 pub mod compile;
+pub mod error;
+pub mod heal;
 pub mod keeper;
+mod packets;
 pub mod plan;
 pub mod residue;
+mod rules;
+mod sockets;
+mod tasks;
+
+pub use active::{Active, End};
+pub use error::SessionError;

@@ -33,6 +33,17 @@ pub struct Needs {
     pub bio_delay: bool,
 }
 
+impl Needs {
+    /// Whether a session armed for these needs can do what `other` needs.
+    #[must_use]
+    pub const fn cover(self, other: Self) -> bool {
+        (self.packets || !other.packets)
+            && (self.packet_delay || !other.packet_delay)
+            && (self.bios || !other.bios)
+            && (self.bio_delay || !other.bio_delay)
+    }
+}
+
 /// All faults of a session.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -132,9 +143,62 @@ impl Plan {
         bank
     }
 
+    /// The devices named by `on`, as the kernel numbers them.
+    pub fn devices(&self) -> impl Iterator<Item = u32> {
+        self.rules.iter().map(|planned| planned.rule.block.device).filter(|device| *device != 0)
+    }
+
     /// The rule with this slot.
     #[must_use]
     pub fn in_slot(&self, slot: u32) -> Option<&PlannedRule> {
         self.rules.iter().find(|planned| planned.slot == slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Layer, parse};
+
+    fn plan(specs: &[(Layer, &str)]) -> Plan {
+        let faults = specs.iter().map(|(layer, text)| parse(*layer, text).unwrap()).collect();
+        Plan::new(faults, &[], 1, None).unwrap()
+    }
+
+    #[test]
+    fn terminal_verbs_come_first_whatever_the_order_given() {
+        let plan = plan(&[
+            (Layer::Net, "delay 1ms"),
+            (Layer::Disk, "hang 1s then error"),
+            (Layer::Net, "drop 1%"),
+            (Layer::Disk, "delay 1ms"),
+            (Layer::Disk, "error"),
+        ]);
+        let slots: Vec<_> = plan.rules.iter().map(|planned| planned.slot).collect();
+        assert_eq!(slots, [3, 2, 0, 4, 1]);
+        assert_eq!(plan.in_slot(0).map(|planned| planned.id), Some(2));
+    }
+
+    #[test]
+    fn needs_are_what_the_verbs_need() {
+        let needs = |specs: &[_]| plan(specs).needs();
+        assert_eq!(needs(&[(Layer::Net, "drop")]), Needs { packets: true, ..Needs::default() });
+        assert!(needs(&[(Layer::Net, "delay 1ms")]).packet_delay);
+        assert_eq!(needs(&[(Layer::Disk, "error")]), Needs { bios: true, ..Needs::default() });
+        assert!(needs(&[(Layer::Disk, "hang 1s")]).bio_delay);
+    }
+
+    #[test]
+    fn masks_tell_which_rules_need_a_look_up() {
+        let bank =
+            plan(&[(Layer::Net, "drop to 10.0.0.1"), (Layer::Net, "drop iface lo"), (Layer::Disk, "error")])
+                .bank();
+        assert_eq!(bank, Bank { net: 0b011, net_any_peer: 0b010, net_any_iface: 0b001, disk: 0b100 });
+    }
+
+    #[test]
+    fn more_faults_than_bits_are_refused() {
+        let faults = vec![parse(Layer::Net, "drop").unwrap(); MAX_RULES + 1];
+        assert!(matches!(Plan::new(faults, &[], 1, None), Err(PlanError::TooMany(65))));
     }
 }

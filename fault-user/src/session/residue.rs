@@ -8,7 +8,10 @@ use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::target::cgroup::{self, CgroupError};
+use crate::{
+    net::{self, error::NetError},
+    target::cgroup::{self, CgroupError},
+};
 
 /// Something that no file descriptor of the controller owns, and how to undo it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,8 @@ pub enum Leftover {
         /// Cgroup its processes move to.
         home: PathBuf,
     },
+    /// Something in a network namespace.
+    Net(net::leftover::Leftover),
 }
 
 /// A leftover could not be undone.
@@ -29,6 +34,9 @@ pub enum UndoError {
     /// About a cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// About a network namespace.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// Anything else.
     #[error("cannot undo {leftover:?}: {source}")]
     Other {
@@ -47,6 +55,7 @@ impl Leftover {
     pub fn undo(&self) -> Result<(), UndoError> {
         match self {
             Self::Cgroup { path, home } => cgroup::evacuate(path, home).map(drop).map_err(UndoError::from),
+            Self::Net(leftover) => leftover.undo().map_err(UndoError::from),
         }
     }
 }

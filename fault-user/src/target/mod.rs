@@ -8,19 +8,9 @@ pub mod command;
 pub mod pid;
 pub mod run;
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
-    path::Path,
-    process,
-};
+use std::{collections::BTreeSet, path::Path, process};
 
-use crate::exit::Class;
+use crate::{exit::Class, net::netns::NetnsHandle};
 use cgroup::{Cgroup, CgroupError};
 use pid::PidError;
 
@@ -116,49 +106,20 @@ pub struct Snapshot {
     /// Every process of the target, including those that belong to it by their cgroup: their sockets are adopted.
     pub members: BTreeSet<u32>,
     /// The network namespaces [`Snapshot::members`] live in, each once.
-    pub netns: Vec<Netns>,
+    pub netns: Vec<NetnsHandle>,
 }
 
-/// A network namespace, held open.
-#[derive(Debug)]
-pub struct Netns {
-    fd: OwnedFd,
-    /// Device and inode number: two descriptors of one namespace have the same.
-    pub identity: (u64, u64),
-}
-
-impl Netns {
-    /// The namespace `pid` lives in.
-    ///
-    /// # Errors
-    /// When the process is gone or may not be looked at.
-    pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
-    }
-
-    /// The namespace a file such as `/proc/PID/ns/net` or `/run/netns/NAME` stands for.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        Ok(Self { fd: file.into(), identity: (metadata.dev(), metadata.ino()) })
-    }
-}
-
-impl AsFd for Netns {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// The network namespaces of living processes, each once.
-fn namespaces(pids: &BTreeSet<u32>) -> Vec<Netns> {
-    let mut seen = BTreeSet::new();
+/// The network namespaces of living processes, each once; ours when nobody lives yet.
+fn namespaces(pids: &BTreeSet<u32>) -> Vec<NetnsHandle> {
+    let mut found: Vec<NetnsHandle> = Vec::new();
     // A process that has exited meanwhile has no traffic left.
-    pids.iter()
-        .filter_map(|&pid| Netns::of_process(pid).ok())
-        .filter(|netns| seen.insert(netns.identity))
-        .collect()
+    for netns in pids.iter().filter_map(|&pid| NetnsHandle::of_pid(pid).ok()) {
+        if !found.contains(&netns) {
+            found.push(netns);
+        }
+    }
+    if found.is_empty() {
+        found.extend(NetnsHandle::current());
+    }
+    found
 }

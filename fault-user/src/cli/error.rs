@@ -1,0 +1,101 @@
+//! Every failure of the command line: one sentence, one exit status.
+
+use std::{error::Error, io};
+
+use crate::{
+    exit::Class,
+    session::{SessionError, keeper::KeeperError, plan::PlanError},
+    spec::{SpecError, wants_color},
+    target::{TargetError, command::CommandError, run::TransientError},
+};
+
+/// Why `fault` did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A spec.
+    #[error(transparent)]
+    Spec(#[from] Box<SpecError>),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The faults together.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The session.
+    #[error(transparent)]
+    Session(#[from] Box<SessionError>),
+    /// The cgroup of COMMAND.
+    #[error(transparent)]
+    Transient(#[from] TransientError),
+    /// COMMAND.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// Not root.
+    #[error("this needs root: it loads eBPF programs (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); use sudo")]
+    NotRoot,
+    /// The asynchronous runtime or its signal handlers.
+    #[error("starting the runtime failed")]
+    Runtime(#[source] io::Error),
+    /// A file named by `--json` or `--events`.
+    #[error("writing {what} to {path} failed")]
+    Write {
+        /// `the report` or `events`.
+        what: &'static str,
+        /// Where to.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<SessionError> for CliError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(Box::new(error))
+    }
+}
+
+impl CliError {
+    /// The exit status.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        let class = match self {
+            Self::Spec(error) => error.class(),
+            Self::Target(error) => error.class(),
+            Self::Plan(_) => Class::Usage,
+            Self::Session(error) => error.class(),
+            Self::Transient(error) => error.class(),
+            // 126 and 127 as a shell has them.
+            Self::Command(error) => return error.status(),
+            Self::NotRoot => Class::NotPermitted,
+            Self::Keeper(_) | Self::Runtime(_) | Self::Write { .. } => Class::Other,
+        };
+        class.status()
+    }
+
+    /// What the user reads: for a spec the line and the word, else one sentence with its causes.
+    #[must_use]
+    pub fn render(&self) -> String {
+        match self {
+            Self::Spec(error) => error.render(wants_color(&io::stderr())),
+            other => format!("fault: {}\n", sentence(other)),
+        }
+    }
+}
+
+/// An error and its causes; a cause the sentence already quotes is not said again.
+pub(super) fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}

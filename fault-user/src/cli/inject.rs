@@ -1,0 +1,48 @@
+//! `fault inject`: hit what already runs.
+
+use std::{process::ExitCode, sync::Arc};
+
+use super::{args::InjectArgs, error::CliError, finish, session};
+use crate::{
+    exit::Class,
+    session::{Active, End, active::Signals, arm::Armed, keeper::Keeper},
+    target::Target,
+};
+
+pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
+    let faults = session::faults(&arguments.faults)?;
+    let plan = session::plan(faults, &arguments.options)?;
+    session::require_root()?;
+    let keeper = Arc::new(Keeper::fork()?);
+    session::runtime()?.block_on(inject(arguments, plan, &keeper))
+}
+
+async fn inject(
+    arguments: &InjectArgs,
+    plan: crate::session::plan::Plan,
+    keeper: &Arc<Keeper>,
+) -> Result<ExitCode, CliError> {
+    let mut signals = Signals::catch().map_err(CliError::Runtime)?;
+    let mut target = Target::nobody([keeper.pid()]);
+    target.descendants = !arguments.only;
+    for &pid in &arguments.target.pid {
+        target.add_pid(pid)?;
+    }
+    for path in &arguments.target.cgroup {
+        target.add_cgroup(path)?;
+    }
+    let options = &arguments.options;
+    let mut active: Active = Armed::arm(session::request(plan, target, options, keeper))?.activate();
+    session::announce(active.plan(), options);
+    let never = std::future::pending::<()>();
+    let finished = active.live(&mut signals, never, |number| Some(End::Signal(number))).await;
+    let (end, trouble) = match finished {
+        Ok(finished) => (finished.end, None),
+        Err(error) => (End::Trouble, Some(error)),
+    };
+    let mut healed = active.heal(end).await;
+    healed.troubles.extend(trouble);
+    finish::report(&healed, options)?;
+    let clean = healed.troubles.is_empty() && !matches!(end, End::Stalled(_));
+    Ok(if clean { ExitCode::SUCCESS } else { Class::Other.into() })
+}

@@ -1,0 +1,76 @@
+//! `fault run`: COMMAND under the faults, in a cgroup of its own.
+
+use std::{process::ExitCode, sync::Arc};
+
+use nix::sys::signal::Signal;
+
+use super::{args::RunArgs, error::CliError, finish, session};
+use crate::{
+    session::{Active, End, active::Signals, arm::Armed, keeper::Keeper, plan::Plan},
+    target::{
+        Target,
+        command::{Held, Running},
+        run::Transient,
+    },
+};
+
+pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
+    let faults = session::faults(&arguments.faults)?;
+    let plan = session::plan(faults, &arguments.options)?;
+    session::require_root()?;
+    let keeper = Arc::new(Keeper::fork()?);
+    session::runtime()?.block_on(run(arguments, plan, &keeper))
+}
+
+async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<ExitCode, CliError> {
+    let mut signals = Signals::catch().map_err(CliError::Runtime)?;
+    let transient = Transient::create(keeper)?;
+    let held = Held::spawn(&arguments.command, &transient.cgroup().path)?;
+    let mut target = Target::nobody([keeper.pid()]);
+    target.cgroups.push(transient.cgroup().clone());
+    let options = &arguments.options;
+    let mut active: Active = Armed::arm(session::request(plan, target, options, keeper))?.activate();
+    session::announce(active.plan(), options);
+    let command = held.release()?;
+    let finished = active.live(&mut signals, command.ended(), |number| forward(&command, number)).await;
+    let (end, ending, trouble) = match finished {
+        Ok(finished) => (finished.end, finished.command, None),
+        Err(error) => (End::Trouble, None, Some(error)),
+    };
+    let mut healed = active.heal(end).await;
+    healed.troubles.extend(trouble);
+    // The faults may be over before COMMAND is (`--for`): it goes on unharmed, and its status is ours.
+    let ending = match ending {
+        Some(ending) => ending?,
+        None => outlive(&command, &mut signals).await?,
+    };
+    finish::report(&healed, options)?;
+    transient.heal()?;
+    Ok(ExitCode::from(ending.status()))
+}
+
+/// Waits for COMMAND without faults.
+async fn outlive(
+    command: &Running,
+    signals: &mut Signals,
+) -> Result<crate::target::command::Ending, CliError> {
+    loop {
+        tokio::select! {
+            ending = command.ended() => return Ok(ending?),
+            number = signals.next() => { forward(command, number); }
+        }
+    }
+}
+
+/// A signal to the controller is meant for COMMAND. The session ends when COMMAND does.
+fn forward(command: &Running, number: i32) -> Option<End> {
+    let Ok(signal) = Signal::try_from(number) else { return None };
+    // Ctrl-C and a hang-up reach COMMAND by themselves when there is a terminal: it is in our process group.
+    let from_terminal =
+        matches!(signal, Signal::SIGINT | Signal::SIGHUP) && std::fs::File::open("/dev/tty").is_ok();
+    if !from_terminal {
+        // It may have ended meanwhile; `live` sees that next.
+        drop(command.signal(signal));
+    }
+    None
+}

@@ -1,0 +1,61 @@
+//! What `run` and `inject` share: from arguments to an armed session.
+
+use std::sync::Arc;
+
+use super::{
+    args::{FaultArgs, SessionArgs},
+    error::CliError,
+};
+use crate::{
+    session::{arm::Request, compile::DeviceNumber, keeper::Keeper, plan::Plan},
+    spec::{self, Fault},
+    target::Target,
+};
+
+/// Parses all specs, in the order given.
+pub(super) fn faults(arguments: &FaultArgs) -> Result<Vec<Fault>, CliError> {
+    arguments
+        .ordered
+        .iter()
+        .map(|(layer, text)| spec::parse(*layer, text).map_err(|error| Box::new(error).into()))
+        .collect()
+}
+
+/// Compiles the faults, with what they name on this machine.
+pub(super) fn plan(faults: Vec<Fault>, options: &SessionArgs) -> Result<Plan, CliError> {
+    let devices: Vec<Option<DeviceNumber>> = vec![None; faults.len()];
+    let seed = options.seed.unwrap_or_else(random_seed);
+    Ok(Plan::new(faults, &devices, seed, options.duration)?)
+}
+
+/// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.
+pub(super) fn require_root() -> Result<(), CliError> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(CliError::NotRoot) }
+}
+
+/// The request of a session.
+pub(super) fn request(plan: Plan, target: Target, options: &SessionArgs, keeper: &Arc<Keeper>) -> Request {
+    Request { plan, target, events: options.events.is_some(), keeper: Arc::clone(keeper) }
+}
+
+/// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    // The standard library's hash keys come from getrandom(2).
+    std::hash::RandomState::new().build_hasher().finish() >> 11
+}
+
+/// The runtime of a session: one thread, because the heartbeat must stop when that thread does.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)
+}
+
+/// `fault: active …`, which scripts wait for.
+pub(super) fn announce(plan: &Plan, options: &SessionArgs) {
+    if options.quiet {
+        return;
+    }
+    let count = plan.rules.len();
+    let faults = if count == 1 { "fault" } else { "faults" };
+    eprintln!("fault: active ({count} {faults}, seed {})", plan.seed);
+}

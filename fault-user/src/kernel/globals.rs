@@ -1,0 +1,25 @@
+//! Where the kernel keeps what the programs read: structure offsets, resolved from BTF, handed over as
+//! read-only globals of the object.
+
+use super::btf::{Btf, BtfError};
+use crate::session::plan::Needs;
+
+/// Global of `fault-ebpf/src/life`, structure, field.
+const LIFE: [(&str, &str, &str); 3] = [
+    ("TASK_TGID_OFFSET", "task_struct", "tgid"),
+    ("TASK_SIGNAL_OFFSET", "task_struct", "signal"),
+    ("SIGNAL_LIVE_OFFSET", "signal_struct", "live"),
+];
+
+/// Everything the programs of a session need to know.
+///
+/// # Errors
+/// When this kernel has no such field.
+pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    let mut globals = Vec::new();
+    for (global, structure, path) in LIFE {
+        globals.push((global, btf.field(structure, path)?.offset));
+    }
+    let _ = needs;
+    Ok(globals)
+}

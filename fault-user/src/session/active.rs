@@ -1,0 +1,181 @@
+//! active: faults happen, the controller beats, follows the target, and waits for a reason to stop.
+
+use std::time::Duration;
+
+use fault_common::limits::HEARTBEAT_INTERVAL_NS;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{arm::Armed, error::SessionError, plan::Plan, tasks::Tasks};
+use crate::{kernel::control::monotonic_ns, net::interfaces::Change};
+
+/// Why a session stopped being active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `--for` is over.
+    Deadline,
+    /// SIGINT, SIGTERM or SIGHUP: the signal's number.
+    Signal(i32),
+    /// Every process of the target has ended.
+    TargetGone,
+    /// COMMAND has ended.
+    CommandEnded,
+    /// The controller was stopped for so long that the programs withdrew the faults by themselves.
+    Stalled(Duration),
+    /// The target could no longer be followed; the report says why.
+    Trouble,
+}
+
+/// Faults happen.
+pub struct Active {
+    pub(super) armed: Armed,
+    deadline: Option<Instant>,
+}
+
+/// SIGINT, SIGTERM and SIGHUP.
+pub struct Signals([(Signal, i32); 3]);
+
+impl Signals {
+    /// Catches them from now on. Before anything is armed: a signal must never find a half-armed session.
+    ///
+    /// # Errors
+    /// When the runtime cannot install the handlers.
+    pub fn catch() -> std::io::Result<Self> {
+        let catch = |kind: SignalKind| signal(kind).map(|stream| (stream, kind.as_raw_value()));
+        Ok(Self([
+            catch(SignalKind::interrupt())?,
+            catch(SignalKind::terminate())?,
+            catch(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// The number of the next signal.
+    pub async fn next(&mut self) -> i32 {
+        let mut pending: FuturesUnordered<_> = self
+            .0
+            .iter_mut()
+            .map(|(stream, number)| async {
+                match stream.recv().await {
+                    Some(()) => *number,
+                    // The runtime is shutting down: nobody waits for us any more.
+                    None => std::future::pending().await,
+                }
+            })
+            .collect();
+        match pending.next().await {
+            Some(number) => number,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Active {
+    pub(super) fn new(armed: Armed) -> Self {
+        let deadline = armed.request.plan.duration.map(|duration| Instant::now() + duration);
+        Self { armed, deadline }
+    }
+
+    /// What was planned.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.armed.request.plan
+    }
+
+    /// Keeps the session alive until there is a reason to stop. `command` is the end of COMMAND, for `fault run`.
+    ///
+    /// # Errors
+    /// When the target can no longer be followed.
+    pub async fn live<T>(
+        &mut self,
+        signals: &mut Signals,
+        command: impl Future<Output = T>,
+        mut on_signal: impl FnMut(i32) -> Option<End>,
+    ) -> Result<Finished<T>, SessionError> {
+        let mut command = std::pin::pin!(command);
+        let mut beat = interval(Duration::from_nanos(HEARTBEAT_INTERVAL_NS));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut command => return Ok(Finished { end: End::CommandEnded, command: Some(ended) }),
+                number = signals.next() => {
+                    if let Some(end) = on_signal(number) {
+                        return Ok(Finished { end, command: None });
+                    }
+                }
+                () = at(self.deadline) => return Ok(Finished { end: End::Deadline, command: None }),
+                change = next_change(&mut self.armed) => {
+                    let (index, change) = change?;
+                    let armed = &mut self.armed;
+                    armed.namespaces[index].follow(
+                        &mut armed.loaded.ebpf,
+                        &armed.request.plan,
+                        change,
+                        &armed.request.keeper,
+                    )?;
+                }
+                _ = beat.tick() => {
+                    if let Some(end) = self.beat()? {
+                        return Ok(Finished { end, command: None });
+                    }
+                }
+            }
+        }
+    }
+
+    /// One sign of life, and a look at the target.
+    fn beat(&mut self) -> Result<Option<End>, SessionError> {
+        let control = &self.armed.loaded.control;
+        let now = monotonic_ns();
+        let silence = now.saturating_sub(control.heartbeat_ns.load());
+        if silence >= fault_common::limits::HEARTBEAT_TIMEOUT_NS {
+            // Beating again would silently go on after a gap; the user must hear of it.
+            let silence = Duration::from_nanos(silence);
+            return Ok(Some(End::Stalled(silence)));
+        }
+        control.heartbeat_ns.store(now);
+        let armed = &mut self.armed;
+        if let Some(sockets) = &mut armed.sockets
+            && !armed.request.target.cgroups.is_empty()
+        {
+            sockets.add(&armed.request.target.snapshot()?.members)?;
+        }
+        let target = &armed.request.target;
+        if target.cgroups.is_empty() && !Tasks::any_left(&armed.loaded.ebpf)? {
+            return Ok(Some(End::TargetGone));
+        }
+        Ok(None)
+    }
+}
+
+/// How [`Active::live`] ended.
+pub struct Finished<T> {
+    /// Why.
+    pub end: End,
+    /// What the command's future gave, if that was the reason.
+    pub command: Option<T>,
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next change of interfaces in any namespace, with the namespace's index.
+async fn next_change(armed: &mut Armed) -> Result<(usize, Change), SessionError> {
+    let mut watchers: FuturesUnordered<_> = armed
+        .namespaces
+        .iter_mut()
+        .enumerate()
+        .map(|(index, namespace)| async move { namespace.watcher.next().await.map(|change| (index, change)) })
+        .collect();
+    match watchers.next().await {
+        Some(change) => Ok(change?),
+        None => std::future::pending().await,
+    }
+}

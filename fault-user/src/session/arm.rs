@@ -1,0 +1,120 @@
+//! planned → armed: everything is in the kernel, nothing is injected yet.
+//!
+//! All or nothing: whatever was put in before a step fails is owned by values that are dropped on the way out.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    error::SessionError,
+    keeper::Keeper,
+    packets::{self, Namespace},
+    plan::Plan,
+    rules::Rules,
+    sockets::Sockets,
+    tasks::{self, Tasks},
+};
+use crate::{
+    kernel::{
+        btf::Btf,
+        control::monotonic_ns,
+        globals,
+        load::{Loaded, Sizes, load},
+        modify_return::Copies,
+    },
+    target::Target,
+};
+
+/// What a session is about, beyond its plan.
+pub struct Request {
+    /// The faults.
+    pub plan: Plan,
+    /// Who suffers.
+    pub target: Target,
+    /// `--events`.
+    pub events: bool,
+    /// Undoes what no descriptor owns, should we be killed.
+    pub keeper: Arc<Keeper>,
+}
+
+/// Everything is in place and inactive.
+///
+/// Field order is the order of dropping: block hooks first (they let everybody go), then packets, then maps.
+pub struct Armed {
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) sockets: Option<Sockets>,
+    pub(super) tasks: Tasks,
+    pub(super) rules: Rules,
+    pub(super) loaded: Loaded,
+    pub(super) request: Request,
+}
+
+/// The bank the first rule set lies in.
+const FIRST_BANK: u32 = 0;
+
+impl Armed {
+    /// Puts everything into the kernel.
+    ///
+    /// # Errors
+    /// When anything is refused; then nothing is left.
+    pub fn arm(request: Request) -> Result<Self, SessionError> {
+        let needs = request.plan.needs();
+        let btf = Btf::vmlinux()?;
+        let sizes = Sizes { parking: needs.bio_delay, events: request.events };
+        let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
+        loaded.control.seed.store(request.plan.seed);
+        loaded.control.only.store((!request.target.descendants).into());
+        loaded.control.events.store(request.events.into());
+        let copies = Copies::new(&loaded.ebpf)?;
+
+        // What sees the new before what counts the old.
+        if !request.target.pids.is_empty() {
+            tasks::follow_processes(&mut loaded.ebpf)?;
+        }
+        if needs.packets {
+            tasks::follow_sockets(&mut loaded.ebpf)?;
+        }
+        let tasks = Tasks::enter(&mut loaded, &request.target)?;
+        let mut rules = Rules::default();
+        rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
+
+        let mut namespaces = Vec::new();
+        let mut sockets = None;
+        if needs.packets {
+            let snapshot = request.target.snapshot()?;
+            let handles = snapshot.netns.clone();
+            packets::check_interfaces(&request.plan, &handles)?;
+            sockets = Some(Sockets::adopt(&loaded, &snapshot)?);
+            for numbered in packets::numbered(handles)? {
+                let namespace = Namespace::attach(
+                    &mut loaded.ebpf,
+                    &copies,
+                    &btf,
+                    &request.plan,
+                    numbered,
+                    &request.keeper,
+                )?;
+                namespaces.push(namespace);
+            }
+        }
+        Ok(Self { namespaces, sockets, tasks, rules, loaded, request })
+    }
+
+    /// One store, and faults happen.
+    #[must_use]
+    pub fn activate(self) -> super::Active {
+        let now = monotonic_ns();
+        let control = &self.loaded.control;
+        control.heartbeat_ns.store(now);
+        control.started_ns.store(now);
+        control.deadline_ns.store(deadline(now, self.request.plan.duration));
+        control.active.store(1);
+        super::Active::new(self)
+    }
+}
+
+/// When `--for` ends, in nanoseconds of the monotonic clock.
+fn deadline(now: u64, duration: Option<Duration>) -> u64 {
+    duration.map_or(u64::MAX, |duration| {
+        now.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    })
+}

@@ -1,0 +1,101 @@
+//! Why a session could not be armed, kept or healed.
+
+use std::io;
+
+use aya::{maps::MapError, programs::ProgramError};
+
+use super::{keeper::KeeperError, plan::PlanError};
+use crate::{
+    exit::Class,
+    kernel::{btf::BtfError, load::LoadError, modify_return::CopyError},
+    net::error::NetError,
+    target::TargetError,
+};
+
+/// Why a session could not be armed, kept or healed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The faults do not make a session.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The object.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel's type information.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// A copy of a program.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Packets.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The object has no such program: it and this binary are of different builds.
+    #[error("the eBPF object has no program {0}")]
+    NoProgram(&'static str),
+    /// The object has no such map: as above.
+    #[error("the eBPF object has no map {0}")]
+    NoMap(&'static str),
+    /// New rules need hooks, a lane or a parking lot that the session did not set up.
+    #[error("the new faults need more of the kernel than this session was armed for")]
+    NotArmedFor,
+    /// A program was refused.
+    #[error("loading or attaching the eBPF program {name} failed")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A map was refused.
+    #[error("writing the eBPF map {name} failed")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A file or directory.
+    #[error("opening {path} failed")]
+    Open {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SessionError {
+    pub(super) fn program(name: &'static str) -> impl FnOnce(ProgramError) -> Self {
+        move |source| Self::Program { name, source: Box::new(source) }
+    }
+
+    pub(super) fn map(name: &'static str) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    /// The kind of failure.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Plan(_) | Self::NotArmedFor => Class::Usage,
+            Self::Target(error) => error.class(),
+            Self::Load(error) => error.class(),
+            Self::Copy(error) => error.class(),
+            Self::Net(error) => error.class(),
+            Self::Btf(_) | Self::Program { .. } => Class::Unsupported,
+            Self::Keeper(_) | Self::NoProgram(_) | Self::NoMap(_) | Self::Map { .. } | Self::Open { .. } => {
+                Class::Other
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! active → healed: stop injecting, let everybody go, put everything back, and say what happened.
+
+use std::time::Duration;
+
+use aya::{Ebpf, maps::PerCpuArray};
+use fault_common::counters::{COUNTERS, Counter};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    active::{Active, End},
+    arm::Armed,
+    error::SessionError,
+    plan::Plan,
+};
+use crate::{
+    kernel::load::Loaded,
+    net::lane::LaneStats,
+    spec::{Fault, NetVerb},
+};
+
+/// How much longer than the longest delay asked for the lane may take to run empty.
+const DRAIN_MARGIN: Duration = Duration::from_secs(1);
+/// However long the delays are: longer than this nobody waits for Ctrl-C. What is late is then lost.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How often a draining lane is looked at.
+const DRAIN_POLL: Duration = Duration::from_millis(2);
+
+/// What one rule did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleTotals {
+    /// Operations that passed the filter.
+    pub matched: u64,
+    /// Operations that were hit.
+    pub injected: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Sum of the delays asked for, nanoseconds.
+    pub delay_ns: u64,
+}
+
+/// What the whole session counted, indexed by [`Counter`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals([u64; COUNTERS as usize]);
+
+impl Totals {
+    fn read(ebpf: &Ebpf) -> Result<Self, SessionError> {
+        let map = ebpf.map("COUNTERS").ok_or(SessionError::NoMap("COUNTERS"))?;
+        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(SessionError::map("COUNTERS"))?;
+        let mut totals = Self::default();
+        for (index, total) in (0u32..).zip(&mut totals.0) {
+            let values = map.get(&index, 0).map_err(SessionError::map("COUNTERS"))?;
+            *total = values.iter().sum();
+        }
+        Ok(totals)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+/// The session is over: nothing of it is left in the kernel.
+#[derive(Debug)]
+pub struct Healed {
+    /// What was planned.
+    pub plan: Plan,
+    /// Why it ended.
+    pub end: End,
+    /// By [`super::plan::PlannedRule::id`].
+    pub rules: Vec<RuleTotals>,
+    /// Of the whole session.
+    pub totals: Totals,
+    /// Of each lane.
+    pub lanes: Vec<LaneStats>,
+    /// Packets still in a lane when it was removed.
+    pub stranded: u64,
+    /// What could not be put back or counted: one sentence each.
+    pub troubles: Vec<SessionError>,
+}
+
+impl Active {
+    /// Stops injecting with one store, wakes everybody who is parked, lets the lane run empty (late packets
+    /// are late, not lost), takes everything out of the kernel.
+    pub async fn heal(self, end: End) -> Healed {
+        let Armed { mut namespaces, sockets, tasks, rules, loaded, request } = self.armed;
+        loaded.control.active.store(0);
+        let mut troubles = Vec::new();
+        let stranded = drain(&loaded, &request.plan, &mut troubles).await;
+        let totals = Totals::read(&loaded.ebpf).unwrap_or_else(|error| {
+            troubles.push(error);
+            Totals::default()
+        });
+        let counts = request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot)).collect();
+        let mut lanes = Vec::new();
+        for namespace in &mut namespaces {
+            match namespace.lane_stats() {
+                Ok(stats) => lanes.extend(stats),
+                Err(error) => troubles.push(error.into()),
+            }
+        }
+        for namespace in namespaces {
+            if let Err(error) = namespace.detach(&request.keeper) {
+                troubles.push(error);
+            }
+        }
+        drop((sockets, tasks, rules, loaded));
+        Healed { plan: request.plan, end, rules: counts, totals, lanes, stranded, troubles }
+    }
+}
+
+fn totals_of(loaded: &Loaded, slot: u32) -> RuleTotals {
+    let counters = loaded.counters.rule(loaded.control.bank(), slot);
+    RuleTotals {
+        matched: counters.matched.load(),
+        injected: counters.injected.load(),
+        bytes: counters.bytes.load(),
+        delay_ns: counters.delay_ns.load(),
+    }
+}
+
+/// Waits until every packet that entered a lane has left it. How many have not when patience is over.
+async fn drain(loaded: &Loaded, plan: &Plan, troubles: &mut Vec<SessionError>) -> u64 {
+    if !plan.needs().packet_delay {
+        return 0;
+    }
+    let deadline = Instant::now() + patience(plan);
+    loop {
+        let inside = match Totals::read(&loaded.ebpf) {
+            Ok(totals) => totals.get(Counter::LaneIn).saturating_sub(totals.get(Counter::LaneOut)),
+            Err(error) => {
+                troubles.push(error);
+                return 0;
+            }
+        };
+        if inside == 0 || Instant::now() >= deadline {
+            return inside;
+        }
+        sleep(DRAIN_POLL).await;
+    }
+}
+
+fn patience(plan: &Plan) -> Duration {
+    let longest = plan.rules.iter().filter_map(|planned| match &planned.fault {
+        Fault::Net(fault) => match &fault.verb {
+            NetVerb::Delay(delay) => Some(delay.mean + delay.jitter.unwrap_or_default() * 2),
+            NetVerb::Drop => None,
+        },
+        Fault::Disk(_) => None,
+    });
+    (longest.sum::<Duration>() + DRAIN_MARGIN).min(DRAIN_LIMIT)
+}

@@ -1,0 +1,250 @@
+//! Packet faults, armed: one [`Namespace`] for each network namespace the target lives in.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap},
+};
+use fault_common::{
+    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS},
+    rule::net::Direction,
+    who::{Interface as InterfaceEntry, LaneExit, exit_key, interface_key},
+};
+
+use super::{error::SessionError, keeper::Keeper, plan::Plan, residue::Leftover, rules};
+use crate::{
+    kernel::{
+        btf::Btf,
+        modify_return::{Copies, Kind},
+        patch::Constant,
+        plain::Plain,
+    },
+    net::{
+        attach::{self, Hook, Request},
+        error::NetError,
+        interfaces::{self, Change, Interface, LinkLayer, Watcher},
+        lane::{Lane, LaneStats},
+        netns::NetnsHandle,
+        session_bit::SessionBit,
+    },
+    spec::Fault,
+};
+
+/// One network namespace the session is attached to.
+///
+/// Field order is the order of dropping: hooks first, the lane last, so that nothing is sent into a lane that
+/// is gone.
+pub(super) struct Namespace {
+    /// By interface index.
+    hooks: BTreeMap<u32, Vec<Hook>>,
+    /// Names of the interfaces, by index.
+    names: BTreeMap<u32, String>,
+    egress: OwnedFd,
+    ingress: OwnedFd,
+    /// Changes of interfaces while the session lives.
+    pub(super) watcher: Watcher,
+    lane: Option<Lane>,
+    bit: SessionBit,
+    netns: NetnsHandle,
+    number: u32,
+    /// Slots of the packet tag given out so far.
+    slots: u32,
+}
+
+impl Namespace {
+    /// Loads copies of the net programs for namespace `number`, makes its lane if the plan needs one, and
+    /// attaches to every interface.
+    pub(super) fn attach(
+        ebpf: &mut Ebpf,
+        copies: &Copies,
+        btf: &Btf,
+        plan: &Plan,
+        (number, netns): (u32, NetnsHandle),
+        keeper: &Keeper,
+    ) -> Result<Self, SessionError> {
+        let bit = SessionBit::claim(&netns)?;
+        // The watcher before the list: nothing that appears in between is missed.
+        let watcher = Watcher::new(&netns)?;
+        let mut lane = if plan.needs().packet_delay { Some(Lane::new(&netns)?) } else { None };
+        let constants = [
+            (Constant::NetnsNumber, number),
+            (Constant::SessionBit, bit.bit()),
+            (Constant::LaneEntry, lane.as_ref().map_or(0, Lane::entry)),
+        ];
+        let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
+        let (egress, ingress) = (load("net_egress")?, load("net_ingress")?);
+        if let Some(lane) = &mut lane {
+            lane.open(bit.bit(), load("lane_exit")?.as_fd())?;
+        }
+        let mut namespace = Self {
+            hooks: BTreeMap::new(),
+            names: BTreeMap::new(),
+            egress,
+            ingress,
+            watcher,
+            lane,
+            bit,
+            netns,
+            number,
+            slots: 0,
+        };
+        let found = interfaces::list(&namespace.netns)?;
+        namespace.add(ebpf, plan, &found, keeper)?;
+        Ok(namespace)
+    }
+
+    /// Attaches to interfaces that are not attached yet.
+    fn add(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        found: &[Interface],
+        keeper: &Keeper,
+    ) -> Result<(), SessionError> {
+        let new: Vec<&Interface> =
+            found.iter().filter(|interface| !self.hooks.contains_key(&interface.index)).collect();
+        for interface in &new {
+            self.describe(ebpf, plan, interface)?;
+        }
+        let requests: Vec<_> = new
+            .iter()
+            .flat_map(|&interface| {
+                [(Direction::Out, &self.egress), (Direction::In, &self.ingress)]
+                    .map(|(direction, program)| Request { interface, direction, program: program.as_fd() })
+            })
+            .collect();
+        for hook in attach::attach(&self.netns, self.bit.bit(), &requests)? {
+            if let Some(leftover) = hook.leftover() {
+                keeper.announce(&Leftover::Net(leftover))?;
+            }
+            self.hooks.entry(hook.interface()).or_default().push(hook);
+        }
+        Ok(())
+    }
+
+    /// Tells the programs about an interface: its slot in the tag, which rules name it, where the lane ends.
+    fn describe(&mut self, ebpf: &mut Ebpf, plan: &Plan, interface: &Interface) -> Result<(), SessionError> {
+        if self.slots >= MAX_INTERFACES_PER_NETNS {
+            return Err(NetError::TooManyInterfaces {
+                interfaces: MAX_INTERFACES_PER_NETNS,
+                netns: self.netns.inode(),
+            }
+            .into());
+        }
+        let slot = self.slots;
+        self.slots += 1;
+        self.names.insert(interface.index, interface.name.clone());
+        let named = rules::naming(plan, &interface.name);
+        // The lane's devices speak Ethernet: a packet without that header cannot take it.
+        let has_lane = match interface.layer {
+            LinkLayer::Ethernet => self.lane.is_some(),
+            LinkLayer::Other(_) => false,
+        };
+        let entry = InterfaceEntry {
+            slot,
+            loopback: interface.loopback.into(),
+            has_lane: has_lane.into(),
+            _pad: 0,
+            rules: [named; BANKS],
+        };
+        let map = ebpf.map_mut("INTERFACES").ok_or(SessionError::NoMap("INTERFACES"))?;
+        let mut map: HashMap<_, u64, Plain<InterfaceEntry>> =
+            HashMap::try_from(map).map_err(SessionError::map("INTERFACES"))?;
+        map.insert(interface_key(self.number, interface.index), Plain(entry), 0)
+            .map_err(SessionError::map("INTERFACES"))?;
+        let map = ebpf.map_mut("LANE_EXITS").ok_or(SessionError::NoMap("LANE_EXITS"))?;
+        let mut map: Array<_, Plain<LaneExit>> =
+            Array::try_from(map).map_err(SessionError::map("LANE_EXITS"))?;
+        let exit = LaneExit { ifindex: interface.index, loopback: interface.loopback.into() };
+        map.set(exit_key(self.number, slot), Plain(exit), 0).map_err(SessionError::map("LANE_EXITS"))
+    }
+
+    /// Follows a change of the namespace's interfaces.
+    pub(super) fn follow(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        change: Change,
+        keeper: &Keeper,
+    ) -> Result<(), SessionError> {
+        match change {
+            Change::Present(interface) => self.add(ebpf, plan, &[interface], keeper),
+            Change::Gone(index) => {
+                self.hooks.remove(&index);
+                Ok(())
+            }
+            Change::Lost => {
+                let found = interfaces::list(&self.netns)?;
+                self.hooks.retain(|index, _| found.iter().any(|interface| interface.index == *index));
+                self.add(ebpf, plan, &found, keeper)
+            }
+        }
+    }
+
+    /// The namespace.
+    pub(super) const fn netns(&self) -> &NetnsHandle {
+        &self.netns
+    }
+
+    /// Writes which rules of `plan` name which interface into `bank`.
+    pub(super) fn rename(&self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<(), SessionError> {
+        for (index, name) in &self.names {
+            rules::rename(ebpf, interface_key(self.number, *index), bank, rules::naming(plan, name))?;
+        }
+        Ok(())
+    }
+
+    /// Counters of the lane, if there is one.
+    pub(super) fn lane_stats(&mut self) -> Result<Option<LaneStats>, NetError> {
+        self.lane.as_mut().map(Lane::stats).transpose()
+    }
+
+    /// Takes the hooks off, says what could not be, and then removes the lane.
+    pub(super) fn detach(mut self, keeper: &Keeper) -> Result<(), SessionError> {
+        let mut result = Ok(());
+        for hook in std::mem::take(&mut self.hooks).into_values().flatten() {
+            let leftover = hook.leftover();
+            let detached = hook.detach().map_err(SessionError::from);
+            if let (Ok(()), Some(leftover)) = (&detached, leftover) {
+                keeper.withdraw(&Leftover::Net(leftover))?;
+            }
+            result = result.and(detached);
+        }
+        result
+    }
+}
+
+/// Refuses an `iface NAME` that none of the target's namespaces has.
+pub(super) fn check_interfaces<'a>(
+    plan: &Plan,
+    namespaces: impl IntoIterator<Item = &'a NetnsHandle>,
+) -> Result<(), SessionError> {
+    let mut namespaces = Some(namespaces);
+    let mut lists = None;
+    for planned in &plan.rules {
+        let Fault::Net(fault) = &planned.fault else { continue };
+        let Some(name) = &fault.filter.iface else { continue };
+        let lists = match &lists {
+            Some(lists) => lists,
+            None => {
+                let all: Result<Vec<_>, _> =
+                    namespaces.take().into_iter().flatten().map(interfaces::list).collect();
+                lists.insert(all?)
+            }
+        };
+        interfaces::named(&name.value, lists)?;
+    }
+    Ok(())
+}
+
+/// Numbers the namespaces of the target.
+pub(super) fn numbered(namespaces: Vec<NetnsHandle>) -> Result<Vec<(u32, NetnsHandle)>, NetError> {
+    if namespaces.len() > MAX_NETNS as usize {
+        return Err(NetError::TooManyNamespaces { namespaces: namespaces.len(), limit: MAX_NETNS });
+    }
+    Ok((0u32..).zip(namespaces).collect())
+}

@@ -1,0 +1,125 @@
+//! The rule set in the kernel: two banks, one in force, the other written while nobody reads it.
+//!
+//! Changing rules is one store of the generation: a packet or bio sees the old set or the new one, never half
+//! of each.
+
+use std::time::Duration;
+
+use aya::{
+    Ebpf,
+    maps::{
+        Array, HashMap,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
+use fault_common::{
+    limits::{BANKS, MAX_RULES},
+    rule::Rule,
+    who::{Interface as InterfaceEntry, PeerAddress, PeerRules},
+};
+
+use super::{active::Active, error::SessionError, packets::Namespace, plan::Plan};
+use crate::{
+    kernel::{load::Loaded, plain::Plain},
+    net::peers::{self, Named, Table},
+    spec::Fault,
+};
+
+/// What the kernel knows of the rules beyond the rules themselves.
+#[derive(Default)]
+pub(super) struct Rules {
+    named: [Named; BANKS],
+    table: Table,
+}
+
+impl Rules {
+    /// Writes `plan` into the bank that is not in force (or the first one, before anything is).
+    pub(super) fn write(&mut self, loaded: &mut Loaded, plan: &Plan, bank: u32) -> Result<(), SessionError> {
+        let map = loaded.ebpf.map_mut("RULES").ok_or(SessionError::NoMap("RULES"))?;
+        let mut map: Array<_, Plain<Rule>> = Array::try_from(map).map_err(SessionError::map("RULES"))?;
+        for planned in &plan.rules {
+            map.set(bank * MAX_RULES as u32 + planned.slot, Plain(planned.rule), 0)
+                .map_err(SessionError::map("RULES"))?;
+            loaded.counters.reset(bank, planned.slot);
+        }
+        self.write_peers(&mut loaded.ebpf, plan, bank)?;
+        loaded.control.set_bank(bank, plan.bank());
+        Ok(())
+    }
+
+    /// What the `to` of all faults name.
+    fn write_peers(&mut self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<(), SessionError> {
+        let mut named = Named::new();
+        for planned in &plan.rules {
+            let Fault::Net(fault) = &planned.fault else { continue };
+            for endpoint in &fault.filter.to {
+                let networks = peers::resolve(&endpoint.value.peer)?;
+                named.extend(networks.into_iter().map(|network| (network, 1 << planned.slot)));
+            }
+        }
+        self.named[bank as usize % BANKS] = named;
+        let table = peers::table(&self.named);
+        let changes = peers::changes(&self.table, &table);
+        let map = ebpf.map_mut("PEERS").ok_or(SessionError::NoMap("PEERS"))?;
+        let mut map: LpmTrie<_, Plain<PeerAddress>, Plain<PeerRules>> =
+            LpmTrie::try_from(map).map_err(SessionError::map("PEERS"))?;
+        let key = |prefix: peers::Prefix| Key::new(prefix.length(), Plain(prefix.address()));
+        for (prefix, rules) in changes.upserts {
+            map.insert(&key(prefix), Plain(rules), 0).map_err(SessionError::map("PEERS"))?;
+        }
+        for prefix in changes.removals {
+            map.remove(&key(prefix)).map_err(SessionError::map("PEERS"))?;
+        }
+        self.table = table;
+        Ok(())
+    }
+}
+
+/// Which slots of `plan` name the interface `name`.
+pub(super) fn naming(plan: &Plan, name: &str) -> u64 {
+    plan.rules.iter().fold(0, |mask, planned| match &planned.fault {
+        Fault::Net(fault) if fault.filter.iface.as_ref().is_some_and(|iface| iface.value == name) => {
+            mask | 1 << planned.slot
+        }
+        Fault::Net(_) | Fault::Disk(_) => mask,
+    })
+}
+
+impl Active {
+    /// Replaces the whole rule set by one store. Counters of the new rules start at zero, `after` and `for`
+    /// count from now.
+    ///
+    /// # Errors
+    /// When the new rules need more of the kernel than the session was armed for; the old ones stay in force.
+    pub fn change(&mut self, plan: Plan) -> Result<(), SessionError> {
+        let armed = &mut self.armed;
+        let (have, want) = (armed.request.plan.needs(), plan.needs());
+        if !have.cover(want) {
+            return Err(SessionError::NotArmedFor);
+        }
+        super::packets::check_interfaces(&plan, armed.namespaces.iter().map(Namespace::netns))?;
+        let generation = armed.loaded.control.generation.load().wrapping_add(1);
+        let bank = generation % BANKS as u32;
+        armed.rules.write(&mut armed.loaded, &plan, bank)?;
+        for namespace in &armed.namespaces {
+            namespace.rename(&mut armed.loaded.ebpf, &plan, bank)?;
+        }
+        let control = &armed.loaded.control;
+        control.seed.store(plan.seed);
+        control.started_ns.store(crate::kernel::control::monotonic_ns());
+        control.generation.store(generation);
+        let duration: Option<Duration> = armed.request.plan.duration;
+        armed.request.plan = Plan { duration, ..plan };
+        Ok(())
+    }
+}
+
+/// Writes which rules name the interface behind `key` into one bank of its entry.
+pub(super) fn rename(ebpf: &mut Ebpf, key: u64, bank: u32, rules: u64) -> Result<(), SessionError> {
+    let map = ebpf.map_mut("INTERFACES").ok_or(SessionError::NoMap("INTERFACES"))?;
+    let mut map: HashMap<_, u64, Plain<InterfaceEntry>> =
+        HashMap::try_from(map).map_err(SessionError::map("INTERFACES"))?;
+    let Plain(mut entry) = map.get(&key, 0).map_err(SessionError::map("INTERFACES"))?;
+    entry.rules[bank as usize % BANKS] = rules;
+    map.insert(key, Plain(entry), 0).map_err(SessionError::map("INTERFACES"))
+}

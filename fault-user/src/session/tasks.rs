@@ -1,0 +1,95 @@
+//! Who suffers, told to the kernel: processes, cgroups, and the programs that follow them through fork, exit
+//! and socket(2).
+//!
+//! Order matters, because the target does not stand still: first the programs that see *new* processes and
+//! sockets, then a snapshot of those that exist. Whatever happens between the two is seen by both.
+
+use std::{collections::BTreeSet, fs::File};
+
+use aya::{
+    Ebpf,
+    maps::HashMap,
+    programs::{CgroupAttachMode, CgroupSock, ProgramError, RawTracePoint},
+};
+
+use super::error::SessionError;
+use crate::{
+    kernel::load::Loaded,
+    target::{Target, TargetError, cgroup::Cgroup},
+};
+
+/// Attaches `task_fork` and `task_exit`: descendants join the target, the dead leave it.
+pub(super) fn follow_processes(ebpf: &mut Ebpf) -> Result<(), SessionError> {
+    for (program, tracepoint) in [("task_fork", "sched_process_fork"), ("task_exit", "sched_process_exit")] {
+        let probe: &mut RawTracePoint = program_mut(ebpf, program)?;
+        probe.load().map_err(SessionError::program(program))?;
+        probe.attach(tracepoint).map_err(SessionError::program(program))?;
+    }
+    Ok(())
+}
+
+/// Attaches the programs that make sockets of the target known the moment they are made or bound.
+///
+/// At the root of the v2 hierarchy, whatever the target is: a process named by `--pid` may live anywhere.
+pub(super) fn follow_sockets(ebpf: &mut Ebpf) -> Result<(), SessionError> {
+    let root = Cgroup::root().map_err(TargetError::from)?;
+    let directory = File::open(&root.path)
+        .map_err(|source| SessionError::Open { path: root.path.display().to_string(), source })?;
+    for program in ["sock_create", "sock_bind4", "sock_bind6"] {
+        let hook: &mut CgroupSock = program_mut(ebpf, program)?;
+        hook.load().map_err(SessionError::program(program))?;
+        // A link always shares the cgroup with others; flags are for the older attachment without link, and
+        // refused here (kernel/bpf/cgroup.c, cgroup_bpf_link_attach).
+        hook.attach(&directory, CgroupAttachMode::Single).map_err(SessionError::program(program))?;
+    }
+    Ok(())
+}
+
+/// The program `name` of the object, as the type it is.
+fn program_mut<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, SessionError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or(SessionError::NoProgram(name))?
+        .try_into()
+        .map_err(SessionError::program(name))
+}
+
+/// Processes of the target, as the kernel programs know them.
+pub(super) struct Tasks {
+    known: BTreeSet<u32>,
+}
+
+impl Tasks {
+    /// Tells the kernel the cgroups of `target`, and its processes until no unknown one turns up.
+    pub(super) fn enter(loaded: &mut Loaded, target: &Target) -> Result<Self, SessionError> {
+        let cgroups: Vec<_> = target.cgroups.iter().map(Cgroup::target).collect();
+        loaded.control.set_cgroups(&cgroups);
+        let mut tasks = Self { known: BTreeSet::new() };
+        // A child of a process not yet known is not followed by the fork program; the next round finds it.
+        while tasks.add(loaded, &target.snapshot()?.tasks)? {}
+        Ok(tasks)
+    }
+
+    /// Adds what is new; whether there was anything.
+    fn add(&mut self, loaded: &mut Loaded, tasks: &BTreeSet<u32>) -> Result<bool, SessionError> {
+        let new: Vec<u32> = tasks.difference(&self.known).copied().collect();
+        let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
+        let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
+        for &tgid in &new {
+            map.insert(tgid, 1, 0).map_err(SessionError::map("TASKS"))?;
+        }
+        self.known.extend(&new);
+        Ok(!new.is_empty())
+    }
+
+    /// Whether any process of a `--pid` target is still alive.
+    ///
+    /// The exit program keeps the map true, with descendants the fork program too.
+    pub(super) fn any_left(ebpf: &Ebpf) -> Result<bool, SessionError> {
+        let map = ebpf.map("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
+        let map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
+        Ok(map.keys().next().is_some())
+    }
+}
