@@ -140,8 +140,16 @@ impl From<&MachineArgs> for Machine {
     }
 }
 
-fn main() -> Result<ExitCode> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    run(Cli::parse().task).unwrap_or_else(|error| {
+        // The chain of what was being done says more than a backtrace of how we got there.
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
         Task::Setup => {
             setup::ensure(&setup::Need::ALL)?;
             eprintln!("set-up is complete");

@@ -144,7 +144,7 @@ impl Report {
         eprintln!("== {name}");
         let started = Instant::now();
         let part = run().unwrap_or_else(|error| {
-            eprintln!("{error:?}");
+            eprintln!("{error:#}");
             Part { passed: false, detail: error.to_string() }
         });
         self.rows.push(Row {

@@ -256,11 +256,13 @@ fn make_steadfast() -> rustix::io::Result<()> {
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
     // Linux ≥ 5.6; tells reclaim that it must not wait for I/O on behalf of this process.
     let _ = rustix::process::configure_io_flusher_behavior(true);
-    let realtime = libc::sched_param { sched_priority: 1 };
-    // SAFETY: sets the scheduling class of this process; the argument is a plain struct.
+    // The kernel's sched_param is this one number. Its wrapper in musl refuses without asking the kernel,
+    // so the static binary needs the system call itself.
+    let realtime: libc::c_int = 1;
+    // SAFETY: sets scheduling class and timer slack of this process; the kernel reads one int.
     unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const realtime);
-        libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0);
+        libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_FIFO, &raw const realtime);
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64, 0_u64, 0_u64, 0_u64);
     }
     Ok(())
 }
