@@ -74,7 +74,7 @@ impl Interface {
     /// Whether this interface belongs to the lane of some session: never to be hooked.
     #[must_use]
     pub fn is_lane(&self) -> bool {
-        lane::is_lane_name(&self.name) && matches!(self.kind.as_deref(), Some("veth" | "macvlan"))
+        lane::is_lane_name(&self.name) && matches!(self.kind.as_deref(), Some("tun" | "macvlan"))
     }
 }
 

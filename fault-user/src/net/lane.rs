@@ -1,18 +1,21 @@
 //! The lane: where packets wait until it is time for them to go on.
 //!
 //! ```text
-//! target's namespace                                                  private namespace
-//! hook → E (macvlan, fq) ── waits ──→ C (veth, near) ⇒ lane_exit      C' (veth, far)
+//! hook ── departure time ──▶ E: macvlan, root qdisc fq ──▶ C: tap ─┐ tcx egress: lane_exit
+//!   ▲                                                              │
+//!   └────────── the interface the packet was on ◀──────────────────┘
 //! ```
 //! A hook sets a packet's departure time and redirects it (or a clone) to **E**, whose root queueing discipline
-//! `fq` keeps it until then. E is a macvlan on **C**, so the packet next meets the `tcx` egress program on C,
-//! in the same context, without a backlog in between that could overflow; that program sends it back where it
-//! came from. Nothing ever travels from C to **C'**: the far end exists because its namespace is owned by a
-//! descriptor of the controller, so that the death of the controller deletes C', hence C, hence E.
+//! `fq` keeps it until then. E is a macvlan on **C**, so the packet next meets the egress program on C, in the same
+//! context, without a backlog in between that could overflow; that program sends it back where it came from.
+//! Nothing goes further than that hook. C is a tap device only because such a device *is* a file descriptor: it is
+//! deleted, and E with it, before the last close of that descriptor returns, whoever does the closing. (A veth pair
+//! whose far end sits in a namespace of ours dies too, but in the kernel's own good time: up to seconds.)
 //!
-//! Other inhabitants of the target's namespace must not notice the two devices:
+//! Other inhabitants of the namespace must not notice the two devices:
 //! - they have no addresses and no routes, IPv6 does not run on them, and they send nothing of their own;
-//! - their hardware addresses are given, not random, so udev's `MACAddressPolicy` leaves them alone;
+//! - their hardware address is set, not random, so udev's `MACAddressPolicy` leaves it alone, and neither becomes
+//!   promiscuous, which would be logged;
 //! - they are called `flt????e` and `flt????c` and are in group [`GROUP`], so that a network manager can be told to
 //!   ignore them (NetworkManager: `unmanaged-devices=interface-name:flt*`; networkd: `[Match] Name=flt*` with
 //!   `[Link] Unmanaged=yes`; by default neither configures them).
@@ -20,8 +23,9 @@
 mod devices;
 mod fq;
 mod stats;
+mod tap;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use fault_common::rule::net::Direction;
 
@@ -49,34 +53,33 @@ pub fn is_lane_name(name: &str) -> bool {
         && rest[..4].bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The lane of one session in one network namespace. Dropping it removes the devices.
+/// The lane of one session in one network namespace. Dropping it removes the devices, with what waits in them.
 #[derive(Debug)]
 pub struct Lane {
     netlink: Netlink,
     netns: NetnsHandle,
-    /// Dropped after the devices: its death would remove them as well, only later.
-    _far: NetnsHandle,
     entry: Interface,
-    near: Interface,
+    base: Interface,
     exit: Option<Hook>,
+    /// Last, after the hook on C.
+    _owner: OwnedFd,
 }
 
 impl Lane {
     /// Makes the lane's devices in `netns`. Packets that enter it are lost until [`Lane::open`].
     ///
     /// # Errors
-    /// [`super::error::NetError::Missing`] when the kernel has no veth, macvlan or fq; then nothing is left.
+    /// [`super::error::NetError::Missing`] when the kernel has no tun, macvlan or fq; then nothing is left.
     pub fn new(netns: &NetnsHandle) -> Result<Self> {
-        let far = NetnsHandle::private()?;
         let mut netlink = Netlink::open(netns)?;
-        let devices::Pair { entry, near } = devices::create(&mut netlink, netns, &far)?;
+        let devices::Pair { entry, base, owner } = devices::create(&mut netlink, netns)?;
         Ok(Self {
             netlink,
             netns: netns.clone(),
-            _far: far,
             entry: device(entry, "macvlan"),
-            near: device(near, "veth"),
+            base: device(base, "tun"),
             exit: None,
+            _owner: owner,
         })
     }
 
@@ -101,12 +104,12 @@ impl Lane {
     /// # Errors
     /// When the program cannot be attached.
     pub fn open(&mut self, session: u32, exit: BorrowedFd<'_>) -> Result<()> {
-        let request = Request { interface: &self.near, direction: Direction::Out, program: exit };
+        let request = Request { interface: &self.base, direction: Direction::Out, program: exit };
         self.exit = attach::attach(&self.netns, session, &[request])?.pop();
         Ok(())
     }
 
-    /// How the exit is attached. A filter on C needs no undoing: it dies with C.
+    /// How the exit is attached. A filter on C is nothing to undo after our death: it dies with C.
     #[must_use]
     pub fn method(&self) -> Option<Method> {
         self.exit.as_ref().map(Hook::method)
@@ -117,16 +120,7 @@ impl Lane {
     /// # Errors
     /// When the devices are gone.
     pub fn stats(&mut self) -> Result<LaneStats> {
-        stats::read(&mut self.netlink, &self.entry, &self.near)
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        // A failure leaves it to the death of the far namespace, which is next.
-        drop(devices::delete(&mut self.netlink, self.near.index));
-        // It died with C; looking for it would be in vain.
-        self.exit = None;
+        stats::read(&mut self.netlink, &self.entry, &self.base)
     }
 }
 

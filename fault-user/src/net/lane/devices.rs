@@ -1,13 +1,12 @@
 //! Making and removing the lane's devices.
 //!
-//! Everything is set while the devices are down, so that they come up silent and with fq in place. The far end
-//! comes up first: without carrier the kernel would put off activating fq.
+//! Everything is set while the devices are down, so that they come up silent and with fq in place.
 
 use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
     io,
-    os::fd::AsRawFd,
+    os::fd::OwnedFd,
     path::Path,
     process,
 };
@@ -16,8 +15,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoMacVlan, InfoVeth, LinkAttribute,
-        LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage, MacVlanFlags, MacVlanMode,
     },
 };
 
@@ -26,12 +25,10 @@ use super::super::{
     netlink::{Netlink, Refusal, u32_at},
     netns::NetnsHandle,
 };
-use super::{GROUP, NAME_PREFIX, fq};
+use super::{GROUP, NAME_PREFIX, fq, tap};
 
-/// The largest there is: what goes through the lane was made to fit another device.
-const MTU: u32 = 65535;
-/// Name of C' in its own namespace.
-const FAR: &str = "far";
+/// The largest a tap can have: what goes through the lane was made to fit another device.
+const MTU: u32 = 65521;
 
 /// A device as the rest of the lane needs it.
 #[derive(Debug)]
@@ -40,29 +37,42 @@ pub(super) struct Device {
     pub name: String,
 }
 
-/// The two devices in the target's namespace.
+/// The two devices.
 #[derive(Debug)]
 pub(super) struct Pair {
     pub entry: Device,
-    pub near: Device,
+    pub base: Device,
+    /// Closing it removes both.
+    pub owner: OwnedFd,
 }
 
-/// Makes E and C in `netns` (behind `netlink`) and C' in `far`.
-pub(super) fn create(netlink: &mut Netlink, netns: &NetnsHandle, far: &NetnsHandle) -> Result<Pair> {
-    far.run_in(|| {
-        silence_ipv6("default");
+/// Makes E and C in `netns` (behind `netlink`).
+pub(super) fn create(netlink: &mut Netlink, netns: &NetnsHandle) -> Result<Pair> {
+    let (owner, stem) = create_tap(netns)?;
+    // From here on `owner` is all it takes to undo it.
+    let base = find(netlink, format!("{stem}c"))?;
+    let label = LinkAttribute::IfAlias(format!("fault lane of process {}", process::id()));
+    let settings = vec![
+        LinkAttribute::Address(hardware_address()),
+        LinkAttribute::Mtu(MTU),
+        LinkAttribute::Group(GROUP),
+        label.clone(),
+    ];
+    configure(netlink, &base, settings)?;
+    create_macvlan(netlink, format!("{stem}e"), &base)?;
+    let entry = find(netlink, format!("{stem}e"))?;
+    configure(netlink, &entry, vec![label])?;
+    fq::add(netlink, entry.index)?;
+    netns.run_in(|| {
+        silence_ipv6(&base.name);
+        silence_ipv6(&entry.name);
         Ok(())
     })?;
-    let near = create_veth(netlink, far)?;
-    let result = furnish(netlink, netns, &near);
-    match result {
-        Ok(entry) => Ok(Pair { entry, near }),
-        Err(error) => {
-            // E goes with C.
-            drop(delete(netlink, near.index));
-            Err(error)
-        }
+    for device in [&base, &entry] {
+        set(netlink, device, LinkFlags::Up, Vec::new())
+            .map_err(|refusal| refusal.into_error("bring up", &device.name))?;
     }
+    Ok(Pair { entry, base, owner })
 }
 
 /// Removes the device with this index, and what is on top of it. That it is gone is not an error.
@@ -77,88 +87,72 @@ pub(in super::super) fn delete(netlink: &mut Netlink, index: u32) -> Result<()> 
     }
 }
 
-/// C and C', under a free name. C' is up already.
-fn create_veth(netlink: &mut Netlink, far: &NetnsHandle) -> Result<Device> {
+/// C, under a free name; what both names begin with.
+fn create_tap(netns: &NetnsHandle) -> Result<(OwnedFd, String)> {
     const ATTEMPTS: u32 = 64;
-    let mut attempt = 0;
-    loop {
-        let random = RandomState::new().build_hasher().finish();
-        let name = format!("{NAME_PREFIX}{:04x}c", random as u16);
-        let mut peer = LinkMessage::default();
-        peer.header.flags = LinkFlags::Up;
-        peer.header.change_mask = LinkFlags::Up;
-        peer.attributes =
-            vec![LinkAttribute::IfName(FAR.to_owned()), LinkAttribute::NetNsFd(far.as_raw_fd())];
-        let mut message = LinkMessage::default();
-        message.attributes = vec![
-            LinkAttribute::IfName(name.clone()),
-            LinkAttribute::Mtu(MTU),
-            LinkAttribute::Address(hardware_address(random)),
-            LinkAttribute::Group(GROUP),
-            LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::Veth),
-                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-            ]),
-        ];
-        match netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL) {
-            Ok(()) => return find(netlink, name),
-            Err(Refusal { errno: libc::EEXIST, .. }) if attempt < ATTEMPTS => attempt += 1,
-            Err(refusal) => return Err(missing_kind(refusal, "veth device", "veth", "CONFIG_VETH")),
+    for _ in 0..ATTEMPTS {
+        let stem = format!("{NAME_PREFIX}{:04x}", random() as u16);
+        if let Some(owner) = tap::create(netns, &format!("{stem}c"))? {
+            return Ok((owner, stem));
         }
     }
+    Err(NetError::Occupied {
+        operation: "make",
+        object: format!("a tap device in {netns}"),
+        occupant: format!("an interface for every name tried ({NAME_PREFIX}????c)"),
+    })
 }
 
-/// E on top of `near`, both silent, with fq, and up.
-fn furnish(netlink: &mut Netlink, netns: &NetnsHandle, near: &Device) -> Result<Device> {
-    let name = format!("{}e", near.name.strip_suffix('c').unwrap_or(&near.name));
+fn create_macvlan(netlink: &mut Netlink, name: String, base: &Device) -> Result<()> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
-        LinkAttribute::IfName(name.clone()),
-        LinkAttribute::Link(near.index),
-        LinkAttribute::Address(hardware_address(RandomState::new().build_hasher().finish())),
+        LinkAttribute::IfName(name),
+        LinkAttribute::Link(base.index),
         LinkAttribute::Group(GROUP),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::MacVlan),
-            // Private: never to another macvlan on C, of which there is none anyway.
-            LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)])),
+            // Alone on C and with its hardware address: any other mode would put C into promiscuous mode,
+            // which the kernel logs and audits.
+            LinkInfo::Data(InfoData::MacVlan(vec![
+                InfoMacVlan::Mode(MacVlanMode::Passthrough),
+                InfoMacVlan::Flags(MacVlanFlags::NoPromisc),
+            ])),
         ]),
     ];
-    netlink
-        .request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-        .map_err(|refusal| missing_kind(refusal, "macvlan device", "macvlan", "CONFIG_MACVLAN"))?;
-    let entry = find(netlink, name)?;
-    fq::add(netlink, entry.index)?;
-    netns.run_in(|| {
-        silence_ipv6(&near.name);
-        silence_ipv6(&entry.name);
-        Ok(())
-    })?;
-    for device in [near, &entry] {
-        label(netlink, device)?;
-        set(netlink, device, LinkFlags::Up, Vec::new())
-            .map_err(|refusal| refusal.into_error("bring up", &device.name))?;
-    }
-    Ok(entry)
+    netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|refusal| {
+        match refusal.errno {
+            libc::EOPNOTSUPP => NetError::Missing {
+                what: "macvlan device",
+                module: "macvlan",
+                config: "CONFIG_MACVLAN",
+                remedy: "delays need it: `modprobe macvlan`, or install the package with the kernel's extra \
+                         modules, or use a kernel that has it"
+                    .to_owned(),
+                source: io::Error::from_raw_os_error(refusal.errno),
+            },
+            _ => refusal.into_error("make", "a macvlan device for the lane"),
+        }
+    })
 }
 
 /// Keeps IPv6 off a device of the calling thread's namespace: no address, no route, no router solicitation.
 ///
-/// Where this cannot be written (a read-only `/proc/sys`), [`label`] has switched off the address at least.
+/// Where this cannot be written (a read-only `/proc/sys`), [`configure`] has switched off the address at least.
 fn silence_ipv6(device: &str) {
     let path = Path::new("/proc/sys/net/ipv6/conf").join(device).join("disable_ipv6");
     drop(fs::write(path, "1"));
 }
 
-/// Says whose the device is, and that it makes no IPv6 address.
-fn label(netlink: &mut Netlink, device: &Device) -> Result<()> {
-    let alias = || LinkAttribute::IfAlias(format!("fault lane of process {}", process::id()));
+/// Sets attributes of a device that is down, and that it makes no IPv6 address.
+fn configure(netlink: &mut Netlink, device: &Device, attributes: Vec<LinkAttribute>) -> Result<()> {
     let silent = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
         In6AddrGenMode::None,
     )])]);
-    let result = match set(netlink, device, LinkFlags::empty(), vec![alias(), silent]) {
-        // A kernel without IPv6.
+    let with_silence = attributes.iter().cloned().chain([silent]).collect();
+    let result = match set(netlink, device, LinkFlags::empty(), with_silence) {
+        // A kernel without IPv6. Attributes are checked before any is set.
         Err(Refusal { errno: libc::EAFNOSUPPORT, .. }) => {
-            set(netlink, device, LinkFlags::empty(), vec![alias()])
+            set(netlink, device, LinkFlags::empty(), attributes)
         }
         result => result,
     };
@@ -192,29 +186,13 @@ fn find(netlink: &mut Netlink, name: String) -> Result<Device> {
     }
 }
 
-/// A locally administered address, marked as set by somebody, which udev respects.
-fn hardware_address(random: u64) -> Vec<u8> {
-    let random = random.to_ne_bytes();
-    vec![0x02, 0xfa, random[2], random[3], random[4], random[5]]
+/// A locally administered address. That it was set by somebody keeps udev from setting another.
+fn hardware_address() -> Vec<u8> {
+    let random = random().to_ne_bytes();
+    vec![0x02, 0xfa, random[0], random[1], random[2], random[3]]
 }
 
-fn missing_kind(
-    refusal: Refusal,
-    what: &'static str,
-    module: &'static str,
-    config: &'static str,
-) -> NetError {
-    match refusal.errno {
-        libc::EOPNOTSUPP => NetError::Missing {
-            what,
-            module,
-            config,
-            remedy: format!(
-                "delays need it: `modprobe {module}`, or install the package with the kernel's extra modules, \
-                 or use a kernel that has it"
-            ),
-            source: io::Error::from_raw_os_error(refusal.errno),
-        },
-        _ => refusal.into_error("make", format!("a {what} for the lane")),
-    }
+/// Randomly keyed hashers are the standard library's source of randomness.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -27,9 +27,9 @@ const LIMIT: u32 = 100_000_000;
 /// Bytes a flow may send before it is the next one's turn: one super-packet.
 const QUANTUM: u32 = 1 << 16;
 /// Hash buckets for the flows, as a power of two (at most 18).
-const BUCKETS_LOG: u32 = 12;
-/// Packets in the lane have no socket: they are told apart by flow hash, of which these bits count.
-const ORPHAN_MASK: u32 = 0xffff;
+const BUCKETS_LOG: u32 = 14;
+/// Packets in the lane have no socket: they are told apart by the hash our hooks give them, all of it.
+const ORPHAN_MASK: u32 = u32::MAX;
 /// Farthest departure time, in microseconds: the whole range of the attribute (71 minutes).
 const HORIZON_US: u32 = u32::MAX;
 

@@ -44,84 +44,96 @@ pub struct LaneStats {
     pub fq_horizon_caps: u64,
     /// Packets E could not hand to C (E's `tx_dropped`).
     pub entry_drops: u64,
-    /// Packets C could not hand back (C's `tx_dropped`).
-    pub near_drops: u64,
-    /// Packets that missed the exit and went to the far end (C's `tx_packets`).
-    pub near_leaks: u64,
+    /// Packets that missed the exit and went on into C, whence nothing returns.
+    pub missed_exit: u64,
 }
 
 impl LaneStats {
     /// Packets lost by the lane itself.
     #[must_use]
     pub const fn lost(&self) -> u64 {
-        self.fq_drops + self.entry_drops + self.near_drops + self.near_leaks
+        self.fq_drops + self.entry_drops + self.missed_exit
     }
 }
 
 /// Reads the counters of the lane with these two devices.
-pub(super) fn read(netlink: &mut Netlink, entry: &Interface, near: &Interface) -> Result<LaneStats> {
-    let mut stats = LaneStats::default();
-    read_fq(netlink, entry.index, &mut stats)?;
-    let link = link_counters(netlink, entry)?;
-    stats.entry_drops = link.tx_dropped;
-    let link = link_counters(netlink, near)?;
-    stats.near_drops = link.tx_dropped;
-    stats.near_leaks = link.tx_packets;
-    Ok(stats)
+pub(super) fn read(netlink: &mut Netlink, entry: &Interface, base: &Interface) -> Result<LaneStats> {
+    let fq = Qdisc::read(netlink, entry)?;
+    // Behind the exit lies C's own queueing discipline, whichever is the system's default.
+    let behind = Qdisc::read(netlink, base)?;
+    Ok(LaneStats {
+        sent_packets: fq.packets,
+        sent_bytes: fq.bytes,
+        waiting_packets: fq.waiting,
+        fq_drops: fq.drops,
+        // struct tc_fq_qd_stats; it grows at its end.
+        fq_flow_limit: u64_at(&fq.own, 32).unwrap_or(0),
+        fq_allocation_errors: u64_at(&fq.own, 48).unwrap_or(0),
+        fq_horizon_drops: u64_at(&fq.own, 88).unwrap_or(0),
+        fq_horizon_caps: u64_at(&fq.own, 96).unwrap_or(0),
+        entry_drops: dropped_by(netlink, entry)?,
+        missed_exit: behind.packets + behind.waiting + behind.drops,
+    })
 }
 
-fn read_fq(netlink: &mut Netlink, device: u32, stats: &mut LaneStats) -> Result<()> {
-    let answers = netlink
-        .dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(device as i32)))
-        .map_err(|refusal| refusal.into_error("read", "the lane's fq"))?;
-    let fq = answers.iter().find_map(|answer| {
-        let root = u32_at(&answer.payload, 4)? == device
-            && u32_at(&answer.payload, 12)? == u32::from(TcHandle::ROOT);
-        attribute(answer.payload.get(TC_HEADER..)?, TCA_STATS2).filter(|_| root)
-    });
-    let missing = || NetError::Protocol {
-        operation: "read",
-        object: "the lane's fq".to_owned(),
-        detail: "its counters are not there".to_owned(),
-    };
-    let fq = fq.ok_or_else(missing)?;
-    let queue = attribute(&fq, TCA_STATS_QUEUE).ok_or_else(missing)?;
-    // struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits (u32 each).
-    stats.waiting_packets = u32_at(&queue, 0).ok_or_else(missing)?.into();
-    stats.fq_drops = u32_at(&queue, 8).ok_or_else(missing)?.into();
-    // struct gnet_stats_basic: bytes (u64), packets (u32).
-    let basic = attribute(&fq, TCA_STATS_BASIC).ok_or_else(missing)?;
-    stats.sent_bytes = u64_at(&basic, 0).ok_or_else(missing)?;
-    stats.sent_packets = u32_at(&basic, 8).ok_or_else(missing)?.into();
-    // struct tc_fq_qd_stats; it grows at its end.
-    let own = attribute(&fq, TCA_STATS_APP).ok_or_else(missing)?;
-    stats.fq_flow_limit = u64_at(&own, 32).unwrap_or(0);
-    stats.fq_allocation_errors = u64_at(&own, 48).unwrap_or(0);
-    stats.fq_horizon_drops = u64_at(&own, 88).unwrap_or(0);
-    stats.fq_horizon_caps = u64_at(&own, 96).unwrap_or(0);
-    Ok(())
+/// Counters of a root queueing discipline.
+struct Qdisc {
+    packets: u64,
+    bytes: u64,
+    waiting: u64,
+    drops: u64,
+    /// Those of its kind alone.
+    own: Vec<u8>,
 }
 
-struct LinkCounters {
-    tx_packets: u64,
-    tx_dropped: u64,
+impl Qdisc {
+    fn read(netlink: &mut Netlink, device: &Interface) -> Result<Self> {
+        const OPERATION: &str = "read the queueing discipline of";
+        let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(device.index as i32));
+        let answers =
+            netlink.dump(&request).map_err(|refusal| refusal.into_error(OPERATION, &device.name))?;
+        let counters = answers.iter().find_map(|answer| {
+            let root = u32_at(&answer.payload, 4)? == device.index
+                && u32_at(&answer.payload, 12)? == u32::from(TcHandle::ROOT);
+            attribute(answer.payload.get(TC_HEADER..)?, TCA_STATS2).filter(|_| root)
+        });
+        counters.and_then(|counters| Self::parse(&counters)).ok_or_else(|| NetError::Protocol {
+            operation: OPERATION,
+            object: device.name.clone(),
+            detail: "its counters are not there".to_owned(),
+        })
+    }
+
+    fn parse(counters: &[u8]) -> Option<Self> {
+        // struct gnet_stats_basic: bytes (u64), packets (u32).
+        let basic = attribute(counters, TCA_STATS_BASIC)?;
+        // struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits (u32 each).
+        let queue = attribute(counters, TCA_STATS_QUEUE)?;
+        Some(Self {
+            packets: u32_at(&basic, 8)?.into(),
+            bytes: u64_at(&basic, 0)?,
+            waiting: u32_at(&queue, 0)?.into(),
+            drops: u32_at(&queue, 8)?.into(),
+            own: attribute(counters, TCA_STATS_APP).unwrap_or_default(),
+        })
+    }
 }
 
-fn link_counters(netlink: &mut Netlink, device: &Interface) -> Result<LinkCounters> {
+/// Packets a device could not send.
+fn dropped_by(netlink: &mut Netlink, device: &Interface) -> Result<u64> {
+    const OPERATION: &str = "read the counters of";
     let mut request = LinkMessage::default();
     request.header.index = device.index;
     let answer = netlink
         .get(RouteNetlinkMessage::GetLink(request))
-        .map_err(|refusal| refusal.into_error("read the counters of", &device.name))?;
-    let counters = answer.and_then(|answer| attribute(answer.payload.get(LINK_HEADER..)?, IFLA_STATS64));
-    // struct rtnl_link_stats64: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped,
-    // tx_dropped, …
-    counters
-        .and_then(|counters| {
-            Some(LinkCounters { tx_packets: u64_at(&counters, 8)?, tx_dropped: u64_at(&counters, 56)? })
-        })
+        .map_err(|refusal| refusal.into_error(OPERATION, &device.name))?;
+    answer
+        .and_then(|answer| attribute(answer.payload.get(LINK_HEADER..)?, IFLA_STATS64))
+        // struct rtnl_link_stats64: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped,
+        // tx_dropped, …
+        .and_then(|counters| u64_at(&counters, 56))
         .ok_or_else(|| NetError::Protocol {
-            operation: "read the counters of",
+            operation: OPERATION,
             object: device.name.clone(),
             detail: "they are not there".to_owned(),
         })

@@ -1,0 +1,46 @@
+//! A network namespace to break things in, and other people's tools to look at it.
+
+use std::process::{Command, Output};
+
+use fault_user::net::netns::NetnsHandle;
+
+/// An empty namespace with `lo` up; gone with the value.
+pub struct Lab {
+    pub netns: NetnsHandle,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests make network namespaces and load eBPF programs: run them as root"
+        );
+        let lab = Self { netns: NetnsHandle::private().unwrap() };
+        lab.must("ip link set lo up");
+        lab
+    }
+
+    /// Runs a command line of the shell inside.
+    pub fn run(&self, line: &str) -> Output {
+        let mut command = Command::new("sh");
+        command.args(["-c", line]);
+        self.netns.run_in(|| Ok(command.output().unwrap_or_else(|error| panic!("{line}: {error}")))).unwrap()
+    }
+
+    /// As [`Lab::run`]; it must succeed. Returns its output.
+    pub fn must(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Whether a command succeeds.
+    pub fn can(&self, line: &str) -> bool {
+        self.run(line).status.success()
+    }
+
+    /// Whether an echo request to ourselves comes back within a second.
+    pub fn pings_itself(&self) -> bool {
+        self.can("ping -c 1 -W 1 127.0.0.1")
+    }
+}
