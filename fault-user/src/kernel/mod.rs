@@ -1,11 +1,14 @@
 //! The room between the session and the kernel: the object, what this kernel can do, how programs get in.
 
 pub mod btf;
+mod config;
 pub mod control;
+pub mod doctor;
 pub mod globals;
 pub mod load;
 pub mod modify_return;
 pub mod object;
 pub mod patch;
 pub mod plain;
+pub mod probe;
 mod syscall;

@@ -4,6 +4,7 @@ mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod doctor;
 mod file_system;
 mod jitter;
 mod loss;
@@ -97,6 +98,7 @@ pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
 
 fn tests() -> Vec<Test> {
     [
+        doctor::TESTS,
         loss::TESTS,
         targets::TESTS,
         run::TESTS,
