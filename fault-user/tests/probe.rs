@@ -89,7 +89,7 @@ fn agrees_with_the_configuration(capabilities: &Capabilities) {
     let Ok(config) = procfs::kernel_config() else { return };
     for (option, capability) in [
         ("CONFIG_NET_SCH_FQ", Capability::Fq),
-        ("CONFIG_VETH", Capability::Veth),
+        ("CONFIG_TUN", Capability::Tap),
         ("CONFIG_MACVLAN", Capability::Macvlan),
         ("CONFIG_FUSE_FS", Capability::DetachedFuse),
         ("CONFIG_FUNCTION_ERROR_INJECTION", Capability::FmodRet),

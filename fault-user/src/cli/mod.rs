@@ -7,9 +7,11 @@ mod inject;
 mod run;
 mod session;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode};
 
 use args::Command;
+
+use crate::kernel;
 
 /// The whole of `fault`.
 pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
@@ -25,12 +27,19 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Inject(arguments) => inject::main(&arguments),
-        Command::Doctor(_) | Command::Sweep(_) => todo_rooms(),
+        Command::Doctor(arguments) => doctor(&arguments),
+        Command::Sweep(_) => todo_rooms(),
     };
     result.unwrap_or_else(|error| {
         eprint!("{}", error.render());
         ExitCode::from(error.status())
     })
+}
+
+fn doctor(arguments: &args::DoctorArgs) -> Result<ExitCode, error::CliError> {
+    kernel::doctor::run(arguments.json, &mut io::stdout().lock())
+        .map(ExitCode::from)
+        .map_err(|source| error::CliError::Write { what: "the report", path: "stdout".to_owned(), source })
 }
 
 fn todo_rooms() -> Result<ExitCode, error::CliError> {

@@ -49,9 +49,11 @@ fn answered(report: &Value, answer: &Value) -> anyhow::Result<Vec<String>> {
 }
 
 fn knows_this_kernel(lane: Lane) -> anyhow::Result<()> {
-    // Where FUSE is a module, udev would have made /dev/fuse; here nobody has.
-    if !std::path::Path::new("/dev/fuse").exists() {
-        ensure!(Command::new("modprobe").arg("fuse").status()?.success(), "modprobe fuse");
+    // Where these are modules, udev would have made the devices; here nobody has.
+    for (device, module) in [("/dev/fuse", "fuse"), ("/dev/net/tun", "tun")] {
+        if !std::path::Path::new(device).exists() {
+            ensure!(Command::new("modprobe").arg(module).status()?.success(), "modprobe {module}");
+        }
     }
     let (no, untried): (&[&str], &[&str]) = match lane {
         Lane::Native | Lane::Fault => (&[], &[]),

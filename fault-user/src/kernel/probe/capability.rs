@@ -31,8 +31,8 @@ pub enum Capability {
     Clsact,
     /// Giving a packet the time it is to leave.
     DepartureTime,
-    /// The lane's two ends.
-    Veth,
+    /// The lane's far end, which lives as long as a descriptor.
+    Tap,
     /// The lane's entry.
     Macvlan,
     /// The queue that holds packets until their time.
@@ -71,7 +71,7 @@ impl Capability {
         Self::Tcx,
         Self::Clsact,
         Self::DepartureTime,
-        Self::Veth,
+        Self::Tap,
         Self::Macvlan,
         Self::Fq,
         Self::FmodRet,
@@ -100,7 +100,7 @@ impl Capability {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::DepartureTime => "departure_time",
-            Self::Veth => "veth",
+            Self::Tap => "tap",
             Self::Macvlan => "macvlan",
             Self::Fq => "fq",
             Self::FmodRet => "fmod_ret",
@@ -130,7 +130,7 @@ impl Capability {
             Self::Tcx => "packet hook tcx",
             Self::Clsact => "packet hook clsact (used where tcx is missing)",
             Self::DepartureTime => "BPF sets a packet's departure time",
-            Self::Veth => "veth devices",
+            Self::Tap => "tap devices",
             Self::Macvlan => "macvlan devices",
             Self::Fq => "fq queueing discipline",
             Self::FmodRet => "fmod_ret on should_fail_bio",
@@ -181,7 +181,7 @@ const PACKETS: &[AnyOf] = &[
     &[Capability::Tcx, Capability::Clsact],
 ];
 const LANE: &[AnyOf] =
-    &[&[Capability::DepartureTime], &[Capability::Veth], &[Capability::Macvlan], &[Capability::Fq]];
+    &[&[Capability::DepartureTime], &[Capability::Tap], &[Capability::Macvlan], &[Capability::Fq]];
 const DISK_ERROR: &[AnyOf] =
     &[&[Capability::FmodRet, Capability::KprobeOverride], &[Capability::Jit], &[Capability::TaskStorage]];
 const DISK_DELAY: &[AnyOf] = &[

@@ -49,7 +49,7 @@ const fn needs(capability: Capability) -> Needs {
             (4, 5),
         ),
         Capability::DepartureTime => (&[], None, (5, 18)),
-        Capability::Veth => (&["CONFIG_VETH"], Some("veth"), (2, 6)),
+        Capability::Tap => (&["CONFIG_TUN"], Some("tun"), (2, 6)),
         Capability::Macvlan => (&["CONFIG_MACVLAN"], Some("macvlan"), (2, 6)),
         Capability::Fq => (&["CONFIG_NET_SCH_FQ"], Some("sch_fq"), (3, 12)),
         // The first two hold for all tracing programs; the third is what this one is about.
@@ -166,6 +166,10 @@ fn special(capability: Capability, failure: &Failure, environment: &Environment)
         (Capability::DetachedFuse, Errno::ENOENT) if failure.step.contains("/dev/fuse") => reason(
             "there is no /dev/fuse",
             "load it with modprobe fuse; in a container, add --device /dev/fuse",
+        ),
+        (Capability::Tap, Errno::ENOENT) if failure.step.contains("/dev/net/tun") => reason(
+            "there is no /dev/net/tun",
+            "load it with modprobe tun; in a container, add --device /dev/net/tun",
         ),
         _ => None,
     }

@@ -242,25 +242,25 @@ impl Prober {
         self.try_(Capability::PidfdGetfd, packet::pidfd_getfd);
         self.try_(Capability::DepartureTime, packet::departure_time);
         let devices =
-            [Capability::Tcx, Capability::Clsact, Capability::Veth, Capability::Macvlan, Capability::Fq];
+            [Capability::Tcx, Capability::Clsact, Capability::Tap, Capability::Macvlan, Capability::Fq];
         if !self.wants(&devices) {
             return;
         }
         let attempts = netns::in_private(|netlink| {
             let tcx = packet::tcx();
-            let veth = netlink.add_veth();
-            let macvlan = veth.as_ref().ok().map(|veth| netlink.add_macvlan(*veth).map(drop));
+            let tap = netns::add_tap();
+            let macvlan = tap.as_ref().ok().map(|tap| netlink.add_macvlan(tap.index).map(drop));
             let fq = netlink.add_fq(netns::LOOPBACK);
-            (tcx, packet::clsact(netlink), veth.map(drop), macvlan, fq)
+            (tcx, packet::clsact(netlink), tap.map(drop), macvlan, fq)
         });
         match attempts {
-            Ok((tcx, clsact, veth, macvlan, fq)) => {
+            Ok((tcx, clsact, tap, macvlan, fq)) => {
                 self.note(Capability::Tcx, tcx);
                 self.note(Capability::Clsact, clsact);
-                self.note(Capability::Veth, veth);
+                self.note(Capability::Tap, tap);
                 match macvlan {
                     Some(macvlan) => drop(self.note(Capability::Macvlan, macvlan)),
-                    None => self.unknown(Capability::Macvlan, "there is no veth to put one on"),
+                    None => self.unknown(Capability::Macvlan, "there is no tap to put one on"),
                 }
                 self.note(Capability::Fq, fq);
             }

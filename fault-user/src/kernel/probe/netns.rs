@@ -3,14 +3,16 @@
 //! The namespace belongs to a thread that ends with the probe; with it go all devices, queueing disciplines
 //! and filters. The machine's own interfaces are never touched.
 
-use std::thread;
+use std::{fs::File, os::fd::AsRawFd, thread};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoKind, InfoMacVlan, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, MacVlanMode},
+    link::{
+        InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanFlags, MacVlanMode,
+    },
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -77,37 +79,23 @@ impl Netlink {
         self.request(step, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// A veth pair; gives the first end's index.
-    pub fn add_veth(&self) -> Attempt<u32> {
-        let mut peer = LinkMessage::default();
-        peer.attributes.push(LinkAttribute::IfName("probe1".to_owned()));
-        self.add_link(
-            "creating a veth pair",
-            vec![
-                LinkAttribute::IfName("probe0".to_owned()),
-                LinkAttribute::LinkInfo(vec![
-                    LinkInfo::Kind(InfoKind::Veth),
-                    LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-                ]),
-            ],
-        )?;
-        index_of("probe0")
-    }
-
     /// A macvlan device over `lower`; gives its index.
     pub fn add_macvlan(&self, lower: u32) -> Attempt<u32> {
         self.add_link(
-            "creating a macvlan device over a veth",
+            "creating a macvlan device over a tap",
             vec![
-                LinkAttribute::IfName("probe2".to_owned()),
+                LinkAttribute::IfName("probe1".to_owned()),
                 LinkAttribute::Link(lower),
                 LinkAttribute::LinkInfo(vec![
                     LinkInfo::Kind(InfoKind::MacVlan),
-                    LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)])),
+                    LinkInfo::Data(InfoData::MacVlan(vec![
+                        InfoMacVlan::Mode(MacVlanMode::Passthrough),
+                        InfoMacVlan::Flags(MacVlanFlags::NoPromisc),
+                    ])),
                 ]),
             ],
         )?;
-        index_of("probe2")
+        index_of("probe1")
     }
 
     /// `fq` as the root queueing discipline of `interface`.
@@ -151,6 +139,32 @@ impl Netlink {
             NLM_F_CREATE | NLM_F_EXCL,
         )
     }
+}
+
+/// A tap device of the calling thread's namespace, for as long as this lives.
+pub struct Tap {
+    pub index: u32,
+    _owner: File,
+}
+
+/// Makes a tap device.
+pub fn add_tap() -> Attempt<Tap> {
+    const DEVICE: &str = "/dev/net/tun";
+    let owner = File::options()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .map_err(|error| Failure::io(format!("opening {DEVICE}"), &error))?;
+    // SAFETY: plain data, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"probe0\0") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the request reads and writes one `ifreq` and keeps no reference to it.
+    let result = unsafe { libc::ioctl(owner.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    Errno::result(result).map_err(|errno| Failure::new("creating a tap device", errno))?;
+    Ok(Tap { index: index_of("probe0")?, _owner: owner })
 }
 
 fn index_of(name: &str) -> Attempt<u32> {
