@@ -3,6 +3,8 @@
 //! Every test starts this very program again as a controller (`controller STAGE …`), because a keeper must be forked
 //! before there are threads, and kills it. Needs root and a cgroup v2 hierarchy; makes only cgroups of its own.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::{
     collections::BTreeSet,
     env,
@@ -12,13 +14,16 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use fault_user::{
-    session::{keeper::Keeper, residue::Leftover},
+    session::{
+        keeper::Keeper,
+        residue::{self, Leftover, Residue},
+    },
     target::{
         Target,
         cgroup::{self, Cgroup},
@@ -36,12 +41,14 @@ use nix::{
 /// The promise: normal again within a second.
 const PROMISE: Duration = Duration::from_secs(1);
 
+type Test = fn() -> Result<(), Failed>;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|argument| argument == "controller") {
         return controller(&arguments[1], &arguments[2..]);
     }
-    let tests: [(&str, fn() -> Result<(), Failed>); _] = [
+    let tests: [(&str, Test); _] = [
         ("killed_before_anything_is_made", || killed_at("forked", &[])),
         ("killed_between_announcement_and_creation", || killed_at("announced", &[])),
         ("killed_with_an_empty_cgroup", || killed_at("made", &[])),
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
         ("command_goes_home_to_the_cgroup_it_would_have_had", command_goes_home),
         ("the_keeper_is_detached", the_keeper_is_detached),
         ("a_dead_keeper_is_noticed", a_dead_keeper_is_noticed),
+        ("what_even_the_keeper_could_not_undo_is_found", what_even_the_keeper_could_not_undo_is_found),
         ("status_is_the_commands_own", status_is_the_commands_own),
         ("background_processes_outlive_the_session", background_processes_outlive_the_session),
         ("sigint_while_held_is_the_commands_end", sigint_while_held),
@@ -181,6 +189,7 @@ impl Controller {
             unsafe { program.pre_exec(move || fs::write(&procs, "0")) };
         }
         let mut child = program.spawn().unwrap();
+        STARTED.lock().unwrap().insert(child.id());
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines, keeper: 0, cgroup: None }
     }
@@ -231,18 +240,31 @@ fn eventually<T>(mut check: impl FnMut() -> Result<T, String>) -> Result<T, Fail
     }
 }
 
-/// No cgroup of ours and no keeper is anywhere.
+/// Every controller this program has started. Others may be at work on the machine.
+static STARTED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// No cgroup and no keeper of our controllers is anywhere.
 fn nothing_left() -> Result<(), Failed> {
-    let found = Command::new("find")
-        .arg(Cgroup::root().unwrap().path)
-        .args(["-type", "d", "-name", "fault-*"])
-        .output()
-        .unwrap();
-    if !found.stdout.is_empty() {
-        return Err(format!("left: {}", String::from_utf8_lossy(&found.stdout)).into());
+    let started = STARTED.lock().unwrap();
+    let ours = |name: &str| {
+        name.strip_prefix("fault-")
+            .and_then(|rest| rest.split_once('-')?.0.parse().ok())
+            .is_some_and(|pid: u32| started.contains(&pid))
+    };
+    let mut open = vec![Cgroup::root().unwrap().path];
+    while let Some(directory) = open.pop() {
+        if directory.file_name().is_some_and(|name| ours(name.to_str().unwrap())) {
+            return Err(format!("{directory:?} is left").into());
+        }
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        open.extend(
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
+        );
     }
+    let own = env::current_exe().unwrap();
     for process in procfs::process::all_processes().unwrap().flatten() {
-        if process.stat().is_ok_and(|stat| stat.comm == "fault-keeper" && stat.state != 'Z') {
+        let keeper = process.stat().is_ok_and(|stat| stat.comm == "fault-keeper" && stat.state != 'Z');
+        if keeper && process.exe().is_ok_and(|exe| exe == own) {
             return Err(format!("process {} is a keeper", process.pid).into());
         }
     }
@@ -255,7 +277,8 @@ fn cgroup_of(pid: u32) -> String {
 }
 
 fn end(pid: u32) {
-    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    // It may be on its way out already.
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).ok();
 }
 
 // ---- the tests ----
@@ -326,7 +349,7 @@ fn killed_while_command_forks() -> Result<(), Failed> {
 
 fn killed_at_random_instants() -> Result<(), Failed> {
     const ROUNDS: u64 = 40;
-    let mut ran = 0;
+    let mut ran = BTreeSet::new();
     for round in 0..ROUNDS {
         // A duration nobody else sleeps for.
         let marker = format!("1000.{:07}{round:02}", process::id());
@@ -348,13 +371,13 @@ fn killed_at_random_instants() -> Result<(), Failed> {
                 if command == "sleep" {
                     assert_eq!(cgroup_of(*pid), cgroup_of(process::id()), "round {round}");
                     end(*pid);
-                    ran += 1;
+                    ran.insert(*pid);
                 }
             }
             if left.is_empty() { Ok(()) } else { Err(format!("round {round}: {left:?}")) }
         })?;
     }
-    println!("COMMAND ran in {ran} of {ROUNDS} rounds");
+    println!("COMMAND ran in {} of {ROUNDS} rounds", ran.len());
     Ok(())
 }
 
@@ -445,6 +468,29 @@ fn a_dead_keeper_is_noticed() -> Result<(), Failed> {
     nothing_left()
 }
 
+fn what_even_the_keeper_could_not_undo_is_found() -> Result<(), Failed> {
+    let mut controller = Controller::start("running", &["sleep", "1000"]);
+    let running: u32 = controller.until("running").parse()?;
+    let path = controller.cgroup.clone().unwrap();
+    let ours = |residue: &Residue| match residue {
+        Residue::Leftover(Leftover::Cgroup { path: found, .. }) => *found == path,
+        Residue::Helper { pid, .. } => *pid == controller.keeper,
+        _ => false,
+    };
+    assert!(!residue::find().residue.iter().any(ours), "a living session is not residue");
+    end(controller.keeper);
+    controller.child.kill()?;
+    controller.child.wait()?;
+    let found: Vec<_> = residue::find().residue.into_iter().filter(ours).collect();
+    let expected = Leftover::Cgroup { path: path.clone(), home: path.parent().unwrap().into() };
+    assert_eq!(found, [Residue::Leftover(expected)]);
+    residue::remove(&found[0])?;
+    residue::remove(&found[0])?;
+    assert_eq!(cgroup_of(running), cgroup_of(process::id()));
+    end(running);
+    nothing_left()
+}
+
 fn status_is_the_commands_own() -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     let file = |name: &str, text: &str, mode: u32| {
@@ -521,7 +567,10 @@ fn levels_in_a_namespace() -> Result<(), Failed> {
     // The root of a new namespace is the cgroup its first process is in; levels must not start there.
     let seen = |script: &str, argument: &Path| -> String {
         let mut program = Command::new("unshare");
-        program.args(["--cgroup", "--mount", "sh", "-ec", script]).arg(env::current_exe().unwrap()).arg(argument);
+        program
+            .args(["--cgroup", "--mount", "sh", "-ec", script])
+            .arg(env::current_exe().unwrap())
+            .arg(argument);
         let procs = inner.join("cgroup.procs");
         // SAFETY: as in `start_in`.
         unsafe { program.pre_exec(move || fs::write(&procs, "0")) };

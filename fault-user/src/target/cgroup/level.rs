@@ -10,8 +10,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use super::mount;
 use super::CgroupError;
+use super::mount;
 
 /// `PROC_CGROUP_INIT_INO`, linux/proc_ns.h: the inode number of the first cgroup namespace.
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
