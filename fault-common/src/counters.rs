@@ -50,6 +50,32 @@ pub enum Counter {
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = Counter::Punted as u32 + 1;
+pub const COUNTERS: u32 = Counter::ALL.len() as u32;
+
+impl Counter {
+    /// All of them, each at its own index.
+    pub const ALL: [Self; 12] = [
+        Self::Unparsable,
+        Self::LaneIn,
+        Self::LaneOut,
+        Self::LaneStray,
+        Self::LaneRefused,
+        Self::EventsLost,
+        Self::Parked,
+        Self::ParkOverflow,
+        Self::ParkFailed,
+        Self::ParkForbidden,
+        Self::SelfTest,
+        Self::Punted,
+    ];
+}
+
+const _: () = {
+    let mut index = 0;
+    while index < Counter::ALL.len() {
+        assert!(Counter::ALL[index] as usize == index);
+        index += 1;
+    }
+};
 
 const _: () = assert!(size_of::<RuleCounters>() == 5 * 8);

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod exit;
 pub mod kernel;
 pub mod net;
+pub mod report;
 pub mod session;
 pub mod spec;
 pub mod target;

@@ -92,14 +92,12 @@ fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64
         return None;
     }
     counters.bytes.fetch_add(moment.bytes);
-    match verb {
-        Verb::Drop | Verb::Error => Some((verb, 0, 0)),
-        Verb::Delay | Verb::DelayThenError => {
-            let delay_ns = rule.delay.sample(&at);
-            counters.delay_ns.fetch_add(delay_ns);
-            Some((verb, delay_ns, rule.delay.flags))
-        }
+    if !verb.delays() {
+        return Some((verb, 0, 0));
     }
+    let delay_ns = rule.delay.sample(&at);
+    counters.delay_ns.fetch_add(delay_ns);
+    Some((verb, delay_ns, rule.delay.flags))
 }
 
 /// What the rule in `slot` (0..64) adds to `outcome`; whether nothing after it can add more.

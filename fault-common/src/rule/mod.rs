@@ -56,6 +56,15 @@ impl Verb {
         }
     }
 
+    /// Whether a hit by this verb comes late, by [`Rule::delay`].
+    #[must_use]
+    pub const fn delays(self) -> bool {
+        match self {
+            Self::Delay | Self::DelayThenError => true,
+            Self::Drop | Self::Error => false,
+        }
+    }
+
     /// Rules are stored in this order ([`Rule::storage_order`]), so that terminal verbs win whatever order the user
     /// wrote: an operation that is dropped or failed never reaches the rules that would have delayed it.
     #[must_use]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fault_common::limits::HEARTBEAT_INTERVAL_NS;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use jiff::Timestamp;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -32,6 +33,7 @@ pub enum End {
 /// Faults happen.
 pub struct Active {
     pub(super) armed: Armed,
+    pub(super) started: Timestamp,
     deadline: Option<Instant>,
 }
 
@@ -75,7 +77,7 @@ impl Signals {
 impl Active {
     pub(super) fn new(armed: Armed) -> Self {
         let deadline = armed.request.plan.duration.map(|duration| Instant::now() + duration);
-        Self { armed, deadline }
+        Self { armed, started: Timestamp::now(), deadline }
     }
 
     /// What was planned.

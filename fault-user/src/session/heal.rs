@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aya::{Ebpf, maps::PerCpuArray};
 use fault_common::counters::{COUNTERS, Counter};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -40,7 +41,7 @@ pub struct RuleTotals {
 
 /// What the whole session counted, indexed by [`Counter`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([u64; COUNTERS as usize]);
+pub struct Totals(pub [u64; COUNTERS as usize]);
 
 impl Totals {
     fn read(ebpf: &Ebpf) -> Result<Self, SessionError> {
@@ -66,6 +67,10 @@ impl Totals {
 pub struct Healed {
     /// What was planned.
     pub plan: Plan,
+    /// When it became active.
+    pub started: Timestamp,
+    /// When injecting stopped.
+    pub ended: Timestamp,
     /// Why it ended.
     pub end: End,
     /// By [`super::plan::PlannedRule::id`].
@@ -86,6 +91,7 @@ impl Active {
     pub async fn heal(self, end: End) -> Healed {
         let Armed { mut namespaces, sockets, tasks, rules, loaded, request } = self.armed;
         loaded.control.active.store(0);
+        let ended = Timestamp::now();
         let mut troubles = Vec::new();
         let stranded = drain(&loaded, &request.plan, &mut troubles).await;
         let totals = Totals::read(&loaded.ebpf).unwrap_or_else(|error| {
@@ -106,7 +112,17 @@ impl Active {
             }
         }
         drop((sockets, tasks, rules, loaded));
-        Healed { plan: request.plan, end, rules: counts, totals, lanes, stranded, troubles }
+        Healed {
+            plan: request.plan,
+            started: self.started,
+            ended,
+            end,
+            rules: counts,
+            totals,
+            lanes,
+            stranded,
+            troubles,
+        }
     }
 }
 

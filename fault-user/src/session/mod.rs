@@ -13,6 +13,7 @@ mod packets;
 pub mod plan;
 pub mod residue;
 mod rules;
+pub mod simulate;
 mod sockets;
 mod tasks;
 

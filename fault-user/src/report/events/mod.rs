@@ -1,0 +1,158 @@
+//! `--events`: one JSON object per injection, one per line.
+
+mod line;
+mod names;
+
+use std::io::{self, BufWriter, Write};
+
+use fault_common::event::Event;
+use nix::time::{ClockId, clock_gettime};
+
+use super::output::{Destination, OutputError};
+pub use names::{Names, SystemNames};
+
+/// An item of the ring buffer `EVENTS` is no event of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an item of {0} bytes in the ring buffer EVENTS; an event has {size}", size = size_of::<Event>())]
+pub struct NoEvent(
+    /// Its length in bytes.
+    pub usize,
+);
+
+/// The event in an item of the ring buffer.
+///
+/// # Errors
+/// When the item has another length than an event.
+pub fn parse(item: &[u8]) -> Result<Event, NoEvent> {
+    if item.len() != size_of::<Event>() {
+        return Err(NoEvent(item.len()));
+    }
+    // SAFETY: the item is as long as an event, whose fields are integers and arrays of bytes: every bit
+    // pattern is one. Nothing is assumed about its alignment.
+    Ok(unsafe { item.as_ptr().cast::<Event>().read_unaligned() })
+}
+
+/// From `CLOCK_MONOTONIC`, in which the kernel stamps events, to the time of day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, in nanoseconds.
+    pub offset_ns: i128,
+}
+
+impl Clock {
+    /// The offset now. Kept for the whole session, so that a step of the time of day reorders no events.
+    #[must_use]
+    pub fn now() -> Self {
+        let read = |clock| {
+            clock_gettime(clock)
+                .map_or(0, |time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+        };
+        // The reading of the two clocks that lay closest together, should one be interrupted.
+        let readings = (0..5).map(|_| {
+            let before = read(ClockId::CLOCK_MONOTONIC);
+            let time = read(ClockId::CLOCK_REALTIME);
+            let after = read(ClockId::CLOCK_MONOTONIC);
+            (after - before, time - (before + after) / 2)
+        });
+        Self { offset_ns: readings.min().map_or(0, |(_, offset)| offset) }
+    }
+
+    /// RFC 3339 in UTC with nanoseconds.
+    fn text(self, monotonic_ns: u64) -> String {
+        jiff::Timestamp::from_nanosecond(self.offset_ns + i128::from(monotonic_ns))
+            .map_or_else(|_| String::new(), |time| format!("{time:.9}"))
+    }
+}
+
+/// Which rule lies in a slot of a generation of the rule set.
+pub type RuleOf = Box<dyn Fn(u32, u32) -> Option<u32> + Send>;
+
+/// Writes events, buffered; the owner flushes when the ring buffer is empty, and at the end.
+pub struct EventWriter {
+    out: BufWriter<Box<dyn Write + Send>>,
+    destination: Destination,
+    clock: Clock,
+    rule_of: RuleOf,
+    names: Box<dyn Names + Send>,
+    written: u64,
+}
+
+impl EventWriter {
+    /// Opens `destination`. `rule_of(generation, slot)` is the number of the fault.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(destination: &Destination, rule_of: RuleOf) -> Result<Self, OutputError> {
+        let out = destination.open(WHAT)?;
+        Ok(Self::new(out, destination.clone(), Clock::now(), rule_of, Box::new(SystemNames::default())))
+    }
+
+    /// From its parts.
+    #[must_use]
+    pub fn new(
+        out: Box<dyn Write + Send>,
+        destination: Destination,
+        clock: Clock,
+        rule_of: RuleOf,
+        names: Box<dyn Names + Send>,
+    ) -> Self {
+        Self { out: BufWriter::with_capacity(1 << 16, out), destination, clock, rule_of, names, written: 0 }
+    }
+
+    /// Writes every item; returns how many were no events.
+    ///
+    /// ```text
+    /// writer.drain(std::iter::from_fn(|| ring.next()))?;   // aya's RingBuf hands out items that deref to [u8]
+    /// ```
+    ///
+    /// # Errors
+    /// When the destination cannot be written.
+    pub fn drain<I>(&mut self, items: I) -> Result<u64, OutputError>
+    where
+        I: IntoIterator,
+        I::Item: std::ops::Deref<Target = [u8]>,
+    {
+        let mut refused = 0;
+        for item in items {
+            match parse(&item) {
+                Ok(event) => self.write(&event)?,
+                Err(NoEvent(_)) => refused += 1,
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Writes one event.
+    ///
+    /// # Errors
+    /// When the destination cannot be written.
+    pub fn write(&mut self, event: &Event) -> Result<(), OutputError> {
+        let line = line::Line::new(event, self.clock, &self.rule_of, self.names.as_mut());
+        let written = serde_json::to_writer(&mut self.out, &line)
+            .map_err(io::Error::from)
+            .and_then(|()| self.out.write_all(b"\n"));
+        self.written += 1;
+        self.result(written)
+    }
+
+    /// Hands everything to the operating system.
+    ///
+    /// # Errors
+    /// When the destination cannot be written.
+    pub fn flush(&mut self) -> Result<(), OutputError> {
+        let flushed = self.out.flush();
+        self.result(flushed)
+    }
+
+    /// Events written so far.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn result(&self, result: io::Result<()>) -> Result<(), OutputError> {
+        result.map_err(|source| self.destination.error(WHAT, source))
+    }
+}
+
+const WHAT: &str = "the events";

@@ -1,0 +1,97 @@
+//! Names for what the kernel only numbers.
+
+use std::{
+    collections::HashMap,
+    ffi::CStr,
+    fs, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
+};
+
+/// Names for numbers.
+pub trait Names {
+    /// `vda1` for a `dev_t` of the kernel (major << 20 | minor).
+    fn device(&mut self, dev: u32) -> String;
+    /// Path of a cgroup below the root of the v2 hierarchy: `/system.slice/ssh.service`.
+    fn cgroup(&mut self, id: u64) -> Option<String>;
+}
+
+/// The names of this machine, each looked up once.
+#[derive(Debug, Default)]
+pub struct SystemNames {
+    devices: HashMap<u32, String>,
+    cgroups: HashMap<u64, Option<String>>,
+    /// Root of the v2 hierarchy, opened when first needed; `None` inside when there is none.
+    root: Option<Option<(OwnedFd, String)>>,
+}
+
+/// `major:minor`, as `/sys/dev/block` has it.
+pub(super) fn numbers(dev: u32) -> String {
+    format!("{}:{}", dev >> 20, dev & 0xf_ffff)
+}
+
+impl Names for SystemNames {
+    fn device(&mut self, dev: u32) -> String {
+        let find = || {
+            let numbers = numbers(dev);
+            // A link to the device's directory, whose name is the device's.
+            let link = fs::read_link(Path::new("/sys/dev/block").join(&numbers));
+            let name = link.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+            name.unwrap_or(numbers)
+        };
+        self.devices.entry(dev).or_insert_with(find).clone()
+    }
+
+    fn cgroup(&mut self, id: u64) -> Option<String> {
+        if let Some(known) = self.cgroups.get(&id) {
+            return known.clone();
+        }
+        let root = self.root.get_or_insert_with(open_root);
+        let path = root.as_ref().and_then(|(root, mount)| {
+            let path = path_of(root, id).ok()?;
+            Some(path.strip_prefix(mount.as_str()).filter(|path| !path.is_empty()).unwrap_or("/").to_owned())
+        });
+        self.cgroups.insert(id, path.clone());
+        path
+    }
+}
+
+fn open_root() -> Option<(OwnedFd, String)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| path.to_owned())
+    })?;
+    let root = fs::File::open(&mount).ok()?;
+    Some((root.into(), mount))
+}
+
+/// A cgroup's id is its file handle (`kernfs_encode_fh`, `FILEID_KERNFS` in include/linux/exportfs.h, Linux 5.5).
+fn path_of(root: &OwnedFd, id: u64) -> io::Result<String> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        id: [u8; 8],
+    }
+    const FILEID_KERNFS: i32 = 0xfe;
+    let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, id: id.to_ne_bytes() };
+    // SAFETY: `handle` is a `struct file_handle` with its 8 bytes behind it; the descriptor is open.
+    let fd = unsafe {
+        libc::open_by_handle_at(root.as_raw_fd(), (&raw mut handle).cast(), libc::O_PATH | libc::O_CLOEXEC)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let cgroup = unsafe { OwnedFd::from_raw_fd(fd) };
+    let path = fs::read_link(format!("/proc/self/fd/{}", cgroup.as_raw_fd()))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// A task's name, without what follows its end.
+pub(super) fn comm(bytes: &[u8]) -> Option<String> {
+    let text = CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes);
+    (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+}

@@ -1,0 +1,156 @@
+//! What a session did, told to people ([`table`]), to programs ([`json`]) and injection by injection
+//! ([`events`]); and what it would do ([`dry_run`]).
+//!
+//! Rendering is pure: a [`SessionReport`] in, text out. Fields of the JSON output are only ever added;
+//! `docs/reports.md` describes them.
+
+pub mod dry_run;
+pub mod events;
+mod hint;
+pub mod json;
+pub mod note;
+mod number;
+pub mod output;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use fault_common::rule::Verb;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use crate::session::{
+    heal::{RuleTotals, Totals},
+    plan::PlannedRule,
+};
+use note::Note;
+
+/// Everything there is to say when a session has ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SessionReport {
+    /// About the session as a whole.
+    pub session: Session,
+    /// By id.
+    pub rules: Vec<RuleReport>,
+    /// What went otherwise than asked, most important first.
+    pub notes: Vec<Note>,
+    /// The session's own counters.
+    pub counters: Totals,
+}
+
+/// A session as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Session {
+    /// Version of `fault`.
+    pub version: &'static str,
+    /// `--seed`, or the one that was chosen.
+    pub seed: u64,
+    /// When it became active.
+    #[serde(serialize_with = "rfc3339")]
+    pub started: Timestamp,
+    /// When it was healed.
+    #[serde(serialize_with = "rfc3339")]
+    pub ended: Timestamp,
+    /// Who suffered, in words: `pid 4711 and its descendants`.
+    pub target: String,
+    /// COMMAND of `fault run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Why it ended.
+    pub exit: Exit,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Exit {
+    /// COMMAND exited.
+    CommandExited {
+        /// Its exit status.
+        status: i32,
+    },
+    /// COMMAND was killed.
+    CommandKilled {
+        /// Name of the signal: `SIGKILL`.
+        signal: String,
+    },
+    /// `--for` was over.
+    Elapsed,
+    /// The controller was asked to end.
+    Interrupted {
+        /// Name of the signal: `SIGINT`, `SIGTERM`.
+        signal: String,
+    },
+    /// Nobody was left to suffer.
+    TargetGone,
+    /// Something broke; the session was healed early.
+    Failed {
+        /// What.
+        error: String,
+    },
+}
+
+/// What one rule did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RuleReport {
+    /// Number of the fault on the command line, from 0.
+    pub id: u32,
+    /// `net` or `disk`.
+    pub layer: &'static str,
+    /// Its spec, in canonical form.
+    pub spec: String,
+    /// Operations that passed the filter.
+    pub matched: u64,
+    /// Operations that were hit.
+    pub injected: u64,
+    /// Operations that matched and were not hit: `matched = injected + spared`.
+    pub spared: u64,
+    /// Bytes of the operations that were hit.
+    pub bytes: u64,
+    /// Sum of the delays asked for, in nanoseconds.
+    pub delay_ns: u64,
+    /// Mean delay of the operations that were hit, in nanoseconds; absent for a fault that does not delay or
+    /// did not hit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_delay_ns: Option<u64>,
+    /// What to look at when it did nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl RuleReport {
+    /// What `planned` did in a session that was active for `lasted`.
+    #[must_use]
+    pub fn new(planned: &PlannedRule, totals: RuleTotals, lasted: Duration) -> Self {
+        let RuleTotals { matched, injected, bytes, delay_ns } = totals;
+        let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
+        Self {
+            id: planned.id,
+            layer: planned.fault.layer().name(),
+            spec: planned.fault.to_string(),
+            matched,
+            injected,
+            spared: matched.saturating_sub(injected),
+            bytes,
+            delay_ns,
+            mean_delay_ns: delays.then(|| delay_ns.checked_div(injected)).flatten(),
+            hint: hint::hint(&planned.fault, &totals, lasted),
+        }
+    }
+}
+
+impl Session {
+    /// How long it was active.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.ended.duration_since(self.started).try_into().unwrap_or_default()
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
+}

@@ -1,0 +1,138 @@
+//! What went otherwise than asked, and the counters that tell.
+
+use std::fmt::{self, Display, Formatter};
+
+use fault_common::counters::Counter;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::number::count;
+use crate::session::heal::Totals;
+
+impl Totals {
+    /// What the user should know about them.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Note> {
+        let kinds = [
+            (NoteKind::ParkOverflow, self.get(Counter::ParkOverflow)),
+            (NoteKind::ParkFailed, self.get(Counter::ParkFailed)),
+            (NoteKind::LaneRefused, self.get(Counter::LaneRefused)),
+            (NoteKind::LaneLost, self.get(Counter::LaneIn).saturating_sub(self.get(Counter::LaneOut))),
+            (NoteKind::LaneStray, self.get(Counter::LaneStray)),
+            (NoteKind::EventsLost, self.get(Counter::EventsLost)),
+            (NoteKind::ParkForbidden, self.get(Counter::ParkForbidden)),
+            (NoteKind::Unparsable, self.get(Counter::Unparsable)),
+        ];
+        kinds.into_iter().filter(|(_, count)| *count > 0).map(|(kind, count)| Note { kind, count }).collect()
+    }
+}
+
+/// Name of a counter in JSON.
+const fn name(counter: Counter) -> &'static str {
+    match counter {
+        Counter::Unparsable => "unparsable",
+        Counter::LaneIn => "lane_in",
+        Counter::LaneOut => "lane_out",
+        Counter::LaneStray => "lane_stray",
+        Counter::LaneRefused => "lane_refused",
+        Counter::EventsLost => "events_lost",
+        Counter::Parked => "parked",
+        Counter::ParkOverflow => "park_overflow",
+        Counter::ParkFailed => "park_failed",
+        Counter::ParkForbidden => "park_forbidden",
+        Counter::SelfTest => "self_test",
+        Counter::Punted => "punted",
+    }
+}
+
+impl Serialize for Totals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(Counter::ALL.len()))?;
+        for counter in Counter::ALL {
+            map.serialize_entry(name(counter), &self.get(counter))?;
+        }
+        map.end()
+    }
+}
+
+/// One thing that went otherwise than asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What.
+    pub kind: NoteKind,
+    /// How often.
+    pub count: u64,
+}
+
+/// See the text of each, in [`Note`]'s `Display`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// [`Counter::ParkOverflow`].
+    ParkOverflow,
+    /// [`Counter::ParkFailed`].
+    ParkFailed,
+    /// [`Counter::ParkForbidden`].
+    ParkForbidden,
+    /// [`Counter::LaneRefused`].
+    LaneRefused,
+    /// [`Counter::LaneIn`] less [`Counter::LaneOut`].
+    LaneLost,
+    /// [`Counter::LaneStray`].
+    LaneStray,
+    /// [`Counter::EventsLost`].
+    EventsLost,
+    /// [`Counter::Unparsable`].
+    Unparsable,
+}
+
+impl NoteKind {
+    /// Whether the session did less, or something else, than it was asked to. The rest is good to know.
+    #[must_use]
+    pub const fn is_warning(self) -> bool {
+        !matches!(self, Self::ParkForbidden | Self::Unparsable)
+    }
+}
+
+impl Display for Note {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { kind, count: number } = *self;
+        let packets = count(number, "packet", "packets");
+        let operations = count(number, "block operation", "block operations");
+        let was = if number == 1 { "was" } else { "were" };
+        match kind {
+            NoteKind::ParkOverflow => {
+                write!(
+                    f,
+                    "{operations} {was} not delayed: more tasks waited on one CPU than there are parkers"
+                )
+            }
+            NoteKind::ParkFailed => {
+                write!(f, "{operations} {was} not delayed: the parking lot did not answer")
+            }
+            NoteKind::ParkForbidden => {
+                write!(f, "{operations} {was} not delayed because the task was freeing memory for others")
+            }
+            NoteKind::LaneRefused => write!(f, "{packets} {was} not delayed: the lane did not take them"),
+            NoteKind::LaneLost => write!(f, "{packets} had not left the lane when the session ended"),
+            NoteKind::LaneStray => write!(f, "{packets} in the lane {was} not ours"),
+            NoteKind::EventsLost => {
+                let injections = count(number, "injection is", "injections are");
+                write!(f, "{injections} missing from the events: they came faster than they could be written")
+            }
+            NoteKind::Unparsable => {
+                write!(f, "{packets} could not be parsed and passed untouched")
+            }
+        }
+    }
+}
+
+impl Serialize for Note {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("kind", &self.kind)?;
+        map.serialize_entry("warning", &self.kind.is_warning())?;
+        map.serialize_entry("count", &self.count)?;
+        map.serialize_entry("text", &self.to_string())?;
+        map.end()
+    }
+}

@@ -1,0 +1,112 @@
+//! The summary: a short table on standard error when the session has ended.
+
+use std::io::{self, Write};
+
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use super::{Exit, RuleReport, SessionReport, number};
+use crate::spec::wants_color;
+
+/// How to draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// Bold and yellow.
+    pub color: bool,
+    /// Columns of the terminal; without one no line is broken.
+    pub width: Option<u16>,
+}
+
+impl Style {
+    /// What standard error can show: colour only on a terminal, `NO_COLOR` respected.
+    #[must_use]
+    pub fn of_stderr() -> Self {
+        let width = rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| size.ws_col);
+        Self { color: wants_color(&io::stderr()), width: width.filter(|columns| *columns >= 40) }
+    }
+
+    fn paint(self, codes: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{codes}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Writes the summary to standard error. That nobody reads it is no reason to fail.
+pub fn print(report: &SessionReport) {
+    _ = io::stderr().lock().write_all(render(report, Style::of_stderr()).as_bytes());
+}
+
+/// One line about the session, one row for each rule, and a line for everything that needs one.
+#[must_use]
+pub fn render(report: &SessionReport, style: Style) -> String {
+    let session = &report.session;
+    let lasted = number::nanoseconds(session.lasted().as_nanos().try_into().unwrap_or(u64::MAX));
+    let mut text =
+        format!("fault: {lasted} on {}, seed {}; {}\n", session.target, session.seed, exit(&session.exit));
+    for line in rules(&report.rules, style).lines() {
+        text += line.trim_end();
+        text.push('\n');
+    }
+    let hints = report.rules.iter().filter_map(|rule| {
+        let hint = rule.hint.as_ref()?;
+        Some((true, format!("fault {} {hint}", rule.id)))
+    });
+    let notes = report.notes.iter().map(|note| (note.kind.is_warning(), note.to_string()));
+    for (is_warning, line) in hints.chain(notes) {
+        let label = if is_warning { style.paint("33;1", "warning:") } else { "note:".to_owned() };
+        text += &format!("{label} {line}\n");
+    }
+    text
+}
+
+fn rules(rules: &[RuleReport], style: Style) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    match style.width {
+        Some(width) => table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    if style.color {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    let head = |title| Cell::new(title).add_attribute(Attribute::Bold);
+    let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let right = |title| head(title).set_alignment(CellAlignment::Right);
+    table.set_header([
+        head("#"),
+        head("fault"),
+        right("matched"),
+        right("injected"),
+        right("rate"),
+        right("mean delay"),
+    ]);
+    for rule in rules {
+        table.add_row([
+            Cell::new(rule.id),
+            Cell::new(format!("{} {}", rule.layer, rule.spec)),
+            number(rule.matched.to_string()),
+            number(rule.injected.to_string()),
+            number(rate(rule)),
+            number(rule.mean_delay_ns.map_or_else(|| "-".to_owned(), number::nanoseconds)),
+        ]);
+    }
+    table
+}
+
+fn rate(rule: &RuleReport) -> String {
+    if rule.matched == 0 {
+        return "-".to_owned();
+    }
+    number::percent(rule.injected as f64 / rule.matched as f64)
+}
+
+fn exit(exit: &Exit) -> String {
+    match exit {
+        Exit::CommandExited { status } => format!("the command exited with status {status}"),
+        Exit::CommandKilled { signal } => format!("the command was killed by {signal}"),
+        Exit::Elapsed => "its time was over".to_owned(),
+        Exit::Interrupted { signal } => format!("ended by {signal}"),
+        Exit::TargetGone => "nobody was left to suffer".to_owned(),
+        Exit::Failed { error } => format!("healed early: {error}"),
+    }
+}

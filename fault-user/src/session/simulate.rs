@@ -1,0 +1,55 @@
+//! What a fault will do to operations that match it: the kernel's own decision, run here.
+
+use fault_common::{
+    counters::RuleCounters,
+    decide::{
+        Moment, decide,
+        simulation::{Facts, Simulation},
+    },
+    who::Stream,
+};
+
+use super::plan::PlannedRule;
+
+/// What happened to simulated operations of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Operations that passed the filter.
+    pub matched: u64,
+    /// How many of them were hit.
+    pub injected: u64,
+    /// Delays of those that were hit, in nanoseconds, sorted; empty for a fault that does not delay.
+    pub delays_ns: Vec<u64>,
+}
+
+impl Expectation {
+    /// The delay that `share` (0 to 1) of the delayed operations stay at or below.
+    #[must_use]
+    pub fn quantile_ns(&self, share: f64) -> Option<u64> {
+        let last = self.delays_ns.len().checked_sub(1)?;
+        let index = (self.delays_ns.len() as f64 * share).ceil() as usize;
+        self.delays_ns.get(index.saturating_sub(1).min(last)).copied()
+    }
+}
+
+/// Runs `operations` operations that pass the rule's filter, in its time window, through
+/// [`decide`](fault_common::decide::decide), alone: what other faults of the session take first is left out.
+#[must_use]
+pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectation {
+    let rules = [planned.rule];
+    let counters = [RuleCounters::default()];
+    let mut stream = Stream::new(1);
+    let delays = fault_common::rule::Verb::from_u32(planned.rule.verb).is_some_and(|verb| verb.delays());
+    let moment = Moment { seed, stream: stream.number, elapsed_ns: planned.rule.trigger.start_ns, bytes: 0 };
+    let mut delays_ns = Vec::new();
+    for _ in 0..operations {
+        let mut world =
+            Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: Facts::Anything };
+        let outcome = decide(&mut world, 1, &moment);
+        if delays && outcome.hits != 0 {
+            delays_ns.push(outcome.delay_ns);
+        }
+    }
+    delays_ns.sort_unstable();
+    Expectation { matched: counters[0].matched.load(), injected: counters[0].injected.load(), delays_ns }
+}
