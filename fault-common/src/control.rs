@@ -57,8 +57,10 @@ pub struct Control {
     pub helper_pid: SharedU32,
     /// Address of the parking lot in the helper.
     pub helper_base: SharedU64,
-    /// Next page of the parking lot.
-    pub parking_ticket: SharedU64,
+    /// The process that answers parked tasks: never a target.
+    pub answerer_tgid: SharedU32,
+    /// Explicit padding.
+    pub _reserved: u32,
     /// Number of [`Control::cgroups`] in use.
     pub cgroup_count: SharedU32,
     /// `--only`: children of the target's processes are not its descendants.

@@ -12,8 +12,11 @@ pub const MAX_SESSIONS_PER_NETNS: u32 = 6;
 pub const MAX_INTERFACES_PER_NETNS: u32 = 256;
 /// Network namespaces one session may be attached to.
 pub const MAX_NETNS: u32 = 64;
-/// Pages of the parking lot, hence tasks that can be parked at once without sharing a page.
-pub const PARKING_SLOTS: u32 = 1 << 20;
+/// Pages of the parking lot for each CPU. A page belongs to one copy of the parking program on one CPU, which
+/// the kernel lets one task at a time into, so nobody ever shares one. 38 programs fit one function.
+pub const PARKING_PLACES_PER_CPU: u32 = 64;
+/// Pages of the largest parking lot: 1024 CPUs. The loader makes it as large as the machine.
+pub const PARKING_SLOTS: u32 = PARKING_PLACES_PER_CPU * 1024;
 /// The programs stop injecting when the controller's heartbeat is older than this, in nanoseconds.
 pub const HEARTBEAT_TIMEOUT_NS: u64 = 5_000_000_000;
 /// How often the controller beats, in nanoseconds.

@@ -74,10 +74,12 @@ pub struct PendingPark {
 pub struct TaskState {
     /// What the decider left for the parkers.
     pub pending: PendingPark,
-    /// `task->plug` when this task was last parked: bios of one plug share one deadline.
+    /// `task->plug` of the operation this task was last delayed in: its bios share one deadline.
     pub plug: u64,
-    /// `task->nvcsw` when it woke: the same number means it did nothing else in between.
-    pub switches: u64,
+    /// A number that moves when the task does something else in between.
+    pub activity: u64,
+    /// When that operation began, `CLOCK_MONOTONIC` nanoseconds.
+    pub began_ns: u64,
     /// Where the thread stands in the random sequences.
     pub stream: Stream,
 }
@@ -176,7 +178,7 @@ pub const PORT_WORDS: u32 = 2 * 65536 / 64;
 const _: () = assert!(size_of::<Stream>() == 16 + 4 * MAX_RULES);
 const _: () = assert!(size_of::<SocketState>() == 8 + 8 + 8 + 2 * 8 + 2 * size_of::<Stream>());
 const _: () = assert!(size_of::<PendingPark>() == 16);
-const _: () = assert!(size_of::<TaskState>() == 16 + 2 * 8 + size_of::<Stream>());
+const _: () = assert!(size_of::<TaskState>() == 16 + 3 * 8 + size_of::<Stream>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<Interface>() == 16 + 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<EchoKey>() == 24);

@@ -1,5 +1,6 @@
 //! Telling userspace: counters and events.
 
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use fault_common::{
     counters::Counter,
     event::{BioEvent, COMM_LEN, Event, PacketEvent},
@@ -50,6 +51,39 @@ pub fn packet(what: &What, packet: &PacketEvent) {
         comm: [0; COMM_LEN],
         packet: *packet,
         bio: BioEvent { sector: 0, device: 0, ops: 0 },
+    });
+    entry.submit(0);
+}
+
+/// Puts the event of a bio into the ring; the running task submits it.
+#[inline(always)]
+pub fn bio(what: &What, bio: &BioEvent) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
+        count(Counter::EventsLost);
+        return;
+    };
+    entry.write(Event {
+        time_ns: what.time_ns,
+        hits: what.hits,
+        delay_ns: what.delay_ns,
+        cgroup: what.cgroup,
+        generation: what.generation,
+        layer: Layer::Disk as u32,
+        action: what.action,
+        tgid: what.tgid,
+        pid: bpf_get_current_pid_tgid() as u32,
+        bytes: what.bytes,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+        packet: PacketEvent {
+            local: [0; 16],
+            remote: [0; 16],
+            local_port: 0,
+            remote_port: 0,
+            direction: 0,
+            protocol: 0,
+            ifindex: 0,
+        },
+        bio: *bio,
     });
     entry.submit(0);
 }

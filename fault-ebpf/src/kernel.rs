@@ -33,6 +33,14 @@ placeholder!(
     /// Interface index of the lane's entry in this namespace; 0 when there is no lane.
     fn lane_entry() -> u32 = 0x12
 );
+placeholder!(
+    /// Number of this copy of the parking program, below `PARKING_PLACES_PER_CPU`.
+    fn parker_number() -> u32 = 0x20
+);
+placeholder!(
+    /// 1: no program of anybody else runs after the decider of block I/O.
+    fn decider_may_leave() -> u32 = 0x21
+);
 
 /// kfunc `bpf_task_from_pid` (Linux 6.2): a referenced task of the initial PID namespace, or null.
 #[inline(always)]

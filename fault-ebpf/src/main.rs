@@ -11,6 +11,7 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "BPF has no stable read-modify-write, see fault_common::shared")]
 
+mod block;
 mod decision;
 mod emit;
 mod kernel;

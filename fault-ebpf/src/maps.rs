@@ -104,7 +104,7 @@ pub static ECHOES: LruHashMap<EchoKey, EchoState, 4096> = LruHashMap::new();
 pub static BLANK_ECHO: PerCpuArray<EchoState, 1> = PerCpuArray::new();
 /// Deadlines of parked tasks, mapped into the controller: page of the parking lot → `CLOCK_MONOTONIC` ns.
 #[btf_map]
-pub static PARKING: Array<u64, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub static PARKING: Array<SharedU64, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Injections, for `--events`.
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();

@@ -106,10 +106,11 @@ pub fn enter(departure: &Departure) -> i32 {
         }
         bpf_set_hash(skb, flow);
         count(Counter::LaneIn);
-        if matches!(direction, Direction::In) {
+        // A clone has no socket: what waits in the lane does not count against the queue limits of its sender,
+        // which on its way in is a neighbour's (veth hands packets over with their socket) and is never late.
+        if matches!(direction, Direction::In) && (*skb).__bindgen_anon_2.sk.is_null() {
             return bpf_redirect(entry, 0) as i32;
         }
-        // A clone has no socket: what waits in the lane does not count against the sender's queue limits.
         if bpf_clone_redirect(skb, entry, 0) != 0 {
             restore(skb, stamp, stamp_type, before);
             return refuse();

@@ -1,3 +1,7 @@
-//! Block I/O faults: which device, which backend, and where delayed tasks sleep.
+//! Block I/O faults: which device is meant, which programs get in front of a bio, and where delayed tasks sleep.
 
+pub mod device;
+pub mod fields;
+pub mod hooks;
 pub mod parking_lot;
+pub mod selftest;

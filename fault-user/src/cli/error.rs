@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use crate::{
     exit::Class,
+    report::output::OutputError,
     session::{SessionError, keeper::KeeperError, plan::PlanError},
     spec::{SpecError, wants_color},
     target::{TargetError, command::CommandError, run::TransientError},
@@ -40,6 +41,9 @@ pub enum CliError {
     #[error("starting the runtime failed")]
     Runtime(#[source] io::Error),
     /// A file named by `--json` or `--events`.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A stream.
     #[error("writing {what} to {path} failed")]
     Write {
         /// `the report` or `events`.
@@ -70,6 +74,7 @@ impl CliError {
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.
             Self::Command(error) => return error.status(),
+            Self::Output(error) => error.class(),
             Self::NotRoot => Class::NotPermitted,
             Self::Keeper(_) | Self::Runtime(_) | Self::Write { .. } => Class::Other,
         };

@@ -1,39 +1,90 @@
 //! The end of a session, told to the user.
 
-use std::io::Write as _;
+use std::ffi::OsString;
+
+use nix::sys::signal::Signal;
 
 use super::{
-    args::SessionArgs,
+    args::{InjectArgs, SessionArgs},
     error::{CliError, sentence},
 };
-use crate::session::heal::Healed;
+use crate::{
+    report::{Exit, SessionReport, json, output::Destination, table},
+    session::{End, heal::Healed},
+    target::command::Ending,
+};
 
-/// Writes the summary and `--json`.
-pub(super) fn report(healed: &Healed, options: &SessionArgs) -> Result<(), CliError> {
-    let rules: Vec<_> = healed
-        .plan
-        .rules
-        .iter()
-        .zip(&healed.rules)
-        .map(|(planned, totals)| {
-            serde_json::json!({"id": planned.id, "layer": planned.fault.layer().name(), "spec": planned.fault.to_string(),
-            "matched": totals.matched, "injected": totals.injected, "bytes": totals.bytes, "delay_ns": totals.delay_ns})
-        })
-        .collect();
-    let json = serde_json::json!({"session": {"seed": healed.plan.seed}, "rules": rules});
-    if !options.quiet {
-        eprintln!("{json}");
-        for trouble in &healed.troubles {
-            eprintln!("fault: {}", sentence(trouble));
-        }
+/// What `--json` writes, in error messages.
+const REPORT: &str = "the report";
+
+/// Whose session it was.
+pub(super) struct Subject {
+    /// Who suffered, in words.
+    pub target: String,
+    /// COMMAND.
+    pub command: Option<Vec<String>>,
+    /// How it ended.
+    pub ending: Option<Ending>,
+}
+
+impl Subject {
+    /// Of `fault inject`.
+    pub(super) fn named(arguments: &InjectArgs) -> Self {
+        let whose = if arguments.only { "" } else { " and its descendants" };
+        let pids = arguments.target.pid.iter().map(|pid| format!("pid {pid}{whose}"));
+        let cgroups = arguments.target.cgroup.iter().map(|path| format!("cgroup {}", path.display()));
+        let target = pids.chain(cgroups).collect::<Vec<_>>().join(", ");
+        Self { target, command: None, ending: None }
     }
-    if let Some(path) = &options.json {
-        let write = |source| CliError::Write { what: "the report", path: path.display().to_string(), source };
-        if path.as_os_str() == "-" {
-            writeln!(std::io::stdout(), "{json}").map_err(write)?;
-        } else {
-            std::fs::write(path, json.to_string()).map_err(write)?;
+
+    /// Of `fault run`.
+    pub(super) fn command(arguments: &[OsString]) -> Self {
+        let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { target: format!("`{}`", words.join(" ")), command: Some(words), ending: None }
+    }
+}
+
+/// Refuses a file that cannot be written, before anything is armed.
+pub(super) fn check(options: &SessionArgs) -> Result<(), CliError> {
+    for (what, path) in [(REPORT, &options.json), ("the events", &options.events)] {
+        if let Some(path) = path {
+            Destination::from(path.clone()).check(what)?;
         }
     }
     Ok(())
+}
+
+/// Writes the summary and `--json`.
+pub(super) fn report(healed: &Healed, subject: Subject, options: &SessionArgs) -> Result<(), CliError> {
+    let troubles: Vec<String> = healed.troubles.iter().map(|trouble| sentence(trouble)).collect();
+    let exit = exit(healed.end, subject.ending, &troubles);
+    let report = SessionReport::new(healed, subject.target, subject.command, exit, troubles);
+    if !options.quiet {
+        table::print(&report);
+    }
+    if let Some(path) = &options.json {
+        json::write(&report, &Destination::from(path.clone()))?;
+    }
+    Ok(())
+}
+
+fn exit(end: End, command: Option<Ending>, troubles: &[String]) -> Exit {
+    match end {
+        End::Deadline => Exit::Elapsed,
+        End::Signal(number) => Exit::Interrupted { signal: signal(number) },
+        End::TargetGone => Exit::TargetGone,
+        End::Stalled(silence) => {
+            Exit::Stalled { silence_ns: u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX) }
+        }
+        End::Trouble => Exit::Failed { error: troubles.last().cloned().unwrap_or_default() },
+        End::CommandEnded => match command {
+            Some(Ending::Exited(status)) => Exit::CommandExited { status: status.into() },
+            Some(Ending::Killed(number)) => Exit::CommandKilled { signal: signal(number) },
+            None => Exit::TargetGone,
+        },
+    }
+}
+
+fn signal(number: i32) -> String {
+    Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned())
 }

@@ -12,7 +12,11 @@ use crate::{
 pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let faults = session::faults(&arguments.faults)?;
     let plan = session::plan(faults, &arguments.options)?;
+    if arguments.options.dry_run {
+        return session::dry_run(&plan, &finish::Subject::named(arguments).target);
+    }
     session::require_root()?;
+    finish::check(&arguments.options)?;
     let keeper = Arc::new(Keeper::fork()?);
     session::runtime()?.block_on(inject(arguments, plan, &keeper))
 }
@@ -42,7 +46,7 @@ async fn inject(
     };
     let mut healed = active.heal(end).await;
     healed.troubles.extend(trouble);
-    finish::report(&healed, options)?;
+    finish::report(&healed, finish::Subject::named(arguments), options)?;
     let clean = healed.troubles.is_empty() && !matches!(end, End::Stalled(_));
     Ok(if clean { ExitCode::SUCCESS } else { Class::Other.into() })
 }

@@ -17,7 +17,11 @@ use crate::{
 pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
     let faults = session::faults(&arguments.faults)?;
     let plan = session::plan(faults, &arguments.options)?;
+    if arguments.options.dry_run {
+        return session::dry_run(&plan, &finish::Subject::command(&arguments.command).target);
+    }
     session::require_root()?;
+    finish::check(&arguments.options)?;
     let keeper = Arc::new(Keeper::fork()?);
     session::runtime()?.block_on(run(arguments, plan, &keeper))
 }
@@ -44,7 +48,9 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
         Some(ending) => ending?,
         None => outlive(&command, &mut signals).await?,
     };
-    finish::report(&healed, options)?;
+    let mut subject = finish::Subject::command(&arguments.command);
+    subject.ending = Some(ending);
+    finish::report(&healed, subject, options)?;
     transient.heal()?;
     Ok(ExitCode::from(ending.status()))
 }

@@ -1,12 +1,13 @@
 //! What `run` and `inject` share: from arguments to an armed session.
 
-use std::sync::Arc;
+use std::{process::ExitCode, sync::Arc};
 
 use super::{
     args::{FaultArgs, SessionArgs},
     error::CliError,
 };
 use crate::{
+    report::{dry_run, output::Destination},
     session::{arm::Request, compile::DeviceNumber, keeper::Keeper, plan::Plan},
     spec::{self, Fault},
     target::Target,
@@ -26,6 +27,12 @@ pub(super) fn plan(faults: Vec<Fault>, options: &SessionArgs) -> Result<Plan, Cl
     let devices: Vec<Option<DeviceNumber>> = vec![None; faults.len()];
     let seed = options.seed.unwrap_or_else(random_seed);
     Ok(Plan::new(faults, &devices, seed, options.duration)?)
+}
+
+/// `--dry-run`: says what would be armed, on standard output.
+pub(super) fn dry_run(plan: &Plan, target: &str) -> Result<ExitCode, CliError> {
+    Destination::Stdout.write("the plan", dry_run::dry_run(plan, target, &[]).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.

@@ -82,6 +82,9 @@ pub enum BtfError {
     /// No function of this name: absent, or always inlined.
     #[error("this kernel has no function {0} to attach to or to call")]
     NoFunction(String),
+    /// No enumerator of this name.
+    #[error("this kernel has no enumerator {0}")]
+    NoEnumerator(String),
     /// No typedef of this name.
     #[error("this kernel has no typedef {0}")]
     NoTypedef(String),
@@ -244,6 +247,26 @@ impl Btf {
     /// [`BtfError::NoTypedef`].
     pub fn typedef_id(&self, name: &str) -> Result<u32, BtfError> {
         self.find(&self.typedefs, name).ok_or_else(|| BtfError::NoTypedef(name.into()))
+    }
+
+    /// Value of an enumerator, whichever enumeration it belongs to: bit numbers that the kernel keeps in them.
+    ///
+    /// # Errors
+    /// [`BtfError::NoEnumerator`].
+    pub fn enumerator(&self, name: &str) -> Result<u32, BtfError> {
+        for id in 1..self.types.len() as u32 {
+            if self.kind(id)? != kind::ENUM {
+                continue;
+            }
+            let at = self.start(id)?;
+            for index in 0..(self.u32(at + 4)? & 0xffff) as usize {
+                let entry = at + TYPE + index * 8;
+                if self.string_is(self.u32(entry)?, name) {
+                    return self.u32(entry + 4);
+                }
+            }
+        }
+        Err(BtfError::NoEnumerator(name.into()))
     }
 
     fn find(&self, ids: &[u32], name: &str) -> Option<u32> {

@@ -52,7 +52,7 @@ impl<T> Mapped<T> {
     /// # Errors
     /// When mmap(2) fails: the map is not mmapable or too small.
     pub fn new(name: &'static str, fd: BorrowedFd<'_>, entries: usize) -> Result<Self, MapIntoMemoryError> {
-        const { assert!(size_of::<T>() % 8 == 0, "array maps round the value size up to 8") };
+        const { assert!(size_of::<T>().is_multiple_of(8), "array maps round the value size up to 8") };
         let fail = |source| MapIntoMemoryError { name, source };
         let length = NonZeroUsize::new(entries * size_of::<T>()).ok_or(fail(nix::Error::EINVAL))?;
         // SAFETY: a fresh shared mapping of a map whose layout is `[T; entries]`.

@@ -70,7 +70,7 @@ pub type Globals = [(&'static str, u32)];
 /// What only some sessions need; the others keep these maps tiny.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// The parking lot's deadlines: 8 MiB.
+    /// The parking lot's deadlines: 512 bytes for each CPU.
     pub parking: bool,
     /// The ring buffer of `--events`: 4 MiB.
     pub events: bool,
@@ -84,9 +84,13 @@ pub fn load(globals: &Globals, sizes: Sizes) -> Result<Loaded, LoadError> {
     let mut loader = EbpfLoader::new();
     // Task storage is a map type aya 0.14 creates but has no wrapper for.
     loader.allow_unsupported_maps();
-    if !sizes.parking {
-        loader.map_max_entries("PARKING", 1);
-    }
+    let parking = match sizes.parking {
+        true => {
+            fault_common::limits::PARKING_PLACES_PER_CPU * aya::util::nr_cpus().map_or(1, |cpus| cpus as u32)
+        }
+        false => 1,
+    };
+    loader.map_max_entries("PARKING", parking);
     if !sizes.events {
         // The smallest ring buffer is a page.
         loader.map_max_entries("EVENTS", 4096);

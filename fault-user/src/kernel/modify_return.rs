@@ -117,6 +117,9 @@ pub enum CopyError {
         /// The end of the verifier's log.
         log: String,
     },
+    /// The programs attached by others could not be listed.
+    #[error("listing the attached eBPF programs failed")]
+    List(#[source] io::Error),
     /// The kernel refused to attach the program.
     #[error("attaching the eBPF program to {target} failed")]
     Attach {
@@ -263,6 +266,17 @@ fn program_type(btf: &Btf, kind: Kind<'_>) -> Result<ProgramType, BtfError> {
 pub fn attach_to_function(program: BorrowedFd<'_>, function: &str) -> Result<OwnedFd, CopyError> {
     syscall::attach_tracing(program)
         .map_err(|source| CopyError::Attach { target: format!("the kernel function {function}"), source })
+}
+
+/// How many programs modify the return value of `function`, of whichever session or tool.
+///
+/// # Errors
+/// [`CopyError::List`].
+pub fn modifiers(btf: &Btf, function: &str) -> Result<usize, CopyError> {
+    let id = btf
+        .function_id(function)
+        .map_err(|source| CopyError::NoFunction { program: "decider".to_owned(), source })?;
+    syscall::links_modifying(id).map(|links| links.len()).map_err(CopyError::List)
 }
 
 /// Attaches a classifier to an interface of the current network namespace, before all others (tcx, Linux 6.6).

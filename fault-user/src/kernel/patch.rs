@@ -31,6 +31,8 @@ pub enum Constant {
     LaneEntry = 0x12,
     /// Number of a copy of the parking program: with the CPU it names a page of the parking lot.
     ParkerNumber = 0x20,
+    /// 1: no program of anybody else runs after the decider of block I/O, so it may end the chain.
+    DeciderMayLeave = 0x21,
 }
 
 /// Constants of one copy. What is not named here must not be used by the program.
@@ -91,7 +93,13 @@ pub fn patch(
 
 /// The constant with this placeholder number, if it is one.
 fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchError>> {
-    let all = [Constant::NetnsNumber, Constant::SessionBit, Constant::LaneEntry, Constant::ParkerNumber];
+    let all = [
+        Constant::NetnsNumber,
+        Constant::SessionBit,
+        Constant::LaneEntry,
+        Constant::ParkerNumber,
+        Constant::DeciderMayLeave,
+    ];
     let constant = all.into_iter().find(|constant| *constant as u32 == number)?;
     let given = constants.iter().find(|(name, _)| *name == constant);
     Some(given.map(|(_, value)| *value).ok_or(PatchError::NoConstant(constant)))

@@ -6,7 +6,9 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_prog_type,
+};
 
 /// `BPF_F_SLEEPABLE` (Linux 5.10).
 const SLEEPABLE: u32 = 1 << 4;
@@ -152,6 +154,49 @@ pub(super) fn attach_tcx(
     link.attach_type = attach as u32;
     link.flags = BEFORE;
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(fd_from)
+}
+
+/// Links of everybody that make programs modify the return value of the kernel function with this BTF id: their
+/// ids. (`BPF_LINK_GET_NEXT_ID`, Linux 5.8.)
+pub(super) fn links_modifying(function: u32) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    let mut id = 0;
+    loop {
+        let mut attr = empty();
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+        match bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
+            Err(error) => return Err(error),
+        }
+        // SAFETY: the member that this command fills in.
+        id = unsafe { attr.__bindgen_anon_6.next_id };
+        let mut attr = empty();
+        attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+        // The link may be gone again: not ours to wonder about.
+        let Ok(link) = bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr).map(fd_from) else { continue };
+        if modifies(&link, function)? {
+            found.push(id);
+        }
+    }
+}
+
+fn modifies(link: &OwnedFd, function: u32) -> io::Result<bool> {
+    // SAFETY: every member of the union is made of integers, for which zero is a value.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    let mut attr = empty();
+    // SAFETY: the member that this command reads; all zero so far.
+    let query = unsafe { &mut attr.info };
+    query.bpf_fd = link.as_raw_fd().cast_unsigned();
+    query.info_len = size_of::<bpf_link_info>() as u32;
+    query.info = (&raw mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_TRACING as u32 {
+        return Ok(false);
+    }
+    // SAFETY: the member that the kernel fills for this type of link.
+    let tracing = unsafe { info.__bindgen_anon_1.tracing };
+    Ok(tracing.attach_type == bpf_attach_type::BPF_MODIFY_RETURN as u32 && tracing.target_btf_id == function)
 }
 
 #[cfg(test)]

@@ -22,9 +22,12 @@ use fault_common::rule::Verb;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::session::{
-    heal::{RuleTotals, Totals},
-    plan::PlannedRule,
+use crate::{
+    net::lane::LaneStats,
+    session::{
+        heal::{Healed, RuleTotals, Totals},
+        plan::PlannedRule,
+    },
 };
 use note::Note;
 
@@ -37,8 +40,46 @@ pub struct SessionReport {
     pub rules: Vec<RuleReport>,
     /// What went otherwise than asked, most important first.
     pub notes: Vec<Note>,
+    /// What could not be put back or counted: one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
     /// The session's own counters.
     pub counters: Totals,
+    /// Of each lane, as the kernel counts.
+    pub lanes: Vec<LaneStats>,
+}
+
+impl SessionReport {
+    /// About a session against `target` (in words) and COMMAND, if there was one. `troubles` are those of
+    /// `healed`, as sentences.
+    #[must_use]
+    pub fn new(
+        healed: &Healed,
+        target: String,
+        command: Option<Vec<String>>,
+        exit: Exit,
+        troubles: Vec<String>,
+    ) -> Self {
+        let session = Session {
+            version: env!("CARGO_PKG_VERSION"),
+            seed: healed.plan.seed,
+            started: healed.started,
+            ended: healed.ended,
+            target,
+            command,
+            exit,
+        };
+        let lasted = session.lasted();
+        let rules = healed.plan.rules.iter().zip(&healed.rules);
+        Self {
+            rules: rules.map(|(planned, totals)| RuleReport::new(planned, *totals, lasted)).collect(),
+            notes: note::notes(&healed.totals, healed.stranded, &healed.lanes),
+            troubles,
+            counters: healed.totals,
+            lanes: healed.lanes.clone(),
+            session,
+        }
+    }
 }
 
 /// A session as a whole.
@@ -86,6 +127,11 @@ pub enum Exit {
     },
     /// Nobody was left to suffer.
     TargetGone,
+    /// The controller was stopped for so long that the programs withdrew the faults by themselves.
+    Stalled {
+        /// For how long, in nanoseconds.
+        silence_ns: u64,
+    },
     /// Something broke; the session was healed early.
     Failed {
         /// What.

@@ -6,24 +6,24 @@ use fault_common::counters::Counter;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::number::count;
-use crate::session::heal::Totals;
+use crate::{net::lane::LaneStats, session::heal::Totals};
 
-impl Totals {
-    /// What the user should know about them.
-    #[must_use]
-    pub fn notes(&self) -> Vec<Note> {
-        let kinds = [
-            (NoteKind::ParkOverflow, self.get(Counter::ParkOverflow)),
-            (NoteKind::ParkFailed, self.get(Counter::ParkFailed)),
-            (NoteKind::LaneRefused, self.get(Counter::LaneRefused)),
-            (NoteKind::LaneLost, self.get(Counter::LaneIn).saturating_sub(self.get(Counter::LaneOut))),
-            (NoteKind::LaneStray, self.get(Counter::LaneStray)),
-            (NoteKind::EventsLost, self.get(Counter::EventsLost)),
-            (NoteKind::ParkForbidden, self.get(Counter::ParkForbidden)),
-            (NoteKind::Unparsable, self.get(Counter::Unparsable)),
-        ];
-        kinds.into_iter().filter(|(_, count)| *count > 0).map(|(kind, count)| Note { kind, count }).collect()
-    }
+/// What the user should know about the counters of a session, of whose packets `stranded` had not left the
+/// lane when it was removed.
+#[must_use]
+pub fn notes(totals: &Totals, stranded: u64, lanes: &[LaneStats]) -> Vec<Note> {
+    let kinds = [
+        (NoteKind::ParkOverflow, totals.get(Counter::ParkOverflow)),
+        (NoteKind::ParkFailed, totals.get(Counter::ParkFailed)),
+        (NoteKind::LaneRefused, totals.get(Counter::LaneRefused)),
+        (NoteKind::LaneStranded, stranded),
+        (NoteKind::LaneLost, lanes.iter().map(LaneStats::lost).sum()),
+        (NoteKind::LaneStray, totals.get(Counter::LaneStray)),
+        (NoteKind::EventsLost, totals.get(Counter::EventsLost)),
+        (NoteKind::ParkForbidden, totals.get(Counter::ParkForbidden)),
+        (NoteKind::Unparsable, totals.get(Counter::Unparsable)),
+    ];
+    kinds.into_iter().filter(|(_, count)| *count > 0).map(|(kind, count)| Note { kind, count }).collect()
 }
 
 /// Name of a counter in JSON.
@@ -75,7 +75,9 @@ pub enum NoteKind {
     ParkForbidden,
     /// [`Counter::LaneRefused`].
     LaneRefused,
-    /// [`Counter::LaneIn`] less [`Counter::LaneOut`].
+    /// Packets still in the lane when it was removed.
+    LaneStranded,
+    /// Packets that a lane's qdisc or devices dropped.
     LaneLost,
     /// [`Counter::LaneStray`].
     LaneStray,
@@ -113,7 +115,10 @@ impl Display for Note {
                 write!(f, "{operations} {was} not delayed because the task was freeing memory for others")
             }
             NoteKind::LaneRefused => write!(f, "{packets} {was} not delayed: the lane did not take them"),
-            NoteKind::LaneLost => write!(f, "{packets} had not left the lane when the session ended"),
+            NoteKind::LaneStranded => {
+                write!(f, "{packets} had not left the lane when the session ended, and {was} lost")
+            }
+            NoteKind::LaneLost => write!(f, "{packets} {was} lost by the lane itself"),
             NoteKind::LaneStray => write!(f, "{packets} in the lane {was} not ours"),
             NoteKind::EventsLost => {
                 let injections = count(number, "injection is", "injections are");

@@ -50,7 +50,8 @@ pub fn render(report: &SessionReport, style: Style) -> String {
         Some((true, format!("fault {} {hint}", rule.id)))
     });
     let notes = report.notes.iter().map(|note| (note.kind.is_warning(), note.to_string()));
-    for (is_warning, line) in hints.chain(notes) {
+    let troubles = report.troubles.iter().map(|trouble| (true, trouble.clone()));
+    for (is_warning, line) in troubles.chain(hints).chain(notes) {
         let label = if is_warning { style.paint("33;1", "warning:") } else { "note:".to_owned() };
         text += &format!("{label} {line}\n");
     }
@@ -106,6 +107,9 @@ fn exit(exit: &Exit) -> String {
         Exit::CommandKilled { signal } => format!("the command was killed by {signal}"),
         Exit::Elapsed => "its time was over".to_owned(),
         Exit::Interrupted { signal } => format!("ended by {signal}"),
+        Exit::Stalled { silence_ns } => {
+            format!("healed early: the controller did not run for {}", number::nanoseconds(*silence_ns))
+        }
         Exit::TargetGone => "nobody was left to suffer".to_owned(),
         Exit::Failed { error } => format!("healed early: {error}"),
     }

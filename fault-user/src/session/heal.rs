@@ -128,9 +128,11 @@ impl Active {
 
 fn totals_of(loaded: &Loaded, slot: u32) -> RuleTotals {
     let counters = loaded.counters.rule(loaded.control.bank(), slot);
+    // In this order: a hit is counted as a match first, so there are never more hits than matches.
+    let injected = counters.injected.load();
     RuleTotals {
         matched: counters.matched.load(),
-        injected: counters.injected.load(),
+        injected,
         bytes: counters.bytes.load(),
         delay_ns: counters.delay_ns.load(),
     }

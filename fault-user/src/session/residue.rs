@@ -4,7 +4,9 @@
 //! whatever happens; a residue is found by looking at the machine, because somebody (SIGKILL to keeper and
 //! controller at once) got in the way of that.
 
-use std::{io, path::PathBuf};
+mod search;
+
+use std::{fmt, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,8 @@ use crate::{
     net::{self, error::NetError},
     target::cgroup::{self, CgroupError},
 };
+
+pub use search::{Findings, RemoveError, Residue, Unseen, find, remove};
 
 /// Something that no file descriptor of the controller owns, and how to undo it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,20 @@ impl Leftover {
         match self {
             Self::Cgroup { path, home } => cgroup::evacuate(path, home).map(drop).map_err(UndoError::from),
             Self::Net(leftover) => leftover.undo().map_err(UndoError::from),
+        }
+    }
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cgroup { path, .. } => write!(f, "cgroup {}", path.display()),
+            Self::Net(net::leftover::Leftover::ClsactFilter(filter)) => {
+                write!(f, "filter on interface {} of network namespace {}", filter.interface, filter.netns)
+            }
+            Self::Net(net::leftover::Leftover::LaneDevice { netns, name, .. }) => {
+                write!(f, "lane device {name} in network namespace {netns}")
+            }
         }
     }
 }

@@ -144,6 +144,13 @@ impl Drop for Transient {
 
 fn make(path: &Path) -> io::Result<(Cgroup, Flock<File>)> {
     fs::create_dir(path)?;
+    lock(path).inspect_err(|_| {
+        // Whoever got hold of it in between (a sweep) removes it as well.
+        _ = fs::remove_dir(path);
+    })
+}
+
+fn lock(path: &Path) -> io::Result<(Cgroup, Flock<File>)> {
     let lock = Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, error)| io::Error::from(error))?;
     // Still the directory of that name?

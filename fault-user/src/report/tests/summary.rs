@@ -39,6 +39,7 @@ fn nothing_to_say_is_said_briefly() {
     let mut report = report();
     report.rules.truncate(1);
     report.notes.clear();
+    report.troubles.push("deleting the lane failed".to_owned());
     report.session.exit = Exit::CommandExited { status: 3 };
     report.session.target = "`curl http://10.0.0.7/`".to_owned();
     golden("table-short.txt", &render(&report, Style::default()));

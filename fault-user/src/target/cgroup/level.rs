@@ -10,8 +10,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
+use super::CgroupError;
 use super::mount;
-use super::{CgroupError, id_of};
 
 /// `PROC_CGROUP_INIT_INO`, linux/proc_ns.h: the inode number of the first cgroup namespace.
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
@@ -19,7 +19,7 @@ const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
 const DEEPEST: i16 = 64;
 
 /// Level of the root of our cgroup namespace: 0 unless we are in a container.
-pub(super) fn of_namespace_root(mounts: &mount::Mounts) -> Result<u32, CgroupError> {
+pub(super) fn of_namespace_root() -> Result<u32, CgroupError> {
     use std::os::unix::fs::MetadataExt;
     // Without cgroup namespaces (Linux < 4.6, CONFIG_CGROUPS off) there is only the real root.
     let Ok(namespace) = fs::metadata("/proc/self/ns/cgroup") else { return Ok(0) };
@@ -27,23 +27,18 @@ pub(super) fn of_namespace_root(mounts: &mount::Mounts) -> Result<u32, CgroupErr
         return Ok(0);
     }
     let own = mount::path_of_process("self")?;
-    let best = mounts.best();
-    // Our own directory, or, when we live outside of what is mounted, nothing we could ask about.
-    let below = own.strip_prefix(&best.root).map_err(|_| CgroupError::OutsideMount { path: own.clone() })?;
-    let id = id_of(&best.point.join(below))?;
-    let level =
-        ask_kernel(id).map_err(CgroupError::Level)?.ok_or(CgroupError::OutsideMount { path: own.clone() })?;
-    let depth = mount::depth(&own);
-    u32::try_from(level - depth).map_err(|_| CgroupError::OutsideMount { path: own })
+    let level = ask_kernel().map_err(CgroupError::Level)?;
+    u32::try_from(level - mount::depth(&own)).map_err(|_| CgroupError::OutsideMount { path: own })
 }
 
-/// Level at which the calling process has the ancestor (or self) `id`.
+/// Level of the cgroup the calling process is in.
 ///
 /// Needs `BPF_PROG_TEST_RUN` for raw tracepoints: Linux 5.10 (1b4d60ec162f).
-fn ask_kernel(id: u64) -> io::Result<Option<i32>> {
-    let program = load(&program(id))?;
-    let retval = run(&program)?;
-    Ok((retval != 0).then(|| retval as i32 - 1))
+fn ask_kernel() -> io::Result<i32> {
+    match run(&load(&program())?)? {
+        0 => Err(io::Error::other(format!("this process is more than {DEEPEST} levels deep"))),
+        answer => Ok(answer as i32 - 1),
+    }
 }
 
 /// One eBPF instruction, `struct bpf_insn` of linux/bpf.h.
@@ -57,18 +52,20 @@ struct Insn {
     imm: i32,
 }
 
-/// `for level in 0..DEEPEST { if ancestor(level) == id { return level + 1 } } return 0`, unrolled.
-fn program(id: u64) -> Vec<Insn> {
+/// `for level in 0..DEEPEST { if ancestor(level) == own { return level + 1 } } return 0`, unrolled.
+fn program() -> Vec<Insn> {
     const MOV_IMM: u8 = 0xb7;
-    const LOAD_IMM64: u8 = 0x18;
+    const MOV: u8 = 0xbf;
     const JUMP_NOT_EQUAL: u8 = 0x5d;
     const CALL: u8 = 0x85;
     const EXIT: u8 = 0x95;
+    /// `BPF_FUNC_get_current_cgroup_id`, Linux 4.18.
+    const OWN: i32 = 80;
     /// `BPF_FUNC_get_current_ancestor_cgroup_id`, Linux 5.6 for tracing programs.
     const ANCESTOR: i32 = 123;
     let insn = |code, registers, off, imm| Insn { code, registers, off, imm };
-    // r6 = id
-    let mut program = vec![insn(LOAD_IMM64, 6, 0, id as u32 as i32), insn(0, 0, 0, (id >> 32) as u32 as i32)];
+    // r6 = own
+    let mut program = vec![insn(CALL, 0, 0, OWN), insn(MOV, 6, 0, 0)];
     for level in 0..DEEPEST {
         program.extend([
             insn(MOV_IMM, 1, 0, i32::from(level)),

@@ -166,7 +166,7 @@ impl Cgroup {
         })?;
         let below = path.strip_prefix(&mount.point).unwrap_or(Path::new(""));
         let depth = mount::depth(&mount.root) + mount::depth(below);
-        let level = level::of_namespace_root(mounts)?
+        let level = level::of_namespace_root()?
             .checked_add_signed(depth)
             .ok_or_else(|| CgroupError::OutsideMount { path: mount.root.clone() })?;
         Ok(Self { id: id_of(&path)?, level, path })

@@ -1,0 +1,150 @@
+//! The decider: the only program that looks at rules. It never sleeps.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_current_cgroup_id, bpf_override_return},
+    },
+    macros::kprobe,
+    programs::ProbeContext,
+};
+use fault_common::{
+    control::Control,
+    counters::Counter,
+    decide::{Moment, Outcome, Verdict},
+    event::{Action, BioEvent},
+    limits::MAX_PARK_NS,
+    rule::block::BioFacts,
+    who::{PendingPark, TaskState},
+};
+
+use super::{batch, bio, owner, state};
+use crate::{decision, emit, kernel::decider_may_leave, maps::CONTROL, who::task};
+
+/// What the function returns for a bio that fails. The kernel ends it with EIO whatever the number is.
+pub const FAIL: u64 = -5i64 as u64;
+/// Ends the chain of programs, and is 0 to the caller of the function: not a 64-bit zero, but a 32-bit one.
+pub const PASS_AT_ONCE: u64 = 1 << 32;
+
+/// What becomes of a bio.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nothing.
+    Pass,
+    /// It fails now.
+    Fail,
+    /// Its task finds a deadline in its state.
+    Park,
+}
+
+/// fmod_ret: the bio fails if this returns anything but 0 in 32 bits.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry/should_fail_bio")]
+pub extern "C" fn decide_bio(context: *mut c_void) -> u64 {
+    // SAFETY: the context of a tracing program is its arguments, 8 bytes each; the first is the bio.
+    let bio = unsafe { *context.cast::<u64>() };
+    match fate(bio, true) {
+        Fate::Fail => FAIL,
+        Fate::Park => 0,
+        Fate::Pass if decider_may_leave() != 0 => PASS_AT_ONCE,
+        Fate::Pass => 0,
+    }
+}
+
+/// kprobe, for kernels where that is the only way to fail a bio. It cannot delay: the session refuses that.
+#[kprobe]
+pub fn decide_bio_kprobe(context: ProbeContext) -> u32 {
+    if let Some(bio) = context.arg::<u64>(0)
+        && matches!(fate(bio, false), Fate::Fail)
+    {
+        // SAFETY: the context of this probe.
+        unsafe { bpf_override_return(context.as_ptr().cast(), FAIL) };
+    }
+    0
+}
+
+#[inline(always)]
+fn fate(bio: u64, can_park: bool) -> Fate {
+    let Some(control) = CONTROL.get(0) else { return Fate::Pass };
+    let tgid = task::current_tgid();
+    if tgid == control.selftest_tgid.load() {
+        emit::count(Counter::SelfTest);
+        return Fate::Pass;
+    }
+    let bank = control.bank();
+    let candidates = control.banks[bank as usize & 1].disk;
+    if control.active.load() == 0 || candidates == 0 {
+        return Fate::Pass;
+    }
+    let Some(owner) = owner::of(control, tgid, bio) else { return Fate::Pass };
+    // SAFETY: a helper without arguments or effects.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if !control.is_live(now_ns) {
+        return Fate::Pass;
+    }
+    let Some(state) = state::numbered(control) else { return Fate::Pass };
+    let facts = bio::facts(bio);
+    let moment = Moment {
+        seed: control.seed.load(),
+        stream: state.stream.number,
+        elapsed_ns: control.elapsed_ns(now_ns),
+        bytes: (facts.sectors as u64) << 9,
+    };
+    let outcome = decision::decide(bank, candidates, &moment, facts, &raw mut state.stream);
+    if outcome.hits == 0 {
+        return Fate::Pass;
+    }
+    if control.events.load() != 0 {
+        report(control, now_ns, tgid, &facts, &outcome);
+    }
+    let end = if matches!(outcome.verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };
+    if outcome.delay_ns == 0 || !can_park {
+        return end;
+    }
+    if !owner.may_park {
+        emit::count(Counter::ParkForbidden);
+        return end;
+    }
+    leave_deadline(control, state, now_ns, outcome.delay_ns, end)
+}
+
+/// Leaves a deadline for the parkers, unless it has passed already.
+#[inline(always)]
+fn leave_deadline(control: &Control, state: &mut TaskState, now_ns: u64, delay_ns: u64, end: Fate) -> Fate {
+    let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
+    let mut deadline_ns = batch::began_ns(state, now_ns).wrapping_add(delay_ns);
+    if deadline_ns > control.deadline_ns.load() {
+        deadline_ns = control.deadline_ns.load();
+    }
+    if deadline_ns <= now_ns {
+        return end;
+    }
+    state.pending = PendingPark { deadline_ns, then_error: matches!(end, Fate::Fail) as u32, _pad: 0 };
+    Fate::Park
+}
+
+#[inline(always)]
+fn report(control: &Control, now_ns: u64, tgid: u32, bio: &BioFacts, outcome: &Outcome) {
+    let action = match (outcome.verdict, outcome.delay_ns) {
+        (Verdict::Error, 0) => Action::Error,
+        (Verdict::Error, _) => Action::DelayThenError,
+        _ => Action::Delay,
+    };
+    emit::bio(
+        &emit::What {
+            time_ns: now_ns,
+            hits: outcome.hits,
+            delay_ns: outcome.delay_ns,
+            // SAFETY: a helper without arguments or effects.
+            cgroup: unsafe { bpf_get_current_cgroup_id() },
+            generation: control.generation.load(),
+            action: action as u32,
+            tgid,
+            bytes: bio.sectors << 9,
+        },
+        &BioEvent { sector: bio.sector, device: bio.device, ops: bio.ops },
+    );
+}

@@ -1,0 +1,95 @@
+//! Where the fields of kernel structures are. The loader finds out (`fault_user::block::fields`) and sets these.
+//!
+//! Zero means "not in this kernel" for those that say so; none of them is at the beginning of its structure.
+
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel},
+};
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $($(#[$doc])* #[unsafe(no_mangle)] pub static $name: Global<u32> = Global::new(0);)*
+    };
+}
+
+fields! {
+    /// `task_struct.flags` (32 bits).
+    TASK_FLAGS,
+    /// `task_struct.plug`.
+    TASK_PLUG,
+    /// `task_struct.nvcsw`: voluntary context switches.
+    TASK_SWITCHES,
+    /// `task_struct.maj_flt`: page faults that waited for I/O.
+    TASK_MAJOR_FAULTS,
+    /// `task_struct.ioac.syscr`: read system calls. 0 without `CONFIG_TASK_XACCT`.
+    TASK_READ_CALLS,
+    /// `task_struct.ioac.syscw`: write system calls. 0 without `CONFIG_TASK_XACCT`.
+    TASK_WRITE_CALLS,
+    /// `blk_plug.rq_count` (16 bits): requests that wait in the plug.
+    PLUG_REQUESTS,
+    /// `bio.bi_bdev`.
+    BIO_DEVICE,
+    /// `bio.bi_opf` (32 bits).
+    BIO_OPERATION,
+    /// `bio.bi_flags` (16 bits).
+    BIO_FLAGS,
+    /// `bio.bi_iter.bi_sector`.
+    BIO_SECTOR,
+    /// `bio.bi_iter.bi_size` (32 bits).
+    BIO_SIZE,
+    /// `bio.bi_blkg`. 0 without `CONFIG_BLK_CGROUP`.
+    BIO_GROUP,
+    /// `block_device.bd_dev` (32 bits).
+    DEVICE_NUMBER,
+    /// `block_device.bd_disk`.
+    DEVICE_DISK,
+    /// `gendisk.part0`: the block device that is the whole disk.
+    DISK_WHOLE,
+    /// `blkcg_gq.blkcg`.
+    GROUP_BLKCG,
+    /// `blkcg.css.cgroup`.
+    BLKCG_CGROUP,
+    /// `cgroup.level` (32 bits).
+    CGROUP_LEVEL,
+    /// `cgroup.kn`.
+    CGROUP_NODE,
+    /// `cgroup.root`.
+    CGROUP_ROOT,
+    /// `cgroup.ancestors`, pointers by level (Linux ≥ 6.1). 0 when it is not there.
+    CGROUP_ANCESTORS,
+    /// `kernfs_node.id`.
+    NODE_ID,
+    /// `cgroup_root.hierarchy_id` (32 bits).
+    ROOT_HIERARCHY,
+    /// `1 << __REQ_PREFLUSH`.
+    PREFLUSH,
+    /// `1 << BIO_REMAPPED`.
+    REMAPPED,
+}
+
+/// `block_device.bd_start_sect` may be the first field, so 0 is a place like any other.
+#[unsafe(no_mangle)]
+pub static DEVICE_START: Global<u32> = Global::new(0);
+
+/// Reads a `T` at `field` of the kernel structure at `structure`; zero when that cannot be read.
+#[inline(always)]
+pub fn read<T: Default>(structure: u64, field: &Global<u32>) -> T {
+    read_at(structure + field.load() as u64)
+}
+
+/// Reads a `T` at `address` of the kernel; zero when that cannot be read.
+#[inline(always)]
+pub fn read_at<T: Default>(address: u64) -> T {
+    let mut value = T::default();
+    // SAFETY: the helper fills all of `value`, with zeroes if it fails; every `T` used is an integer.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, address as *const _) };
+    value
+}
+
+/// The running task, for [`read`].
+#[inline(always)]
+pub fn current() -> u64 {
+    // SAFETY: a helper without arguments or effects.
+    unsafe { bpf_get_current_task_btf() as u64 }
+}

@@ -1,0 +1,82 @@
+//! Whose bio is it: the task's that submits it, or, when a kernel thread does, its own cgroup's.
+
+use fault_common::{control::Control, limits::MAX_CGROUPS};
+
+use super::fields::{
+    BIO_GROUP, BLKCG_CGROUP, CGROUP_ANCESTORS, CGROUP_LEVEL, CGROUP_NODE, CGROUP_ROOT, GROUP_BLKCG, NODE_ID,
+    ROOT_HIERARCHY, TASK_FLAGS, current, read, read_at,
+};
+use crate::who::task;
+
+/// `PF_KTHREAD`, `PF_MEMALLOC` (`include/linux/sched.h`): numbers that have not moved since Linux 2.6.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+const RECLAIMS_MEMORY: u32 = 0x0000_0800;
+
+/// A target's bio.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Whether the task that submits it may sleep on its behalf.
+    pub may_park: bool,
+}
+
+/// The owner of `bio`, if the session aims at it.
+///
+/// A kernel thread sleeps only for a bio that is the target's by the bio's own cgroup: what else it does
+/// (journal, other people's writeback) would wait with it. Memory reclaim never sleeps for us.
+#[inline(always)]
+pub fn of(control: &Control, tgid: u32, bio: u64) -> Option<Owner> {
+    if task::is_current_target(control, tgid) {
+        if tgid == control.helper_pid.load() || tgid == control.answerer_tgid.load() {
+            return None;
+        }
+        let flags: u32 = read(current(), &TASK_FLAGS);
+        let own = flags & KERNEL_THREAD == 0 || is_of_target_cgroup(control, bio);
+        return Some(Owner { may_park: own && flags & RECLAIMS_MEMORY == 0 });
+    }
+    if control.cgroup_count.load() == 0 {
+        return None;
+    }
+    let flags: u32 = read(current(), &TASK_FLAGS);
+    if flags & KERNEL_THREAD == 0 || !is_of_target_cgroup(control, bio) {
+        return None;
+    }
+    Some(Owner { may_park: flags & RECLAIMS_MEMORY == 0 })
+}
+
+/// Whether the bio's own cgroup is, or lies below, one of the cgroups aimed at.
+#[inline(always)]
+fn is_of_target_cgroup(control: &Control, bio: u64) -> bool {
+    if BIO_GROUP.load() == 0 {
+        return false;
+    }
+    let group: u64 = read(bio, &BIO_GROUP);
+    let blkcg: u64 = read(group, &GROUP_BLKCG);
+    let cgroup: u64 = read(blkcg, &BLKCG_CGROUP);
+    // Where the io controller is on a v1 hierarchy, ids are of that hierarchy: v2 is number 0.
+    let root: u64 = read(cgroup, &CGROUP_ROOT);
+    if root == 0 || read::<u32>(root, &ROOT_HIERARCHY) != 0 {
+        return false;
+    }
+    let level: u32 = read(cgroup, &CGROUP_LEVEL);
+    let count = control.cgroup_count.load();
+    let mut i = 0;
+    while i < MAX_CGROUPS {
+        if i as u32 >= count {
+            return false;
+        }
+        let target = &control.cgroups[i];
+        if target.id != 0 && target.level <= level {
+            let ancestor = if target.level == level || CGROUP_ANCESTORS.load() == 0 {
+                cgroup
+            } else {
+                read_at(cgroup + CGROUP_ANCESTORS.load() as u64 + target.level as u64 * 8)
+            };
+            let node: u64 = read(ancestor, &CGROUP_NODE);
+            if read::<u64>(node, &NODE_ID) == target.id {
+                return true;
+            }
+        }
+        i += 1;
+    }
+    false
+}

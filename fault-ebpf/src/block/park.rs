@@ -1,0 +1,61 @@
+//! A parker: sleeps until the deadline that the decider left. Loaded several times.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_copy_from_user_task};
+use fault_common::{control::Control, counters::Counter, limits::PARKING_PLACES_PER_CPU};
+
+use super::{batch, decide::FAIL, state};
+use crate::{
+    emit,
+    kernel::{parker_number, task_from_pid, task_release},
+    maps::{CONTROL, PARKING},
+};
+
+const PAGE: u64 = 4096;
+
+/// Sleepable fmod_ret.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry.s/should_fail_bio")]
+pub extern "C" fn park_bio(_context: *mut c_void) -> u64 {
+    let Some(state) = state::existing() else { return 0 };
+    let deadline_ns = state.pending.deadline_ns;
+    if deadline_ns == 0 {
+        return 0;
+    }
+    let fails = state.pending.then_error;
+    state.pending.deadline_ns = 0;
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    sleep_until(control, deadline_ns);
+    batch::resume(state);
+    // Healed meanwhile: nothing is injected any more.
+    // SAFETY: a helper without arguments or effects.
+    if fails != 0 && control.is_live(unsafe { bpf_ktime_get_ns() }) { FAIL } else { 0 }
+}
+
+/// Sleeps in a page fault of the helper until the parking lot answers it.
+#[inline(always)]
+pub fn sleep_until(control: &Control, deadline_ns: u64) {
+    // This copy of the program and this CPU name a page nobody else can be on: the kernel lets one task at a
+    // time into a copy per CPU, and the task stays on this CPU until the program ends.
+    // SAFETY: a helper without arguments or effects.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let place = cpu * PARKING_PLACES_PER_CPU + parker_number();
+    let Some(slot) = PARKING.get(place) else {
+        emit::count(Counter::ParkFailed);
+        return;
+    };
+    slot.store(deadline_ns);
+    let helper = task_from_pid(control.helper_pid.load() as i32);
+    if helper.is_null() {
+        emit::count(Counter::ParkFailed);
+        return;
+    }
+    let mut byte = 0u8;
+    let address = control.helper_base.load() + place as u64 * PAGE;
+    // SAFETY: one byte on the stack; the address is the helper's, and the read always fails in the end.
+    unsafe { bpf_copy_from_user_task((&raw mut byte).cast(), 1, address as *const c_void, helper.cast(), 0) };
+    task_release(helper);
+    slot.store(0);
+    emit::count(Counter::Parked);
+}

@@ -1,0 +1,191 @@
+//! `on DEVICE|MOUNTPOINT`: which block device is meant.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use crate::exit::Class;
+
+/// A block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The kernel's `dev_t`: major << 20 | minor.
+    pub number: u32,
+    /// Not a partition: what happens on its partitions happens on it too.
+    pub whole_disk: bool,
+}
+
+/// `on` names no block device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Nothing there.
+    #[error("there is no device or mount point {}", .path.display())]
+    NotFound {
+        /// As written.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file or directory in the middle of a file system.
+    #[error("{} is neither a block device nor a mount point; it lies on {} mounted at {}", .path.display(), .device, .mount_point.display())]
+    NotAMountPoint {
+        /// As written.
+        path: PathBuf,
+        /// What its file system is on.
+        device: String,
+        /// Where that is mounted.
+        mount_point: PathBuf,
+    },
+    /// tmpfs, overlay, network file systems …
+    #[error("the {kind} file system at {} is on no block device", .path.display())]
+    NoBlockDevice {
+        /// As written.
+        path: PathBuf,
+        /// Type of the file system.
+        kind: String,
+    },
+    /// The mount table could not be read.
+    #[error("reading the mount table failed")]
+    Mounts(#[source] procfs::ProcError),
+}
+
+impl DeviceError {
+    /// The kind of failure.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NotFound { .. } | Self::NotAMountPoint { .. } | Self::NoBlockDevice { .. } => Class::Usage,
+            Self::Mounts(_) => Class::Other,
+        }
+    }
+}
+
+/// The device that `name` means: a block device (with or without `/dev/`), or where a file system is mounted.
+///
+/// # Errors
+/// See [`DeviceError`].
+pub fn resolve(name: &Path) -> Result<Device, DeviceError> {
+    let mut path = name.to_path_buf();
+    if name.components().count() == 1 && !name.exists() {
+        path = Path::new("/dev").join(name);
+    }
+    let not_found = |source| DeviceError::NotFound { path: name.to_path_buf(), source };
+    let metadata = fs::metadata(&path).map_err(not_found)?;
+    if metadata.file_type().is_block_device() {
+        return Ok(device(metadata.rdev()));
+    }
+    let path = path.canonicalize().map_err(not_found)?;
+    mounted_at(name, &path)
+}
+
+fn mounted_at(name: &Path, path: &Path) -> Result<Device, DeviceError> {
+    let mounts = procfs::process::Process::myself()
+        .and_then(|process| process.mountinfo())
+        .map_err(DeviceError::Mounts)?;
+    // The last mount whose directory is the path or above it: later mounts cover earlier ones.
+    let mount = mounts
+        .0
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .enumerate()
+        .max_by_key(|(order, mount)| (mount.mount_point.components().count(), *order))
+        .map(|(_, mount)| mount)
+        .ok_or_else(|| DeviceError::NotFound {
+            path: name.to_path_buf(),
+            source: io::Error::from(io::ErrorKind::NotFound),
+        })?;
+    let source = mount.mount_source.unwrap_or_default();
+    if mount.mount_point != path {
+        return Err(DeviceError::NotAMountPoint {
+            path: name.to_path_buf(),
+            device: source,
+            mount_point: mount.mount_point,
+        });
+    }
+    let mut parts = mount.majmin.split(':').map(str::parse::<u32>);
+    if let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next())
+        && major != 0
+    {
+        return Ok(device(libc::makedev(major, minor)));
+    }
+    // btrfs and others have a device number of their own, but name their device.
+    match fs::metadata(&source) {
+        Ok(metadata) if metadata.file_type().is_block_device() => Ok(device(metadata.rdev())),
+        _ => Err(DeviceError::NoBlockDevice { path: name.to_path_buf(), kind: mount.fs_type }),
+    }
+}
+
+/// From the number that stat(2) gives.
+fn device(number: libc::dev_t) -> Device {
+    let (major, minor) = (libc::major(number), libc::minor(number));
+    Device {
+        number: major << 20 | minor,
+        whole_disk: !Path::new(&format!("/sys/dev/block/{major}:{minor}/partition")).exists(),
+    }
+}
+
+/// Some device whose first sectors can be read without harm, for the self-test: the largest one.
+pub(super) fn any_readable() -> Option<PathBuf> {
+    let mut best: Option<(u64, PathBuf)> = None;
+    for entry in fs::read_dir("/sys/block").ok()?.flatten() {
+        let size = fs::read_to_string(entry.path().join("size"))
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok())
+            .unwrap_or(0);
+        let removable =
+            fs::read_to_string(entry.path().join("removable")).is_ok_and(|text| text.trim() == "1");
+        let node = Path::new("/dev").join(entry.file_name());
+        if size >= 8 && !removable && node.exists() && best.as_ref().is_none_or(|(most, _)| size > *most) {
+            best = Some((size, node));
+        }
+    }
+    best.map(|(_, node)| node)
+}
+
+/// The device node with this kernel number.
+pub(super) fn node(device: Device) -> Option<PathBuf> {
+    let (major, minor) = (device.number >> 20, device.number & 0xf_ffff);
+    let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(Path::new("/dev").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let error = resolve(Path::new("/dev/no-such-disk")).expect_err("no such device");
+        assert_eq!(error.to_string(), "there is no device or mount point /dev/no-such-disk");
+        assert_eq!(error.class(), Class::Usage);
+    }
+
+    #[test]
+    fn a_file_system_without_a_device_is_refused() {
+        let error = resolve(Path::new("/proc")).expect_err("proc is on no device");
+        assert_eq!(error.to_string(), "the proc file system at /proc is on no block device");
+    }
+
+    #[test]
+    fn a_directory_inside_a_file_system_is_told_from_a_mount_point() {
+        let error = resolve(Path::new("/proc/self/fd")).expect_err("not a mount point");
+        assert!(error.to_string().contains("neither a block device nor a mount point"), "{error}");
+        assert!(error.to_string().ends_with("mounted at /proc"), "{error}");
+    }
+
+    #[test]
+    fn disks_and_partitions_are_told_apart() {
+        for entry in fs::read_dir("/sys/class/block").expect("sysfs").flatten() {
+            let node = Path::new("/dev").join(entry.file_name());
+            if !node.exists() {
+                continue;
+            }
+            let device = resolve(&node).expect("a block device");
+            assert_eq!(device.whole_disk, !entry.path().join("partition").exists(), "{}", node.display());
+            assert_eq!(super::node(device), Some(node));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Where the fields are that the block programs read: from the kernel's BTF to the object's globals.
+
+use crate::kernel::btf::{Btf, BtfError};
+
+/// Fields that every kernel with a block hook has: global, structure, path.
+const REQUIRED: &[(&str, &str, &str)] = &[
+    ("TASK_FLAGS", "task_struct", "flags"),
+    ("TASK_PLUG", "task_struct", "plug"),
+    ("TASK_SWITCHES", "task_struct", "nvcsw"),
+    ("TASK_MAJOR_FAULTS", "task_struct", "maj_flt"),
+    ("BIO_DEVICE", "bio", "bi_bdev"),
+    ("BIO_OPERATION", "bio", "bi_opf"),
+    ("BIO_FLAGS", "bio", "bi_flags"),
+    ("BIO_SECTOR", "bio", "bi_iter.bi_sector"),
+    ("BIO_SIZE", "bio", "bi_iter.bi_size"),
+    ("DEVICE_NUMBER", "block_device", "bd_dev"),
+    ("DEVICE_DISK", "block_device", "bd_disk"),
+    ("DEVICE_START", "block_device", "bd_start_sect"),
+    ("DISK_WHOLE", "gendisk", "part0"),
+    ("CGROUP_LEVEL", "cgroup", "level"),
+    ("CGROUP_NODE", "cgroup", "kn"),
+    ("CGROUP_ROOT", "cgroup", "root"),
+    ("NODE_ID", "kernfs_node", "id"),
+    ("ROOT_HIERARCHY", "cgroup_root", "hierarchy_id"),
+];
+
+/// Fields that some configurations or versions lack; their global is then 0.
+const OPTIONAL: &[(&str, &str, &str)] = &[
+    // CONFIG_TASK_XACCT
+    ("TASK_READ_CALLS", "task_struct", "ioac.syscr"),
+    ("TASK_WRITE_CALLS", "task_struct", "ioac.syscw"),
+    ("PLUG_REQUESTS", "blk_plug", "rq_count"),
+    // CONFIG_BLK_CGROUP
+    ("BIO_GROUP", "bio", "bi_blkg"),
+    ("GROUP_BLKCG", "blkcg_gq", "blkcg"),
+    ("BLKCG_CGROUP", "blkcg", "css.cgroup"),
+    // Linux 6.1
+    ("CGROUP_ANCESTORS", "cgroup", "ancestors"),
+];
+
+/// Bit numbers: global, enumerator.
+const BITS: &[(&str, &str)] = &[("PREFLUSH", "__REQ_PREFLUSH"), ("REMAPPED", "BIO_REMAPPED")];
+
+/// The globals of the block programs for the running kernel, for [`crate::kernel::load::load`].
+///
+/// # Errors
+/// When the kernel's structures are not what the programs know (Linux below 5.12 has no `bio.bi_bdev`).
+pub fn globals(btf: &Btf) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len() + BITS.len());
+    for &(global, structure, path) in REQUIRED {
+        globals.push((global, btf.field(structure, path)?.offset));
+    }
+    for &(global, structure, path) in OPTIONAL {
+        let field = btf.optional_field(structure, path)?;
+        globals.push((global, field.map_or(0, |field| field.offset)));
+    }
+    for &(global, enumerator) in BITS {
+        let bit = btf.enumerator(enumerator)?;
+        globals.push((global, 1u32.checked_shl(bit).unwrap_or(0)));
+    }
+    Ok(globals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_has_what_the_programs_read() {
+        let btf = Btf::vmlinux().expect("the kernel's BTF");
+        let globals = globals(&btf).expect("all required fields");
+        let value = |name: &str| globals.iter().find(|(global, _)| *global == name).map(|(_, value)| *value);
+        assert_ne!(value("BIO_SECTOR"), Some(0));
+        assert!(value("PREFLUSH").is_some_and(u32::is_power_of_two));
+        assert!(value("REMAPPED").is_some_and(|bit| bit.is_power_of_two() && bit < 1 << 16));
+    }
+}
