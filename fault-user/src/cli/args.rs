@@ -139,7 +139,7 @@ pub struct DoctorArgs {
 /// `fault sweep`.
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// Only say what would be removed
+    /// Only say what would be removed; exit with 1 if there is anything
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -6,6 +6,7 @@ mod finish;
 mod inject;
 mod run;
 mod session;
+mod sweep;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -28,7 +29,7 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Inject(arguments) => inject::main(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
-        Command::Sweep(_) => todo_rooms(),
+        Command::Sweep(arguments) => sweep::main(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprint!("{}", error.render());
@@ -40,8 +41,4 @@ fn doctor(arguments: &args::DoctorArgs) -> Result<ExitCode, error::CliError> {
     kernel::doctor::run(arguments.json, &mut io::stdout().lock())
         .map(ExitCode::from)
         .map_err(|source| error::CliError::Write { what: "the report", path: "stdout".to_owned(), source })
-}
-
-fn todo_rooms() -> Result<ExitCode, error::CliError> {
-    Ok(ExitCode::SUCCESS)
 }
