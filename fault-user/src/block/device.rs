@@ -10,9 +10,9 @@ use crate::exit::Class;
 
 /// A block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceNumber {
     /// The kernel's `dev_t`: major << 20 | minor.
-    pub number: u32,
+    pub dev: u32,
     /// Not a partition: what happens on its partitions happens on it too.
     pub whole_disk: bool,
 }
@@ -66,7 +66,7 @@ impl DeviceError {
 ///
 /// # Errors
 /// See [`DeviceError`].
-pub fn resolve(name: &Path) -> Result<Device, DeviceError> {
+pub fn resolve(name: &Path) -> Result<DeviceNumber, DeviceError> {
     let mut path = name.to_path_buf();
     if name.components().count() == 1 && !name.exists() {
         path = Path::new("/dev").join(name);
@@ -80,7 +80,7 @@ pub fn resolve(name: &Path) -> Result<Device, DeviceError> {
     mounted_at(name, &path)
 }
 
-fn mounted_at(name: &Path, path: &Path) -> Result<Device, DeviceError> {
+fn mounted_at(name: &Path, path: &Path) -> Result<DeviceNumber, DeviceError> {
     let mounts = procfs::process::Process::myself()
         .and_then(|process| process.mountinfo())
         .map_err(DeviceError::Mounts)?;
@@ -118,10 +118,10 @@ fn mounted_at(name: &Path, path: &Path) -> Result<Device, DeviceError> {
 }
 
 /// From the number that stat(2) gives.
-fn device(number: libc::dev_t) -> Device {
+fn device(number: libc::dev_t) -> DeviceNumber {
     let (major, minor) = (libc::major(number), libc::minor(number));
-    Device {
-        number: major << 20 | minor,
+    DeviceNumber {
+        dev: major << 20 | minor,
         whole_disk: !Path::new(&format!("/sys/dev/block/{major}:{minor}/partition")).exists(),
     }
 }
@@ -145,8 +145,8 @@ pub(super) fn any_readable() -> Option<PathBuf> {
 }
 
 /// The device node with this kernel number.
-pub(super) fn node(device: Device) -> Option<PathBuf> {
-    let (major, minor) = (device.number >> 20, device.number & 0xf_ffff);
+pub(super) fn node(device: DeviceNumber) -> Option<PathBuf> {
+    let (major, minor) = (device.dev >> 20, device.dev & 0xf_ffff);
     let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
     Some(Path::new("/dev").join(name))

@@ -6,7 +6,7 @@ use aya::programs::{KProbe, ProgramError, kprobe::KProbeLink};
 use fault_common::limits::PARKING_PLACES_PER_CPU;
 
 use super::{
-    device::{self, Device},
+    device::{self, DeviceNumber},
     parking_lot::{Heartbeat, ParkingLot, ParkingLotError, ParkingLotStats, Slots},
     selftest::{self, SelfTestError},
 };
@@ -64,7 +64,7 @@ pub struct Wanted {
     /// Some rule delays.
     pub delays: bool,
     /// A device that a rule names, to test the hook with.
-    pub device: Option<Device>,
+    pub device: Option<DeviceNumber>,
 }
 
 /// Block faults cannot be armed.

@@ -3,6 +3,7 @@
 use std::{error::Error, io};
 
 use crate::{
+    block::device::DeviceError,
     exit::Class,
     report::output::OutputError,
     session::{SessionError, keeper::KeeperError, plan::PlanError},
@@ -19,6 +20,9 @@ pub enum CliError {
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// What `on` names.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The faults together.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -69,6 +73,7 @@ impl CliError {
         let class = match self {
             Self::Spec(error) => error.class(),
             Self::Target(error) => error.class(),
+            Self::Device(error) => error.class(),
             Self::Plan(_) => Class::Usage,
             Self::Session(error) => error.class(),
             Self::Transient(error) => error.class(),

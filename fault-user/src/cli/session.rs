@@ -3,13 +3,17 @@
 use std::{process::ExitCode, sync::Arc};
 
 use super::{
-    args::{FaultArgs, SessionArgs},
+    args::{BlockBackend, FaultArgs, SessionArgs},
     error::CliError,
 };
 use crate::{
+    block::{
+        device::{self, DeviceNumber},
+        hooks::Choice,
+    },
     report::{dry_run, output::Destination},
-    session::{arm::Request, compile::DeviceNumber, keeper::Keeper, plan::Plan},
-    spec::{self, Fault},
+    session::{arm::Request, keeper::Keeper, plan::Plan},
+    spec::{self, DiskFault, DiskFilter, Fault},
     target::Target,
 };
 
@@ -24,7 +28,7 @@ pub(super) fn faults(arguments: &FaultArgs) -> Result<Vec<Fault>, CliError> {
 
 /// Compiles the faults, with what they name on this machine.
 pub(super) fn plan(faults: Vec<Fault>, options: &SessionArgs) -> Result<Plan, CliError> {
-    let devices: Vec<Option<DeviceNumber>> = vec![None; faults.len()];
+    let devices = faults.iter().map(device).collect::<Result<Vec<_>, _>>()?;
     let seed = options.seed.unwrap_or_else(random_seed);
     Ok(Plan::new(faults, &devices, seed, options.duration)?)
 }
@@ -35,6 +39,16 @@ pub(super) fn dry_run(plan: &Plan, target: &str) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the `on` of a fault names on this machine.
+fn device(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
+    match fault {
+        Fault::Disk(DiskFault { filter: DiskFilter { on: Some(on), .. }, .. }) => {
+            Ok(Some(device::resolve(&on.value)?))
+        }
+        Fault::Disk(_) | Fault::Net(_) => Ok(None),
+    }
+}
+
 /// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.
 pub(super) fn require_root() -> Result<(), CliError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(CliError::NotRoot) }
@@ -42,7 +56,12 @@ pub(super) fn require_root() -> Result<(), CliError> {
 
 /// The request of a session.
 pub(super) fn request(plan: Plan, target: Target, options: &SessionArgs, keeper: &Arc<Keeper>) -> Request {
-    Request { plan, target, events: options.events.is_some(), keeper: Arc::clone(keeper) }
+    let backend = match options.block_backend {
+        BlockBackend::Auto => Choice::Auto,
+        BlockBackend::FmodRet => Choice::ModifyReturn,
+        BlockBackend::Kprobe => Choice::Kprobe,
+    };
+    Request { plan, target, events: options.events.is_some(), backend, keeper: Arc::clone(keeper) }
 }
 
 /// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).

@@ -2,7 +2,7 @@
 //! read-only globals of the object.
 
 use super::btf::{Btf, BtfError};
-use crate::session::plan::Needs;
+use crate::{block::fields, session::plan::Needs};
 
 /// Global of `fault-ebpf/src/life`, structure, field.
 const LIFE: [(&str, &str, &str); 3] = [
@@ -20,6 +20,8 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
     for (global, structure, path) in LIFE {
         globals.push((global, btf.field(structure, path)?.offset));
     }
-    let _ = needs;
+    if needs.bios {
+        globals.extend(fields::globals(btf)?);
+    }
     Ok(globals)
 }

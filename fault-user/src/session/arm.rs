@@ -14,6 +14,7 @@ use super::{
     tasks::{self, Tasks},
 };
 use crate::{
+    block::hooks::{BlockHooks, Choice, Wanted},
     kernel::{
         btf::Btf,
         control::monotonic_ns,
@@ -32,6 +33,8 @@ pub struct Request {
     pub target: Target,
     /// `--events`.
     pub events: bool,
+    /// `--block-backend`.
+    pub backend: Choice,
     /// Undoes what no descriptor owns, should we be killed.
     pub keeper: Arc<Keeper>,
 }
@@ -40,6 +43,7 @@ pub struct Request {
 ///
 /// Field order is the order of dropping: block hooks first (they let everybody go), then packets, then maps.
 pub struct Armed {
+    pub(super) block: Option<BlockHooks>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
@@ -77,6 +81,15 @@ impl Armed {
         let mut rules = Rules::default();
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
 
+        let mut block = None;
+        if needs.bios {
+            let wanted = Wanted {
+                choice: request.backend,
+                delays: needs.bio_delay,
+                device: request.plan.rules.iter().find_map(|planned| planned.device),
+            };
+            block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
+        }
         let mut namespaces = Vec::new();
         let mut sockets = None;
         if needs.packets {
@@ -96,7 +109,7 @@ impl Armed {
                 namespaces.push(namespace);
             }
         }
-        Ok(Self { namespaces, sockets, tasks, rules, loaded, request })
+        Ok(Self { block, namespaces, sockets, tasks, rules, loaded, request })
     }
 
     /// One store, and faults happen.

@@ -17,18 +17,10 @@ use fault_common::{
     },
 };
 
+use crate::block::device::DeviceNumber;
 use crate::spec::{
     self, DelaySpec, DiskFault, DiskOp, DiskVerb, Distribution, Fault, NetFault, NetVerb, Protocol,
 };
-
-/// What `on DEVICE|MOUNTPOINT` turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceNumber {
-    /// The kernel's `dev_t`: major << 20 | minor.
-    pub dev: u32,
-    /// A whole disk: its partitions count too.
-    pub whole_disk: bool,
-}
 
 /// A fault that cannot be said in rules.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use aya::{maps::MapError, programs::ProgramError};
 
 use super::{keeper::KeeperError, plan::PlanError};
 use crate::{
+    block::hooks::BlockError,
     exit::Class,
     kernel::{btf::BtfError, load::LoadError, modify_return::CopyError},
     net::error::NetError,
@@ -33,6 +34,9 @@ pub enum SessionError {
     /// Packets.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// Block I/O.
+    #[error(transparent)]
+    Block(#[from] BlockError),
     /// The keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
@@ -92,6 +96,7 @@ impl SessionError {
             Self::Load(error) => error.class(),
             Self::Copy(error) => error.class(),
             Self::Net(error) => error.class(),
+            Self::Block(error) => error.class(),
             Self::Btf(_) | Self::Program { .. } => Class::Unsupported,
             Self::Keeper(_) | Self::NoProgram(_) | Self::NoMap(_) | Self::Map { .. } | Self::Open { .. } => {
                 Class::Other

@@ -14,6 +14,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
+    block::hooks::BlockHooks,
     kernel::load::Loaded,
     net::lane::LaneStats,
     spec::{Fault, NetVerb},
@@ -89,10 +90,13 @@ impl Active {
     /// Stops injecting with one store, wakes everybody who is parked, lets the lane run empty (late packets
     /// are late, not lost), takes everything out of the kernel.
     pub async fn heal(self, end: End) -> Healed {
-        let Armed { mut namespaces, sockets, tasks, rules, loaded, request } = self.armed;
+        let Armed { block, mut namespaces, sockets, tasks, rules, loaded, request } = self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
         let mut troubles = Vec::new();
+        if let Some(Err(error)) = block.map(BlockHooks::heal) {
+            troubles.push(error.into());
+        }
         let stranded = drain(&loaded, &request.plan, &mut troubles).await;
         let totals = Totals::read(&loaded.ebpf).unwrap_or_else(|error| {
             troubles.push(error);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fault_common::{control::Bank, limits::MAX_RULES, rule::Rule};
 
-use super::compile::{CompileError, DeviceNumber, compile};
+use super::compile::{CompileError, compile};
+use crate::block::device::DeviceNumber;
 use crate::spec::{DiskVerb, Fault, NetVerb};
 
 /// One fault of the plan.
@@ -14,6 +15,8 @@ pub struct PlannedRule {
     pub id: u32,
     /// As parsed.
     pub fault: Fault,
+    /// What its `on` names.
+    pub device: Option<DeviceNumber>,
     /// As the kernel will see it.
     pub rule: Rule,
     /// Where it lies in the rule set: terminal verbs first, see `fault_common::rule::Verb::precedence`.
@@ -84,7 +87,7 @@ impl Plan {
         for (id, fault) in (0u32..).zip(faults) {
             let device = devices.get(id as usize).copied().flatten();
             let rule = compile(id, &fault, device)?;
-            rules.push(PlannedRule { id, fault, rule, slot: 0 });
+            rules.push(PlannedRule { id, fault, device, rule, slot: 0 });
         }
         let mut order: Vec<usize> = (0..rules.len()).collect();
         order.sort_by_key(|&index| {
