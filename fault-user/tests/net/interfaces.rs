@@ -9,7 +9,7 @@ use crate::lab::Lab;
 fn interfaces_are_listed_with_what_matters_about_them() {
     let lab = Lab::new();
     lab.must("ip link add v0 type veth peer name v1");
-    lab.must("ip tuntap add t0 mode tun");
+    lab.must("modprobe -q tun; ip tuntap add t0 mode tun");
     let listed = interfaces::list(&lab.netns).unwrap();
     let find = |name: &str| listed.iter().find(|interface| interface.name == name).unwrap();
 
@@ -30,7 +30,7 @@ fn interfaces_are_listed_with_what_matters_about_them() {
 #[test]
 fn the_lanes_of_sessions_are_not_listed() {
     let lab = Lab::new();
-    lab.must("ip tuntap add fltc0dec mode tap");
+    lab.must("modprobe -q tun; ip tuntap add fltc0dec mode tap");
     lab.must("ip tuntap add other mode tap");
     let listed = interfaces::list(&lab.netns).unwrap();
     let has = |name: &str| listed.iter().any(|one| one.name == name);

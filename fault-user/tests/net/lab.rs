@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use fault_user::net::netns::NetnsHandle;
+use fault_user::net::{attach::Method, netns::NetnsHandle};
 
 /// An empty namespace with `lo` up; gone with the value.
 pub struct Lab {
@@ -42,5 +42,15 @@ impl Lab {
     /// Whether an echo request to ourselves comes back within a second.
     pub fn pings_itself(&self) -> bool {
         self.can("ping -c 1 -W 1 127.0.0.1")
+    }
+}
+
+/// The methods of attaching that this kernel has, by its own list of functions.
+pub fn methods() -> &'static [Method] {
+    let functions = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    assert!(functions.contains(" __dev_queue_xmit"), "kallsyms is readable");
+    match functions.contains(" tcx_link_attach") {
+        true => &[Method::Tcx, Method::Clsact],
+        false => &[Method::Clsact],
     }
 }

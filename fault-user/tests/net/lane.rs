@@ -25,7 +25,7 @@ use crate::{
 /// Whether this kernel has all the lane needs, according to `ip` and `tc`.
 pub fn kernel_can() -> bool {
     let lab = Lab::new();
-    lab.must("ip tuntap add t0 mode tap");
+    lab.must("modprobe -q tun; ip tuntap add t0 mode tap");
     lab.can("ip link add m0 link t0 type macvlan mode private") && lab.can("tc qdisc add dev m0 root fq")
 }
 
@@ -153,12 +153,15 @@ fn a_burst_waits_and_arrives_whole() {
         assert_eq!(sender.send(&number.to_ne_bytes()).unwrap(), 4, "the sender notices nothing");
     }
     let mut buffer = [0; 4];
-    for expected in 0..PACKETS {
-        assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
+    // A veth hands packets on through the backlog of whichever CPU they were sent from: the order may change there.
+    let mut missing = vec![true; PACKETS as usize];
+    for count in 0..PACKETS {
+        assert_eq!(receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("after {count}: {error}")), 4);
         let arrived = Instant::now();
-        assert_eq!(u32::from_ne_bytes(buffer), expected, "in order");
-        let waited = arrived - sent_at[expected as usize];
-        assert!(waited >= DELAY, "packet {expected} after {waited:?}");
+        let number = u32::from_ne_bytes(buffer) as usize;
+        assert!(std::mem::take(&mut missing[number]), "packet {number} came twice");
+        let waited = arrived - sent_at[number];
+        assert!(waited >= DELAY, "packet {number} after {waited:?}");
     }
     let stats = lane.stats().unwrap();
     assert_eq!(stats.lost(), 0, "{stats:?}");

@@ -4,7 +4,12 @@ use std::{
     fs::{File, OpenOptions},
     io,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags, makedev, mknodat, openat},
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
 };
 
 use super::super::{
@@ -13,6 +18,9 @@ use super::super::{
 };
 
 const DEVICE: &str = "/dev/net/tun";
+/// `MISC_MAJOR` and `TUN_MINOR`, the numbers of [`DEVICE`].
+const MAJOR: u32 = 10;
+const MINOR: u32 = 200;
 
 nix::ioctl_write_ptr_bad!(
     tun_set_iff,
@@ -32,7 +40,7 @@ const TCP_SEGMENTATION: libc::c_uint = 0x01 | 0x02 | 0x04 | 0x08;
 pub(super) fn create(netns: &NetnsHandle, name: &str) -> Result<Option<OwnedFd>> {
     // The namespace of a tap is the one its descriptor was opened in.
     let file = netns.run_in(|| {
-        OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| match error.raw_os_error() {
+        open().map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => missing(error),
             _ => NetError::os("open", DEVICE, error),
         })
@@ -44,6 +52,28 @@ pub(super) fn create(netns: &NetnsHandle, name: &str) -> Result<Option<OwnedFd>>
     }
     accept_super_packets(&file).map_err(|error| NetError::os("set the offloads of", name, error))?;
     Ok(Some(file.into()))
+}
+
+/// Opens the device; without its node (nobody made it, and the module is not loaded) through a node of our own, on
+/// a file system that is mounted nowhere. Opening either loads the module.
+fn open() -> io::Result<File> {
+    match OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let nowhere = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_create(nowhere.as_fd())?;
+            let flags = MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NOSUID;
+            let nowhere = fsmount(nowhere.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+            mknodat(
+                &nowhere,
+                c"tun",
+                FileType::CharacterDevice,
+                Mode::RUSR | Mode::WUSR,
+                makedev(MAJOR, MINOR),
+            )?;
+            Ok(openat(&nowhere, c"tun", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?.into())
+        }
+        result => result,
+    }
 }
 
 fn name_it(file: &File, name: &str) -> io::Result<()> {
