@@ -10,6 +10,7 @@ pub mod driver;
 pub mod e2e;
 pub mod kernel_log;
 pub mod net_lab;
+pub mod offspring;
 pub mod process;
 pub mod residue;
 pub mod stats;

@@ -10,10 +10,16 @@ use std::{
 
 use anyhow::bail;
 
-use crate::net_lab::sh;
+use crate::{cgroup_lab, net_lab::sh, offspring};
+
+mod bpf;
 
 /// How long the kernel may take to free what lost its last owner.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Settings a careless session might change.
+const SYSCTLS: [&str; 4] =
+    ["net.core.netdev_max_backlog", "net.core.rmem_max", "net.ipv4.ip_forward", "kernel.kptr_restrict"];
 
 /// Everything of the machine that a session touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,31 +34,19 @@ impl Picture {
     /// When something cannot be read.
     pub fn take() -> anyhow::Result<Self> {
         let mut things = BTreeSet::new();
-        for (kind, command) in [("program", 11), ("map", 12), ("link", 31)] {
-            things.extend(bpf_ids(command)?.into_iter().map(|id| format!("BPF {kind} {id}")));
+        for kind in bpf::KINDS {
+            things.extend(bpf::ids(kind)?.into_iter().map(|id| kind.thing(id)));
         }
-        things.extend(lines("mount", &fs::read_to_string("/proc/self/mountinfo")?));
-        for namespace in network_namespaces()? {
-            let enter = format!("nsenter --net=/proc/{}/ns/net", namespace.1);
-            let name = format!("netns {}", namespace.0);
-            things.insert(name.clone());
-            for line in sh(&format!("{enter} ip -o link"))?.lines() {
-                // Counters, state and flags change by themselves.
-                let device = line.split_whitespace().nth(1).unwrap_or_default();
-                things.insert(format!("{name} device {device}"));
-            }
-            for line in sh(&format!("{enter} tc qdisc show"))?.lines() {
-                let words: Vec<_> = line.split_whitespace().collect();
-                let device = words.iter().position(|word| *word == "dev").and_then(|at| words.get(at + 1));
-                things.insert(format!("{name} qdisc {:?} on {device:?}", words.get(1)));
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        // Named network namespaces are made by people and tests, never by the tool.
+        things.extend(lines("mount", &mounts).filter(|line| !line.contains("/netns/")));
+        for (name, pid) in network_namespaces()? {
+            // Its last process may end between two lines.
+            if let Some(found) = devices_and_qdiscs(&name, pid) {
+                things.extend(found);
             }
         }
-        for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-            if Path::new(root).join("cgroup.procs").exists() {
-                cgroups(Path::new(root), &mut things)?;
-                break;
-            }
-        }
+        cgroups(cgroup_lab::root()?, &mut things)?;
         things.extend(fuse_connections());
         for list in ["kprobe_events", "uprobe_events"] {
             if let Ok(text) = fs::read_to_string(format!("/sys/kernel/tracing/{list}")) {
@@ -63,16 +57,11 @@ impl Picture {
             things.extend(lines("kprobe", &text));
         }
         for (pid, name) in processes()? {
-            if name.starts_with("fault") && pid != std::process::id() && !name.starts_with("fault-e2e") {
+            if name.starts_with("fault") && !name.starts_with("fault-e2e") && offspring::is(pid) {
                 things.insert(format!("process {pid} {name}"));
             }
         }
-        for name in [
-            "net.core.netdev_max_backlog",
-            "net.core.rmem_max",
-            "net.ipv4.ip_forward",
-            "kernel.kptr_restrict",
-        ] {
+        for name in SYSCTLS {
             let path = format!("/proc/sys/{}", name.replace('.', "/"));
             if let Ok(value) = fs::read_to_string(path) {
                 things.insert(format!("sysctl {name} = {}", value.trim()));
@@ -89,8 +78,15 @@ impl Picture {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let now = Self::take()?;
-            let added: Vec<_> = now.things.difference(&self.things).cloned().collect();
-            let lost: Vec<_> = self.things.difference(&now.things).cloned().collect();
+            let mut added: Vec<_> = now.things.difference(&self.things).cloned().collect();
+            let mut lost: Vec<_> = self.things.difference(&now.things).cloned().collect();
+            // Other people use this machine, too. What they brought is held by their processes; what they took away
+            // was theirs.
+            lost.retain(|thing| !bpf::is_one(thing) && !thing.starts_with("process "));
+            if !added.is_empty() {
+                let foreign = bpf::held_by_others()?;
+                added.retain(|thing| !foreign.contains(thing));
+            }
             if added.is_empty() && lost.is_empty() {
                 return Ok(());
             }
@@ -119,34 +115,33 @@ fn lines<'a>(kind: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a 
     text.lines().map(move |line| format!("{kind} {line}"))
 }
 
-/// All ids the kernel has for one kind of BPF object; `command` is `BPF_*_GET_NEXT_ID` of linux/bpf.h.
-fn bpf_ids(command: libc::c_int) -> anyhow::Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    // union bpf_attr: start_id, next_id, open_flags.
-    let mut attribute = [0u32; 32];
-    loop {
-        // SAFETY: the kernel reads and writes the first twelve bytes of the attribute.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size_of_val(&attribute)) };
-        if result != 0 {
-            let error = std::io::Error::last_os_error();
-            if error.raw_os_error() == Some(libc::ENOENT) {
-                return Ok(ids);
-            }
-            bail!("listing BPF objects (bpf command {command}): {error}");
-        }
-        ids.push(attribute[1]);
-        attribute[0] = attribute[1];
+/// Devices and qdiscs in the namespace a process lives in; `None` when it is gone.
+fn devices_and_qdiscs(name: &str, pid: u32) -> Option<Vec<String>> {
+    let enter = format!("nsenter --net=/proc/{pid}/ns/net");
+    let mut things = vec![name.to_owned()];
+    for line in sh(&format!("{enter} ip -o link")).ok()?.lines() {
+        // Counters, state and flags change by themselves.
+        let device = line.split_whitespace().nth(1).unwrap_or_default();
+        things.push(format!("{name} device {device}"));
     }
+    for line in sh(&format!("{enter} tc qdisc show")).ok()?.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let device = words.iter().position(|word| *word == "dev").and_then(|at| words.get(at + 1));
+        things.push(format!("{name} qdisc {:?} on {device:?}", words.get(1)));
+    }
+    Some(things)
 }
 
-/// Inode and one process of each network namespace that has a process.
+/// Name and one process of each network namespace that this program or one of its offspring lives in.
 fn network_namespaces() -> anyhow::Result<Vec<(String, u32)>> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for (pid, _) in processes()? {
         let Ok(name) = fs::read_link(format!("/proc/{pid}/ns/net")) else { continue };
         let name = name.to_string_lossy().into_owned();
+        if pid != std::process::id() && !offspring::is(pid) {
+            continue;
+        }
         if seen.insert(name.clone()) {
             found.push((name, pid));
         }
@@ -167,10 +162,20 @@ fn processes() -> anyhow::Result<Vec<(u32, String)>> {
 }
 
 fn cgroups(directory: &Path, things: &mut BTreeSet<String>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(directory)? {
+    // It may be removed between two lines.
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
-            things.insert(format!("cgroup {}", path.display()));
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // The tool's, unless the controller it is named after is somebody else's and alive.
+            let controller =
+                name.strip_prefix("fault-").and_then(|rest| rest.split('-').next()?.parse().ok());
+            let foreign = controller
+                .is_some_and(|pid: u32| Path::new(&format!("/proc/{pid}")).exists() && !offspring::is(pid));
+            if name.starts_with("fault") && !foreign {
+                things.insert(format!("cgroup {}", path.display()));
+            }
             cgroups(&path, things)?;
         }
     }

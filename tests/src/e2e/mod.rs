@@ -15,6 +15,7 @@ mod run;
 mod targets;
 
 use std::{
+    fs::File,
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::Duration,
@@ -29,10 +30,13 @@ use nix::{
 
 use crate::{
     kernel_log::KernelLog,
+    offspring,
     process::{descendants, proc_file},
     residue::Picture,
 };
 
+/// Held while tests run.
+const LOCK: &str = "/run/fault-e2e.lock";
 /// A test that takes longer is stuck. The slowest takes half a minute on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -86,14 +90,32 @@ pub struct Test {
 /// Runs all tests that apply to `lane`, one after the other, and returns the exit status.
 #[must_use]
 pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
-    // Tests share one machine: pictures of it before and after would see each other.
+    // Tests share one machine: pictures of it before and after would see each other, in other processes as well.
     arguments.test_threads = Some(1);
+    offspring::mark();
+    let _alone = match alone() {
+        Ok(lock) => lock,
+        Err(error) => {
+            eprintln!("{LOCK}: {error}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
     let trials = tests()
         .into_iter()
         .filter(|test| (test.on)(lane))
         .map(|test| Trial::test(test.name, move || guarded(&test, lane)))
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Waits until no other end-to-end tests run on this machine.
+fn alone() -> std::io::Result<File> {
+    let file = File::create(LOCK)?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for other end-to-end tests on this machine ({LOCK})");
+        file.lock()?;
+    }
+    Ok(file)
 }
 
 fn tests() -> Vec<Test> {
@@ -128,7 +150,7 @@ fn guarded(test: &Test, lane: Lane) -> Result<(), Failed> {
         let splats = log.must_be_clean();
         stuck.map_or(Ok(()), |stuck| Err(anyhow::anyhow!(stuck))).and(result).and(residue).and(splats)
     };
-    run().map_err(|error| Failed::from(format!("{error:?}")))
+    run().map_err(|error| Failed::from(format!("{error:#}")))
 }
 
 /// Kills everything a stuck test has started, so that it fails and the next one runs; says what it was.
