@@ -91,7 +91,7 @@ impl Line {
             bytes: event.bytes,
             pid: known(event.tgid),
             tid: known(event.pid),
-            comm: comm(&event.comm),
+            comm: comm(&event.comm).or_else(|| known(event.tgid).and_then(|pid| names.process(pid))),
             cgroup: if event.cgroup == 0 { None } else { names.cgroup(event.cgroup) },
             cgroup_id: (event.cgroup != 0).then_some(event.cgroup),
             hit,

@@ -99,11 +99,15 @@ impl EventWriter {
         Self { out: BufWriter::with_capacity(1 << 16, out), destination, clock, rule_of, names, written: 0 }
     }
 
-    /// Writes every item; returns how many were no events.
+    /// Writes every item; returns how many were no events. aya's ring buffer lends one item at a time:
     ///
     /// ```text
-    /// writer.drain(std::iter::from_fn(|| ring.next()))?;   // aya's RingBuf hands out items that deref to [u8]
+    /// while let Some(item) = ring.next() {
+    ///     writer.drain(Some(item))?;
+    /// }
     /// ```
+    /// Whoever has something else to do (a heartbeat) bounds that loop: events may come faster than they can
+    /// be written.
     ///
     /// # Errors
     /// When the destination cannot be written.

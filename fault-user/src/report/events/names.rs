@@ -6,20 +6,28 @@ use std::{
     fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::Path,
+    time::{Duration, Instant},
 };
 
 /// Names for numbers.
 pub trait Names {
     /// `vda1` for a `dev_t` of the kernel (major << 20 | minor).
     fn device(&mut self, dev: u32) -> String;
+    /// Name of a process, should it still run: `curl`. The kernel half knows it only of the task it runs in.
+    fn process(&mut self, pid: u32) -> Option<String>;
     /// Path of a cgroup below the root of the v2 hierarchy: `/system.slice/ssh.service`.
     fn cgroup(&mut self, id: u64) -> Option<String>;
 }
 
-/// The names of this machine, each looked up once.
+/// How long the name of a process is taken to be the same: it changes with execve(2), and pids are used again.
+const PROCESS_NAMES_LAST: Duration = Duration::from_secs(1);
+
+/// The names of this machine, each looked up once, those of processes once a second.
 #[derive(Debug, Default)]
 pub struct SystemNames {
     devices: HashMap<u32, String>,
+    processes: HashMap<u32, Option<String>>,
+    processes_since: Option<Instant>,
     cgroups: HashMap<u64, Option<String>>,
     /// Root of the v2 hierarchy, opened when first needed; `None` inside when there is none.
     root: Option<Option<(OwnedFd, String)>>,
@@ -40,6 +48,15 @@ impl Names for SystemNames {
             name.unwrap_or(numbers)
         };
         self.devices.entry(dev).or_insert_with(find).clone()
+    }
+
+    fn process(&mut self, pid: u32) -> Option<String> {
+        if self.processes_since.is_none_or(|since| since.elapsed() >= PROCESS_NAMES_LAST) {
+            self.processes.clear();
+            self.processes_since = Some(Instant::now());
+        }
+        let find = || comm(fs::read(format!("/proc/{pid}/comm")).ok()?.trim_ascii_end());
+        self.processes.entry(pid).or_insert_with(find).clone()
     }
 
     fn cgroup(&mut self, id: u64) -> Option<String> {

@@ -47,6 +47,10 @@ impl Names for TestNames {
         format!("disk{}p{}", dev >> 20, dev & 0xf_ffff)
     }
 
+    fn process(&mut self, pid: u32) -> Option<String> {
+        (pid == 4713).then(|| "nginx".to_owned())
+    }
+
     fn cgroup(&mut self, id: u64) -> Option<String> {
         (id == 77).then(|| "/test.slice".to_owned())
     }
@@ -136,12 +140,13 @@ fn golden_lines() {
     six.packet.protocol = 17;
     six.comm = *b"sixteen-bytes-ok";
     let unknown = Event { generation: 9, ..bio() };
-    for event in [packet(), bio(), ping, six, unknown] {
+    let nameless = Event { tgid: 4713, pid: 0, comm: [0; 16], ..packet() };
+    for event in [packet(), bio(), ping, six, unknown, nameless] {
         writer.write(&event).unwrap();
     }
     assert_eq!(out.text(), "", "buffered");
     writer.flush().unwrap();
-    assert_eq!(writer.written(), 5);
+    assert_eq!(writer.written(), 6);
     golden("events.jsonl", &out.text());
 }
 
@@ -190,6 +195,10 @@ fn names_of_this_machine() {
     // No device has major 4095.
     assert_eq!(names.device(4095 << 20 | 7), "4095:7");
     assert_eq!(names.cgroup(u64::MAX), None);
+    let own = std::fs::read_to_string("/proc/self/comm").unwrap();
+    assert_eq!(names.process(std::process::id()).as_deref(), Some(own.trim_end()));
+    // Above PID_MAX_LIMIT.
+    assert_eq!(names.process(1 << 23), None);
     // Whatever block devices there are: /sys/class/block/NAME/dev says major:minor.
     for entry in std::fs::read_dir("/sys/class/block").unwrap() {
         let path = entry.unwrap().path();
