@@ -73,6 +73,9 @@ struct TestArgs {
     /// Only what needs no VM.
     #[arg(long)]
     host_only: bool,
+    /// End-to-end tests of the debug build, which is quicker to make, instead of the one that ships.
+    #[arg(long)]
+    debug: bool,
     /// A lane that takes longer has failed.
     #[arg(long, default_value = "30m", value_parser = parse_duration)]
     timeout: Duration,
@@ -186,7 +189,8 @@ fn test_task(args: TestArgs) -> Result<ExitCode> {
         (false, true) => (true, Lane::ALL.to_vec()),
         (false, false) => (false, args.lane),
     };
-    let plan = test::Plan { lanes, host, filter: args.filter, timeout: args.timeout, machine };
+    let profile = workspace::Profile::from_release(!args.debug);
+    let plan = test::Plan { lanes, host, profile, filter: args.filter, timeout: args.timeout, machine };
     Ok(passed(test::run(&plan)?))
 }
 

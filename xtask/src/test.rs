@@ -15,8 +15,6 @@ use crate::{exec, host, kernel};
 
 /// The program with the end-to-end tests, of package fault-tests.
 const E2E: &str = "fault-e2e";
-/// What the end-to-end tests run: the build that ships.
-const PROFILE: Profile = Profile::Release;
 
 /// What to test.
 pub struct Plan {
@@ -24,6 +22,8 @@ pub struct Plan {
     pub lanes: Vec<Lane>,
     /// Run what needs no VM.
     pub host: bool,
+    /// The build the end-to-end tests run.
+    pub profile: Profile,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
     /// A lane that takes longer has failed.
@@ -44,7 +44,7 @@ pub fn run(plan: &Plan) -> Result<bool> {
     if plan.host {
         report.part("unit, property", || cargo_test(plan.filter.as_deref()));
     }
-    workspace::build(&["fault-user", "fault-tests"], PROFILE)?;
+    workspace::build(&["fault-user", "fault-tests"], plan.profile)?;
     if plan.host {
         if host::is_root() {
             report.part("end to end, this kernel", || native(plan));
@@ -76,7 +76,7 @@ fn e2e_args(lane: &str, filter: Option<&str>) -> Vec<String> {
 }
 
 fn native(plan: &Plan) -> Result<Part> {
-    let program = PROFILE.output_dir().join(E2E);
+    let program = plan.profile.output_dir().join(E2E);
     let status = exec::status(Command::new(program).args(e2e_args("native", plan.filter.as_deref())))?;
     Ok(Part { passed: status.success(), detail: String::new() })
 }
@@ -89,7 +89,7 @@ fn in_vm(lane: Lane, plan: &Plan) -> Result<Part> {
         machine: plan.machine.clone(),
         timeout: plan.timeout,
         share: None,
-        path: vec![PROFILE.output_dir()],
+        path: vec![plan.profile.output_dir()],
         command,
     })
     .with_context(|| format!("lane {lane}"))?;
