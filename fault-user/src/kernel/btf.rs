@@ -110,9 +110,18 @@ pub struct Btf {
     /// Where type `id` begins in `data`; index 0 is `void` and unused.
     types: Vec<u32>,
     /// Types that can be found by name, by kind: what anybody asks for is one of few.
-    structures: Vec<u32>,
-    functions: Vec<u32>,
-    typedefs: Vec<u32>,
+    structures: Vec<Named>,
+    functions: Vec<Named>,
+    typedefs: Vec<Named>,
+    enumerations: Vec<u32>,
+}
+
+/// A type and where its name is.
+#[derive(Clone, Copy)]
+struct Named {
+    /// Offset into the strings.
+    name: u32,
+    id: u32,
 }
 
 impl Btf {
@@ -154,24 +163,26 @@ impl Btf {
         let mut types = Vec::with_capacity(type_section.len() / 20);
         types.push(0);
         let (mut structures, mut functions, mut typedefs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut enumerations = Vec::new();
         let mut at = type_section.start;
         while at < type_section.end {
             let id = types.len() as u32;
             types.push(at as u32);
             let info = read_u32(&data, at + 4)?;
             let count = (info & 0xffff) as usize;
+            let named = Named { name: read_u32(&data, at)?, id };
             at += TYPE
                 + match info >> 24 & 0x1f {
                     kind::STRUCT | kind::UNION => {
-                        structures.push(id);
+                        structures.push(named);
                         count * MEMBER
                     }
                     kind::FUNC => {
-                        functions.push(id);
+                        functions.push(named);
                         0
                     }
                     kind::TYPEDEF => {
-                        typedefs.push(id);
+                        typedefs.push(named);
                         0
                     }
                     kind::PTR
@@ -183,7 +194,11 @@ impl Btf {
                     | kind::TYPE_TAG => 0,
                     kind::INT | kind::VAR | kind::DECL_TAG => 4,
                     kind::ARRAY => 12,
-                    kind::ENUM | kind::FUNC_PROTO => count * 8,
+                    kind::ENUM => {
+                        enumerations.push(id);
+                        count * 8
+                    }
+                    kind::FUNC_PROTO => count * 8,
                     kind::DATASEC | kind::ENUM64 => count * 12,
                     _ => return Err(BtfError::Malformed("it has a kind of type this version does not know")),
                 };
@@ -191,7 +206,7 @@ impl Btf {
         if at != type_section.end {
             return Err(BtfError::Malformed("its last type is cut short"));
         }
-        Ok(Self { data, strings, types, structures, functions, typedefs })
+        Ok(Self { data, strings, types, structures, functions, typedefs, enumerations })
     }
 
     /// Where `path` lies in `structure` (a union will do). When the kernel has several structures of that
@@ -201,10 +216,7 @@ impl Btf {
     /// [`BtfError::NoStruct`], [`BtfError::NoField`], [`BtfError::BitField`].
     pub fn field(&self, structure: &str, path: &str) -> Result<Field, BtfError> {
         let mut found = false;
-        for &id in &self.structures {
-            if !self.is_named(id, structure) {
-                continue;
-            }
+        for Named { id, .. } in self.named(&self.structures, structure) {
             found = true;
             match self.walk(id, path)? {
                 Walk::Field(field) => return Ok(field),
@@ -254,10 +266,7 @@ impl Btf {
     /// # Errors
     /// [`BtfError::NoEnumerator`].
     pub fn enumerator(&self, name: &str) -> Result<u32, BtfError> {
-        for id in 1..self.types.len() as u32 {
-            if self.kind(id)? != kind::ENUM {
-                continue;
-            }
+        for &id in &self.enumerations {
             let at = self.start(id)?;
             for index in 0..(self.u32(at + 4)? & 0xffff) as usize {
                 let entry = at + TYPE + index * 8;
@@ -269,8 +278,12 @@ impl Btf {
         Err(BtfError::NoEnumerator(name.into()))
     }
 
-    fn find(&self, ids: &[u32], name: &str) -> Option<u32> {
-        ids.iter().copied().find(|&id| self.is_named(id, name))
+    fn find(&self, types: &[Named], name: &str) -> Option<u32> {
+        self.named(types, name).next().map(|named| named.id)
+    }
+
+    fn named(&self, types: &[Named], name: &str) -> impl Iterator<Item = Named> {
+        types.iter().copied().filter(move |named| self.string_is(named.name, name))
     }
 
     fn walk(&self, structure: u32, path: &str) -> Result<Walk, BtfError> {
@@ -376,14 +389,14 @@ impl Btf {
         read_u32(&self.data, at)
     }
 
-    fn is_named(&self, id: u32, name: &str) -> bool {
-        self.start(id).and_then(|at| self.u32(at)).is_ok_and(|offset| self.string_is(offset, name))
-    }
-
     fn string_is(&self, offset: u32, name: &str) -> bool {
         let start = self.strings.start + offset as usize;
         let end = start + name.len();
-        end < self.strings.end && self.data[end] == 0 && self.data[start..end] == *name.as_bytes()
+        // The first byte tells most names apart, which counts when there are tens of thousands.
+        self.data.get(start) == name.as_bytes().first()
+            && end < self.strings.end
+            && self.data[end] == 0
+            && self.data[start..end] == *name.as_bytes()
     }
 }
 

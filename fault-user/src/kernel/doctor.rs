@@ -14,13 +14,14 @@ use crate::exit::Class;
 /// scripts ask the JSON and not the status; and that of [`Class::NotPermitted`] when it was not allowed to try.
 ///
 /// # Errors
-/// When `out` cannot be written to.
+/// When `out` cannot be written to. That nobody reads to the end is no error.
 pub fn run(json: bool, out: &mut dyn Write) -> io::Result<u8> {
     let capabilities = Capabilities::probe();
-    if json {
-        write_json(&capabilities, out)?
-    } else {
-        write_text(&capabilities, out)?
+    let written = if json { write_json(&capabilities, out) } else { write_text(&capabilities, out) };
+    match written {
+        // Whoever reads has seen enough (`fault doctor | head`).
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other?,
     }
     Ok(if capabilities.has(Capability::Permission) { 0 } else { Class::NotPermitted.status() })
 }

@@ -209,8 +209,8 @@ fn options(needs: &Needs, config: &Config, failure: &Failure) -> Option<Reason> 
 fn words(capability: Capability, failure: &Failure) -> Option<Reason> {
     let (cause, option) = match capability {
         Capability::FmodRet | Capability::FmodRetSleepable if failure.errno == Errno::ENOENT => (
-            "should_fail_bio is no function of its own in this kernel: the compiler is free to inline it \
-             where CONFIG_FUNCTION_ERROR_INJECTION is off",
+            "this kernel has no should_fail_bio: where CONFIG_FUNCTION_ERROR_INJECTION is off, nothing keeps \
+             the compiler from removing it",
             "CONFIG_FUNCTION_ERROR_INJECTION",
         ),
         Capability::FmodRet | Capability::FmodRetSleepable
@@ -222,7 +222,7 @@ fn words(capability: Capability, failure: &Failure) -> Option<Reason> {
             ("kprobes may not override return values", "CONFIG_BPF_KPROBE_OVERRIDE")
         }
         Capability::KprobeOverride if failure.errno == Errno::ENOENT => {
-            ("there are no kprobes, or should_fail_bio is no function of its own", "CONFIG_KPROBE_EVENTS")
+            ("there are no kprobes, or there is no should_fail_bio", "CONFIG_KPROBE_EVENTS")
         }
         Capability::KprobeOverride if failure.errno == Errno::EINVAL => {
             ("should_fail_bio is not open to error injection", "CONFIG_FUNCTION_ERROR_INJECTION")
