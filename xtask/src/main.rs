@@ -73,6 +73,9 @@ struct TestArgs {
     /// Only what needs no VM.
     #[arg(long)]
     host_only: bool,
+    /// How many lanes at once. An emulated machine keeps one processor busy.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// End-to-end tests of the debug build, which is quicker to make, instead of the one that ships.
     #[arg(long)]
     debug: bool,
@@ -190,7 +193,15 @@ fn test_task(args: TestArgs) -> Result<ExitCode> {
         (false, false) => (false, args.lane),
     };
     let profile = workspace::Profile::from_release(!args.debug);
-    let plan = test::Plan { lanes, host, profile, filter: args.filter, timeout: args.timeout, machine };
+    let plan = test::Plan {
+        lanes,
+        host,
+        profile,
+        filter: args.filter,
+        jobs: args.jobs.max(1),
+        timeout: args.timeout,
+        machine,
+    };
     Ok(passed(test::run(&plan)?))
 }
 
@@ -226,6 +237,7 @@ fn vm_task(args: VmArgs) -> Result<ExitCode> {
         share: args.job,
         path: vec![profile.output_dir()],
         command: args.command,
+        label: None,
     })?;
     Ok(exit_code(outcome.status))
 }

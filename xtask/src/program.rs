@@ -80,6 +80,7 @@ fn in_vm(run: &Run<'_>) -> Result<bool> {
         share: Some(results(run.program, lane.name())?),
         path: vec![PROFILE.output_dir()],
         command,
+        label: None,
     })?;
     Ok(outcome.status == 0 && !outcome.splat)
 }

@@ -2,6 +2,7 @@
 //! and on every lane, one boot each.
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -26,6 +27,8 @@ pub struct Plan {
     pub profile: Profile,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
+    /// How many lanes at once; an emulated machine keeps one processor busy.
+    pub jobs: usize,
     /// A lane that takes longer has failed.
     pub timeout: Duration,
     /// The machine every lane boots on.
@@ -52,13 +55,45 @@ pub fn run(plan: &Plan) -> Result<bool> {
             report.skipped("end to end, this kernel", "needs root");
         }
     }
-    for lane in &plan.lanes {
-        // Making a kernel is not part of the lane's time.
-        let kernel = kernel::ensure(*lane, false).map(drop);
-        report.part(&format!("end to end, lane {lane}"), || kernel.and_then(|()| in_vm(*lane, plan)));
-    }
+    report.rows.extend(on_lanes(plan));
     eprint!("{}", report.table());
     Ok(report.passed())
+}
+
+/// Runs the lanes, `plan.jobs` at a time. Their kernels are made first, one after the other: that
+/// uses all processors anyway, and it is not part of the lane's time.
+fn on_lanes(plan: &Plan) -> Vec<Row> {
+    let queue: Vec<(Lane, Result<()>)> =
+        plan.lanes.iter().map(|lane| (*lane, kernel::ensure(*lane, false).map(drop))).collect();
+    let count = queue.len();
+    let workers = plan.jobs.min(count);
+    let queue = Mutex::new(queue.into_iter().enumerate());
+    let rows = Mutex::new(Vec::with_capacity(count));
+    let work = || {
+        // In a statement of its own: the guard must not live while the lane runs.
+        while let Some((place, (lane, kernel))) = next(&queue) {
+            let label = (workers > 1).then(|| lane.name().to_owned());
+            let row =
+                row(&format!("end to end, lane {lane}"), || kernel.and_then(|()| in_vm(lane, plan, label)));
+            lock(&rows).push((place, row));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    lock(queue).next()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cargo_test(filter: Option<&str>) -> Result<Part> {
@@ -81,7 +116,7 @@ fn native(plan: &Plan) -> Result<Part> {
     Ok(Part { passed: status.success(), detail: String::new() })
 }
 
-fn in_vm(lane: Lane, plan: &Plan) -> Result<Part> {
+fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
     let mut command = vec![E2E.to_owned()];
     command.extend(e2e_args(lane.name(), plan.filter.as_deref()));
     let outcome = vm::run(&vm::Request {
@@ -91,6 +126,7 @@ fn in_vm(lane: Lane, plan: &Plan) -> Result<Part> {
         share: None,
         path: vec![plan.profile.output_dir()],
         command,
+        label,
     })
     .with_context(|| format!("lane {lane}"))?;
     let mut detail = last_result(&outcome.stdout_tail).unwrap_or_default().to_owned();
@@ -138,21 +174,27 @@ enum Verdict {
     Skipped,
 }
 
+/// Runs one part and says how it went.
+fn row(name: &str, run: impl FnOnce() -> Result<Part>) -> Row {
+    eprintln!("== {name}");
+    let started = Instant::now();
+    let part = run().unwrap_or_else(|error| {
+        let detail = format!("{error:#}");
+        eprintln!("{detail}");
+        Part { passed: false, detail }
+    });
+    Row {
+        name: name.to_owned(),
+        verdict: if part.passed { Verdict::Passed } else { Verdict::Failed },
+        detail: part.detail,
+        time: started.elapsed(),
+    }
+}
+
 impl Report {
     /// Runs one part; whatever becomes of it, the next ones still run.
     fn part(&mut self, name: &str, run: impl FnOnce() -> Result<Part>) {
-        eprintln!("== {name}");
-        let started = Instant::now();
-        let part = run().unwrap_or_else(|error| {
-            eprintln!("{error:#}");
-            Part { passed: false, detail: error.to_string() }
-        });
-        self.rows.push(Row {
-            name: name.to_owned(),
-            verdict: if part.passed { Verdict::Passed } else { Verdict::Failed },
-            detail: part.detail,
-            time: started.elapsed(),
-        });
+        self.rows.push(row(name, run));
     }
 
     fn skipped(&mut self, name: &str, why: &str) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -31,8 +32,10 @@ impl Job {
         let jobs = host::cache_dir()?.join("jobs");
         host::make_dir(&jobs)?;
         sweep(&jobs);
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let dir = jobs.join(format!("{stamp}-{}", std::process::id()));
+        let dir = jobs.join(format!("{stamp}-{}-{count}", std::process::id()));
         let share = match share {
             Some(share) => {
                 host::make_dir(share)?;

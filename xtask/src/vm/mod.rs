@@ -38,6 +38,8 @@ pub struct Request {
     pub path: Vec<PathBuf>,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Stands before each line of output; for when several VMs run at once.
+    pub label: Option<String>,
 }
 
 /// How it went.
@@ -65,7 +67,7 @@ pub fn run(request: &Request) -> Result<Outcome> {
     let path = job.path("initramfs");
     std::fs::write(&path, archive).with_context(|| format!("writing {}", path.display()))?;
 
-    let end = run::qemu(&job, &kernel, &request.machine, request.timeout)?;
+    let end = run::qemu(&job, &kernel, &request.machine, request.timeout, request.label.as_deref())?;
     Ok(conclude(job, end, request))
 }
 

@@ -31,11 +31,18 @@ pub struct End {
     pub stdout_tail: String,
 }
 
-/// Runs QEMU; the command's output goes to our stdout and stderr as it comes.
-pub fn qemu(job: &Job, kernel: &Kernel, machine: &Machine, timeout: Duration) -> Result<End> {
+/// Runs QEMU; the command's output goes to our stdout and stderr as it comes, each line behind
+/// `label` if there is one.
+pub fn qemu(
+    job: &Job,
+    kernel: &Kernel,
+    machine: &Machine,
+    timeout: Duration,
+    label: Option<&str>,
+) -> Result<End> {
     let (stdout, stderr) = (job.path("stdout"), job.path("stderr"));
-    let out = copy(stdout.clone(), std::io::stdout());
-    let err = copy(stderr.clone(), std::io::stderr());
+    let out = copy(stdout.clone(), Labelled::new(std::io::stdout(), label));
+    let err = copy(stderr.clone(), Labelled::new(std::io::stderr(), label));
     let args = qemu::qemu_args(
         machine,
         clock::tsc_khz(),
@@ -85,12 +92,12 @@ fn wait(child: &mut Child, timeout: Duration) -> Result<(ExitStatus, bool)> {
     }
 }
 
-fn copy(fifo: PathBuf, to: impl Write + Send + 'static) -> JoinHandle<String> {
+fn copy(fifo: PathBuf, to: Labelled<impl Write + Send + 'static>) -> JoinHandle<String> {
     std::thread::spawn(move || copy_until_eof(&fifo, to))
 }
 
 /// Copies until the last writer is gone; returns the end of what came.
-fn copy_until_eof(fifo: &Path, mut to: impl Write) -> String {
+fn copy_until_eof(fifo: &Path, mut to: Labelled<impl Write>) -> String {
     let mut tail = Vec::new();
     let mut buffer = [0; 16 << 10];
     let Ok(mut from) = File::open(fifo) else {
@@ -105,9 +112,79 @@ fn copy_until_eof(fifo: &Path, mut to: impl Write) -> String {
             tail.drain(..tail.len() - TAIL);
         }
     }
+    let _ = to.end();
     String::from_utf8_lossy(&tail).into_owned()
 }
 
 fn join(thread: JoinHandle<String>) -> String {
     thread.join().unwrap_or_default()
+}
+
+/// Puts a label before each line, so that the output of several VMs can be told apart.
+struct Labelled<W> {
+    to: W,
+    label: Option<String>,
+    /// With a label: what came since the last end of line.
+    line: Vec<u8>,
+}
+
+impl<W: Write> Labelled<W> {
+    fn new(to: W, label: Option<&str>) -> Self {
+        Self { to, label: label.map(str::to_owned), line: Vec::new() }
+    }
+
+    /// Writes a last line that has no end.
+    fn end(&mut self) -> std::io::Result<()> {
+        if !self.line.is_empty() {
+            self.write_all(b"\n")?;
+        }
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Write for Labelled<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let Some(label) = &self.label else {
+            return self.to.write(bytes);
+        };
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                // One write a line: lines of several VMs must not mix.
+                let whole = [format!("{label}: ").as_bytes(), &self.line].concat();
+                self.line.clear();
+                self.to.write_all(&whole)?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labelled(label: Option<&str>, pieces: &[&str]) -> String {
+        let mut out = Vec::new();
+        let mut to = Labelled::new(&mut out, label);
+        for piece in pieces {
+            to.write_all(piece.as_bytes()).expect("a vector takes everything");
+        }
+        to.end().expect("a vector takes everything");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn every_line_gets_its_label_once() {
+        assert_eq!(labelled(Some("a"), &["one\ntw", "o\n", "rest"]), "a: one\na: two\na: rest\n");
+    }
+
+    #[test]
+    fn without_a_label_bytes_pass_as_they_are() {
+        assert_eq!(labelled(None, &["one\ntw", "o"]), "one\ntwo");
+    }
 }
