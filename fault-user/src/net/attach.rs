@@ -112,47 +112,58 @@ impl Drop for Hook {
 
 /// Attaches programs in `netns`, for the session that claimed bit `session` there: all or none.
 ///
-/// Tries tcx first and falls back to clsact when the kernel does not know it.
+/// Tries tcx first and falls back to clsact when the kernel does not know it. `announce` is told of everything that
+/// would outlive us (see [`Hook::leftover`]) *before* it is made.
 ///
 /// # Errors
-/// When the kernel has neither, when an interface is gone, or without CAP_NET_ADMIN and CAP_BPF.
-pub fn attach(netns: &NetnsHandle, session: u32, requests: &[Request<'_>]) -> Result<Vec<Hook>> {
-    match attach_by(Method::Tcx, netns, session, requests) {
-        // Attach types the kernel does not know are answered with EINVAL.
-        Err(error) if error.errno() == Some(libc::EINVAL) => {
-            attach_by(Method::Clsact, netns, session, requests)
-        }
-        result => result,
-    }
-}
-
-/// As [`attach`], by this method only.
-///
-/// # Errors
-/// As [`attach`].
-pub fn attach_by(
-    method: Method,
+/// When the kernel has neither, when an interface is gone, without CAP_NET_ADMIN and CAP_BPF; what `announce` fails
+/// with.
+pub fn attach<E: From<NetError>>(
     netns: &NetnsHandle,
     session: u32,
     requests: &[Request<'_>],
-) -> Result<Vec<Hook>> {
-    match method {
-        Method::Tcx => netns.run_in(|| requests.iter().map(|request| link(netns, request)).collect()),
-        Method::Clsact => {
-            let mut netlink = Netlink::open(netns)?;
-            requests
-                .iter()
-                .map(|request| {
-                    let filter = clsact::add(&mut netlink, netns.inode(), session, request)?;
-                    Ok(Hook {
-                        interface: request.interface.index,
-                        direction: request.direction,
-                        owner: Owner::Filter { filter, netns: netns.clone() },
-                    })
-                })
-                .collect()
+    announce: impl FnMut(&Leftover) -> Result<(), E>,
+) -> Result<Vec<Hook>, E> {
+    match attach_tcx(netns, requests) {
+        // Attach types the kernel does not know are answered with EINVAL.
+        Err(error) if error.errno() == Some(libc::EINVAL) => {
+            attach_clsact(netns, session, requests, announce)
         }
+        result => Ok(result?),
     }
+}
+
+/// As [`attach`], by tcx only.
+///
+/// # Errors
+/// As [`attach`]; EINVAL when the kernel has no tcx.
+pub fn attach_tcx(netns: &NetnsHandle, requests: &[Request<'_>]) -> Result<Vec<Hook>> {
+    netns.run_in(|| requests.iter().map(|request| link(netns, request)).collect())
+}
+
+/// As [`attach`], by clsact only.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_clsact<E: From<NetError>>(
+    netns: &NetnsHandle,
+    session: u32,
+    requests: &[Request<'_>],
+    mut announce: impl FnMut(&Leftover) -> Result<(), E>,
+) -> Result<Vec<Hook>, E> {
+    let mut netlink = Netlink::open(netns)?;
+    let mut announce = |filter: &ClsactFilter| announce(&Leftover::ClsactFilter(filter.clone()));
+    requests
+        .iter()
+        .map(|request| {
+            let filter = clsact::add(&mut netlink, netns.inode(), session, request, &mut announce)?;
+            Ok(Hook {
+                interface: request.interface.index,
+                direction: request.direction,
+                owner: Owner::Filter { filter, netns: netns.clone() },
+            })
+        })
+        .collect()
 }
 
 fn link(netns: &NetnsHandle, request: &Request<'_>) -> Result<Hook> {

@@ -85,16 +85,33 @@ fn qdisc(interface: u32) -> TcMessage {
     message(interface, handle, TcHandle::CLSACT.into(), 0, kind)
 }
 
-/// Adds the filter of `session` that `request` describes.
-pub(super) fn add(
+/// Adds the filter of `session` that `request` describes. `announce` is told before anything is made.
+pub(super) fn add<E: From<NetError>>(
     netlink: &mut Netlink,
     netns: u64,
     session: u32,
     request: &Request<'_>,
-) -> Result<ClsactFilter> {
+    announce: &mut dyn FnMut(&ClsactFilter) -> Result<(), E>,
+) -> Result<ClsactFilter, E> {
     let interface = request.interface.index;
     let name = &request.interface.name;
-    let added = ensure_qdisc(netlink, interface, name, request.direction)?;
+    let there = kind_of_qdisc(netlink, interface)?;
+    let created_qdisc = match there.as_deref() {
+        None => true,
+        // It occupies the same place, and would take our filter for the way out as one for the way in.
+        Some("ingress") if request.direction == Direction::Out => {
+            return Err(E::from(NetError::Occupied {
+                operation: "add clsact to",
+                object: name.to_owned(),
+                occupant: "an ingress queueing discipline".to_owned(),
+            }));
+        }
+        // If only sessions of ours use it, one of them created it, and the last of them must remove it.
+        Some(_) => {
+            let users = list(netlink, interface)?;
+            !users.is_empty() && users.iter().all(|user| user.session.is_some())
+        }
+    };
     let mut filter = ClsactFilter {
         netns,
         interface,
@@ -102,59 +119,55 @@ pub(super) fn add(
         priority: 0,
         handle: HANDLE,
         session,
-        created_qdisc: added,
+        created_qdisc,
     };
-    let result = insert(netlink, &mut filter, request);
-    if let Err(refusal) = result {
-        if added {
-            drop(remove_unused_qdisc(netlink, interface));
+    loop {
+        filter.priority = free_priority(netlink, &filter).map_err(|refusal| filter_refused(refusal, name))?;
+        announce(&filter)?;
+        if there.is_none() {
+            add_qdisc(netlink, interface, name)?;
         }
-        return Err(match refusal.errno {
-            libc::ENOENT | libc::EOPNOTSUPP => NetError::Missing {
-                what: "bpf filters",
-                module: "cls_bpf",
-                config: "CONFIG_NET_CLS_BPF",
-                remedy: "`modprobe cls_bpf`, or install the package with the kernel's extra modules"
-                    .to_owned(),
-                source: io::Error::from_raw_os_error(refusal.errno),
-            },
-            _ => refusal.into_error("add a bpf filter to", name),
-        });
+        match insert(netlink, &filter, request) {
+            Ok(()) => return Ok(filter),
+            // Somebody took the priority since we looked.
+            Err(Refusal { errno: libc::EEXIST, .. }) => {}
+            Err(refusal) => {
+                if there.is_none() {
+                    drop(remove_unused_qdisc(netlink, interface));
+                }
+                return Err(E::from(filter_refused(refusal, name)));
+            }
+        }
     }
-    Ok(filter)
 }
 
-/// Makes sure there is a clsact, and says whether it is ours.
-fn ensure_qdisc(netlink: &mut Netlink, interface: u32, name: &str, direction: Direction) -> Result<bool> {
-    let request = RouteNetlinkMessage::NewQueueDiscipline(qdisc(interface));
-    let refusal = match netlink.request(request, NLM_F_CREATE | NLM_F_EXCL) {
-        Ok(()) => return Ok(true),
-        Err(refusal) => refusal,
-    };
+fn filter_refused(refusal: Refusal, interface: &str) -> NetError {
     match refusal.errno {
-        libc::EEXIST => {}
-        libc::ENOENT => {
-            return Err(NetError::Missing {
-                what: "place to hook packets (neither tcx nor clsact)",
-                module: "sch_ingress",
-                config: "CONFIG_NET_SCH_INGRESS",
-                remedy: "`modprobe sch_ingress`, or use Linux 6.6 or later".to_owned(),
-                source: io::Error::from_raw_os_error(refusal.errno),
-            });
-        }
-        _ => return Err(refusal.into_error("add clsact to", name)),
+        libc::ENOENT | libc::EOPNOTSUPP => NetError::Missing {
+            what: "bpf filters",
+            module: "cls_bpf",
+            config: "CONFIG_NET_CLS_BPF",
+            remedy: "`modprobe cls_bpf`, or install the package with the kernel's extra modules".to_owned(),
+            source: io::Error::from_raw_os_error(refusal.errno),
+        },
+        _ => refusal.into_error("add a bpf filter to", interface),
     }
-    if direction == Direction::Out && kind_of_qdisc(netlink, interface)?.as_deref() == Some("ingress") {
-        // It occupies the same place, and would take our filter for the way out as one for the way in.
-        return Err(NetError::Occupied {
-            operation: "add clsact to",
-            object: name.to_owned(),
-            occupant: "an ingress queueing discipline".to_owned(),
-        });
+}
+
+/// Makes the clsact. That it is there is fine.
+fn add_qdisc(netlink: &mut Netlink, interface: u32, name: &str) -> Result<()> {
+    let request = RouteNetlinkMessage::NewQueueDiscipline(qdisc(interface));
+    match netlink.request(request, NLM_F_CREATE | NLM_F_EXCL) {
+        Ok(()) | Err(Refusal { errno: libc::EEXIST, .. }) => Ok(()),
+        Err(Refusal { errno: errno @ (libc::ENOENT | libc::EOPNOTSUPP), .. }) => Err(NetError::Missing {
+            what: "place to hook packets (neither tcx nor clsact)",
+            module: "sch_ingress",
+            config: "CONFIG_NET_SCH_INGRESS",
+            remedy: "`modprobe sch_ingress`, or use Linux 6.6 or later".to_owned(),
+            source: io::Error::from_raw_os_error(errno),
+        }),
+        Err(refusal) => Err(refusal.into_error("add clsact to", name)),
     }
-    // If only sessions of ours use it, one of them created it, and the last of them must remove it.
-    let users = list(netlink, interface)?;
-    Ok(!users.is_empty() && users.iter().all(|user| user.session.is_some()))
 }
 
 fn kind_of_qdisc(netlink: &mut Netlink, interface: u32) -> Result<Option<String>> {
@@ -171,33 +184,29 @@ fn kind_of_qdisc(netlink: &mut Netlink, interface: u32) -> Result<Option<String>
     }))
 }
 
-/// Inserts at the lowest priority number nobody uses, so that we come as early as we can.
-fn insert(netlink: &mut Netlink, filter: &mut ClsactFilter, request: &Request<'_>) -> Result<(), Refusal> {
-    loop {
-        let used = list_parent(netlink, filter.interface, filter.parent)?;
-        let free = (1..u16::MAX).find(|priority| used.iter().all(|found| found.priority != *priority));
-        let Some(priority) = free else {
-            return Err(Refusal { errno: libc::ENOSPC, message: None });
-        };
-        filter.priority = priority;
-        let attributes = vec![
-            TcAttribute::Kind("bpf".to_owned()),
-            TcAttribute::Options(vec![
-                TcOption::Bpf(TcFilterBpfOption::ProgFd(request.program.as_raw_fd() as u32)),
-                TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME}{}", filter.session))),
-                TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
-            ]),
-        ];
-        let message =
-            message(filter.interface, filter.handle, filter.parent, info(filter.priority), attributes);
-        let result =
-            netlink.request(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL);
-        match result {
-            // Somebody took the priority since we looked.
-            Err(Refusal { errno: libc::EEXIST, .. }) => {}
-            result => return result,
-        }
-    }
+/// The lowest priority number nobody uses, so that we come as early as we can.
+fn free_priority(netlink: &mut Netlink, filter: &ClsactFilter) -> Result<u16, Refusal> {
+    let used = match list_parent(netlink, filter.interface, filter.parent) {
+        // No clsact yet.
+        Err(refusal) if is_gone(&refusal) => Vec::new(),
+        used => used?,
+    };
+    (1..u16::MAX)
+        .find(|priority| used.iter().all(|found| found.priority != *priority))
+        .ok_or(Refusal { errno: libc::ENOSPC, message: None })
+}
+
+fn insert(netlink: &mut Netlink, filter: &ClsactFilter, request: &Request<'_>) -> Result<(), Refusal> {
+    let attributes = vec![
+        TcAttribute::Kind("bpf".to_owned()),
+        TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(request.program.as_raw_fd() as u32)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME}{}", filter.session))),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]),
+    ];
+    let message = message(filter.interface, filter.handle, filter.parent, info(filter.priority), attributes);
+    netlink.request(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 impl ClsactFilter {

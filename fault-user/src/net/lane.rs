@@ -33,7 +33,7 @@ pub(super) use self::devices::delete;
 pub use self::stats::LaneStats;
 use super::{
     attach::{self, Hook, Method, Request},
-    error::Result,
+    error::{NetError, Result},
     interfaces::{Interface, LinkLayer},
     netlink::Netlink,
     netns::NetnsHandle,
@@ -105,7 +105,8 @@ impl Lane {
     /// When the program cannot be attached.
     pub fn open(&mut self, session: u32, exit: BorrowedFd<'_>) -> Result<()> {
         let request = Request { interface: &self.base, direction: Direction::Out, program: exit };
-        self.exit = attach::attach(&self.netns, session, &[request])?.pop();
+        // Nothing to announce: whatever is attached to C dies with it.
+        self.exit = attach::attach(&self.netns, session, &[request], |_| Ok::<(), NetError>(()))?.pop();
         Ok(())
     }
 

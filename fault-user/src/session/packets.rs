@@ -24,6 +24,7 @@ use crate::{
         plain::Plain,
     },
     net::{
+        self,
         attach::{self, Hook, Request},
         error::NetError,
         interfaces::{self, Change, Interface, LinkLayer, Watcher},
@@ -117,10 +118,10 @@ impl Namespace {
                     .map(|(direction, program)| Request { interface, direction, program: program.as_fd() })
             })
             .collect();
-        for hook in attach::attach(&self.netns, self.bit.bit(), &requests)? {
-            if let Some(leftover) = hook.leftover() {
-                keeper.announce(&Leftover::Net(leftover))?;
-            }
+        let announce = |leftover: &net::leftover::Leftover| -> Result<(), SessionError> {
+            Ok(keeper.announce(&Leftover::Net(leftover.clone()))?)
+        };
+        for hook in attach::attach(&self.netns, self.bit.bit(), &requests, announce)? {
             self.hooks.entry(hook.interface()).or_default().push(hook);
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::{
 
 use fault_common::rule::net::Direction::{In, Out};
 use fault_user::net::{
+    NetError,
     attach::{Request, attach},
     interfaces,
     lane::Lane,
@@ -39,7 +40,7 @@ fn controller() {
     let program = verdict(DROP);
     let lo = interfaces::list(&netns).unwrap().remove(0);
     let requests = [Out, In].map(|direction| Request { interface: &lo, direction, program: program.as_fd() });
-    let hooks = attach(&netns, claim.bit(), &requests).unwrap();
+    let hooks = attach(&netns, claim.bit(), &requests, |_| Ok::<_, NetError>(())).unwrap();
     println!("armed {:?}", hooks[0].method());
     std::io::stdin().read_exact(&mut [0]).unwrap();
     drop((hooks, lane));

@@ -5,7 +5,7 @@ use std::{mem, os::fd::AsFd};
 use fault_common::rule::net::Direction::{In, Out};
 use fault_user::net::{
     NetError,
-    attach::{Hook, Method, Request, attach, attach_by},
+    attach::{Hook, Method, Request, attach, attach_clsact, attach_tcx},
     interfaces::{self, Interface},
     leftover::{self, Leftover},
     session_bit::SessionBit,
@@ -23,6 +23,13 @@ fn lo(lab: &Lab) -> Interface {
     interfaces::list(&lab.netns).unwrap().remove(0)
 }
 
+fn by(method: Method, lab: &Lab, session: u32, requests: &[Request<'_>]) -> Result<Vec<Hook>, NetError> {
+    match method {
+        Method::Tcx => attach_tcx(&lab.netns, requests),
+        Method::Clsact => attach_clsact(&lab.netns, session, requests, |_| Ok(())),
+    }
+}
+
 fn hook(
     lab: &Lab,
     method: Method,
@@ -32,7 +39,7 @@ fn hook(
 ) -> Hook {
     let program = verdict(act);
     let request = Request { interface: &lo(lab), direction, program: program.as_fd() };
-    attach_by(method, &lab.netns, session, &[request]).unwrap().remove(0)
+    by(method, &lab, session, &[request]).unwrap().remove(0)
 }
 
 fn qdiscs(lab: &Lab) -> String {
@@ -85,7 +92,7 @@ fn the_best_method_is_chosen() {
     let interface = lo(&lab);
     let requests =
         [Out, In].map(|direction| Request { interface: &interface, direction, program: program.as_fd() });
-    let hooks = attach(&lab.netns, 0, &requests).unwrap();
+    let hooks = attach(&lab.netns, 0, &requests, |_| Ok::<_, NetError>(())).unwrap();
     assert!(lab.pings_itself());
     assert_eq!(hooks.len(), 2);
     let expected = methods()[0];
@@ -105,7 +112,7 @@ fn all_or_none_are_attached() {
         gone.index = 4711;
         let requests =
             [&there, &gone].map(|interface| Request { interface, direction: Out, program: program.as_fd() });
-        let error = attach_by(method, &lab.netns, 0, &requests).unwrap_err();
+        let error = by(method, &lab, 0, &requests).unwrap_err();
         assert_eq!(error.errno(), Some(libc::ENODEV), "{error}");
         assert!(lab.pings_itself());
         assert!(!qdiscs(&lab).contains("clsact"));
@@ -153,7 +160,7 @@ fn an_ingress_discipline_in_the_way_is_not_removed() {
     lab.must("tc qdisc add dev lo ingress");
     let program = verdict(NEXT);
     let request = Request { interface: &lo(&lab), direction: Out, program: program.as_fd() };
-    let error = attach_by(Method::Clsact, &lab.netns, 0, &[request]).unwrap_err();
+    let error = by(Method::Clsact, &lab, 0, &[request]).unwrap_err();
     assert!(matches!(error, NetError::Occupied { .. }), "{error}");
     assert!(qdiscs(&lab).contains("ingress"));
 }
@@ -184,4 +191,32 @@ fn what_outlives_a_dead_session_is_found_and_undone() {
     assert!(lab.pings_itself());
     assert!(!qdiscs(&lab).contains("clsact"));
     assert_eq!(leftover::find(&lab.netns).unwrap(), []);
+}
+
+#[test]
+fn what_would_outlive_us_is_announced_before_it_is_made() {
+    let lab = Lab::new();
+    let program = verdict(NEXT);
+    let interface = lo(&lab);
+    let requests =
+        [Out, In].map(|direction| Request { interface: &interface, direction, program: program.as_fd() });
+    let mut announced = Vec::new();
+    let hooks = attach_clsact(&lab.netns, 2, &requests, |leftover| {
+        assert_eq!(filters(&lab).contains("fault/2"), !announced.is_empty(), "the first is not there yet");
+        announced.push(leftover.clone());
+        Ok::<_, NetError>(())
+    })
+    .unwrap();
+    assert_eq!(announced, hooks.iter().map(|hook| hook.leftover().unwrap()).collect::<Vec<_>>());
+    drop(hooks);
+
+    let refused = NetError::NoSuchProcess { pid: 0 };
+    let mut refused = Some(refused);
+    let result = attach_clsact(&lab.netns, 2, &requests, |_| Err(refused.take().unwrap()));
+    assert!(matches!(result, Err(NetError::NoSuchProcess { pid: 0 })));
+    assert!(!qdiscs(&lab).contains("clsact"), "nothing is made that nobody knows of");
+    // Died between the two: undoing what was never made is fine.
+    for leftover in announced {
+        leftover.undo_in(&lab.netns).unwrap();
+    }
 }

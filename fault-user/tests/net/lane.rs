@@ -138,7 +138,7 @@ fn a_burst_waits_and_arrives_whole() {
     lane.open(0, out_to(interface.index).as_fd()).unwrap();
     let program = into_lane(lane.entry(), DELAY.as_nanos() as u32);
     let request = Request { interface: &interface, direction: Out, program: program.as_fd() };
-    let hooks = attach(&here.netns, 0, &[request]).unwrap();
+    let hooks = attach(&here.netns, 0, &[request], |_| Ok::<_, NetError>(())).unwrap();
 
     let receiver = there.netns.run_in(|| Ok(UdpSocket::bind("10.0.0.2:9").unwrap())).unwrap();
     socket2::SockRef::from(&receiver).set_recv_buffer_size(256 << 20).unwrap();
