@@ -3,7 +3,6 @@
 use std::{error::Error, io};
 
 use crate::{
-    block::device::DeviceError,
     exit::Class,
     report::output::OutputError,
     session::{SessionError, keeper::KeeperError, plan::PlanError},
@@ -20,9 +19,6 @@ pub enum CliError {
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// What `on` names.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
     /// The faults together.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -47,17 +43,9 @@ pub enum CliError {
     /// A file named by `--json` or `--events`.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// A stream.
-    #[error("writing {what} to {path} failed")]
-    Write {
-        /// `the report` or `events`.
-        what: &'static str,
-        /// Where to.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// Standard output.
+    #[error("writing to standard output failed")]
+    Stdout(#[source] io::Error),
 }
 
 impl From<SessionError> for CliError {
@@ -73,15 +61,14 @@ impl CliError {
         let class = match self {
             Self::Spec(error) => error.class(),
             Self::Target(error) => error.class(),
-            Self::Device(error) => error.class(),
             Self::Plan(_) => Class::Usage,
             Self::Session(error) => error.class(),
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.
             Self::Command(error) => return error.status(),
-            Self::Output(error) => error.class(),
             Self::NotRoot => Class::NotPermitted,
-            Self::Keeper(_) | Self::Runtime(_) | Self::Write { .. } => Class::Other,
+            Self::Output(error) => error.class(),
+            Self::Keeper(_) | Self::Runtime(_) | Self::Stdout(_) => Class::Other,
         };
         class.status()
     }

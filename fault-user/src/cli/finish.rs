@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use nix::sys::signal::Signal;
 
 use super::{
-    args::{InjectArgs, SessionArgs},
+    args::SessionArgs,
     error::{CliError, sentence},
 };
 use crate::{
@@ -13,9 +13,6 @@ use crate::{
     session::{End, heal::Healed},
     target::command::Ending,
 };
-
-/// What `--json` writes, in error messages.
-const REPORT: &str = "the report";
 
 /// Whose session it was.
 pub(super) struct Subject {
@@ -28,30 +25,11 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Of `fault inject`.
-    pub(super) fn named(arguments: &InjectArgs) -> Self {
-        let whose = if arguments.only { "" } else { " and its descendants" };
-        let pids = arguments.target.pid.iter().map(|pid| format!("pid {pid}{whose}"));
-        let cgroups = arguments.target.cgroup.iter().map(|path| format!("cgroup {}", path.display()));
-        let target = pids.chain(cgroups).collect::<Vec<_>>().join(", ");
-        Self { target, command: None, ending: None }
-    }
-
     /// Of `fault run`.
     pub(super) fn command(arguments: &[OsString]) -> Self {
         let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         Self { target: format!("`{}`", words.join(" ")), command: Some(words), ending: None }
     }
-}
-
-/// Refuses a file that cannot be written, before anything is armed.
-pub(super) fn check(options: &SessionArgs) -> Result<(), CliError> {
-    for (what, path) in [(REPORT, &options.json), ("the events", &options.events)] {
-        if let Some(path) = path {
-            Destination::from(path.clone()).check(what)?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes the summary and `--json`.

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use super::{args::InjectArgs, error::CliError, finish, session};
 use crate::{
     exit::Class,
-    session::{Active, End, active::Signals, arm::Armed, keeper::Keeper},
+    session::{End, active::Signals, arm::Armed, keeper::Keeper},
     target::Target,
 };
 
@@ -13,10 +13,10 @@ pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let faults = session::faults(&arguments.faults)?;
     let plan = session::plan(faults, &arguments.options)?;
     if arguments.options.dry_run {
-        return session::dry_run(&plan, &finish::Subject::named(arguments).target);
+        return session::dry_run(&plan, &session::describe(&target(arguments, [])?));
     }
     session::require_root()?;
-    finish::check(&arguments.options)?;
+    session::check_outputs(&arguments.options)?;
     let keeper = Arc::new(Keeper::fork()?);
     session::runtime()?.block_on(inject(arguments, plan, &keeper))
 }
@@ -27,17 +27,11 @@ async fn inject(
     keeper: &Arc<Keeper>,
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
-    let mut target = Target::nobody([keeper.pid()]);
-    target.descendants = !arguments.only;
-    for &pid in &arguments.target.pid {
-        target.add_pid(pid)?;
-    }
-    for path in &arguments.target.cgroup {
-        target.add_cgroup(path)?;
-    }
+    let target = target(arguments, [keeper.pid()])?;
+    let words = session::describe(&target);
     let options = &arguments.options;
-    let mut active: Active = Armed::arm(session::request(plan, target, options, keeper))?.activate();
-    session::announce(active.plan(), options);
+    let mut active = Armed::arm(session::request(plan, target, options, keeper)?)?.activate()?;
+    session::announce(active.plan(), &words, options);
     let never = std::future::pending::<()>();
     let finished = active.live(&mut signals, never, |number| Some(End::Signal(number))).await;
     let (end, trouble) = match finished {
@@ -46,7 +40,20 @@ async fn inject(
     };
     let mut healed = active.heal(end).await;
     healed.troubles.extend(trouble);
-    finish::report(&healed, finish::Subject::named(arguments), options)?;
+    finish::report(&healed, finish::Subject { target: words, command: None, ending: None }, options)?;
     let clean = healed.troubles.is_empty() && !matches!(end, End::Stalled(_));
     Ok(if clean { ExitCode::SUCCESS } else { Class::Other.into() })
+}
+
+/// Who suffers; `helpers` never do.
+fn target(arguments: &InjectArgs, helpers: impl IntoIterator<Item = u32>) -> Result<Target, CliError> {
+    let mut target = Target::nobody(helpers);
+    target.descendants = !arguments.only;
+    for &pid in &arguments.target.pid {
+        target.add_pid(pid)?;
+    }
+    for path in &arguments.target.cgroup {
+        target.add_cgroup(path)?;
+    }
+    Ok(target)
 }

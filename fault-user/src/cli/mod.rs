@@ -40,5 +40,5 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
 fn doctor(arguments: &args::DoctorArgs) -> Result<ExitCode, error::CliError> {
     kernel::doctor::run(arguments.json, &mut io::stdout().lock())
         .map(ExitCode::from)
-        .map_err(|source| error::CliError::Write { what: "the report", path: "stdout".to_owned(), source })
+        .map_err(error::CliError::Stdout)
 }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::{args::RunArgs, error::CliError, finish, session};
 use crate::{
-    session::{Active, End, active::Signals, arm::Armed, keeper::Keeper, plan::Plan},
+    session::{End, active::Signals, arm::Armed, keeper::Keeper, plan::Plan},
     target::{
         Target,
         command::{Held, Running},
@@ -21,7 +21,7 @@ pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
         return session::dry_run(&plan, &finish::Subject::command(&arguments.command).target);
     }
     session::require_root()?;
-    finish::check(&arguments.options)?;
+    session::check_outputs(&arguments.options)?;
     let keeper = Arc::new(Keeper::fork()?);
     session::runtime()?.block_on(run(arguments, plan, &keeper))
 }
@@ -33,8 +33,9 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     let mut target = Target::nobody([keeper.pid()]);
     target.cgroups.push(transient.cgroup().clone());
     let options = &arguments.options;
-    let mut active: Active = Armed::arm(session::request(plan, target, options, keeper))?.activate();
-    session::announce(active.plan(), options);
+    let mut active = Armed::arm(session::request(plan, target, options, keeper)?)?.activate()?;
+    let mut subject = finish::Subject::command(&arguments.command);
+    session::announce(active.plan(), &subject.target, options);
     let command = held.release()?;
     let finished = active.live(&mut signals, command.ended(), |number| forward(&command, number)).await;
     let (end, ending, trouble) = match finished {
@@ -48,7 +49,6 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
         Some(ending) => ending?,
         None => outlive(&command, &mut signals).await?,
     };
-    let mut subject = finish::Subject::command(&arguments.command);
     subject.ending = Some(ending);
     finish::report(&healed, subject, options)?;
     transient.heal()?;

@@ -1,6 +1,6 @@
 //! What `run` and `inject` share: from arguments to an armed session.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use super::{
     args::{BlockBackend, FaultArgs, SessionArgs},
@@ -8,12 +8,17 @@ use super::{
 };
 use crate::{
     block::{
-        device::{self, DeviceNumber},
+        device::{self, DeviceError, DeviceNumber},
         hooks::Choice,
     },
-    report::{dry_run, output::Destination},
+    net::peers,
+    report::{
+        dry_run::{self, Resolved},
+        events::EventWriter,
+        output::Destination,
+    },
     session::{arm::Request, keeper::Keeper, plan::Plan},
-    spec::{self, DiskFault, DiskFilter, Fault},
+    spec::{self, Fault, Layer, Peer, SpecError},
     target::Target,
 };
 
@@ -26,27 +31,24 @@ pub(super) fn faults(arguments: &FaultArgs) -> Result<Vec<Fault>, CliError> {
         .collect()
 }
 
-/// Compiles the faults, with what they name on this machine.
+/// Compiles the faults, with the devices they name on this machine.
 pub(super) fn plan(faults: Vec<Fault>, options: &SessionArgs) -> Result<Plan, CliError> {
-    let devices = faults.iter().map(device).collect::<Result<Vec<_>, _>>()?;
+    let devices = faults.iter().map(device_of).collect::<Result<Vec<_>, _>>()?;
     let seed = options.seed.unwrap_or_else(random_seed);
     Ok(Plan::new(faults, &devices, seed, options.duration)?)
 }
 
-/// `--dry-run`: says what would be armed, on standard output.
-pub(super) fn dry_run(plan: &Plan, target: &str) -> Result<ExitCode, CliError> {
-    Destination::Stdout.write("the plan", dry_run::dry_run(plan, target, &[]).as_bytes())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What the `on` of a fault names on this machine.
-fn device(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
-    match fault {
-        Fault::Disk(DiskFault { filter: DiskFilter { on: Some(on), .. }, .. }) => {
-            Ok(Some(device::resolve(&on.value)?))
-        }
-        Fault::Disk(_) | Fault::Net(_) => Ok(None),
-    }
+/// What the `on` of a fault names.
+fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
+    let Fault::Disk(disk) = fault else { return Ok(None) };
+    let Some(on) = &disk.filter.on else { return Ok(None) };
+    let wrong = |error: DeviceError| {
+        let sentence = super::error::sentence(&error);
+        let expected = "a block device or a mount point";
+        let help = Some("`lsblk` and `findmnt` list them".to_owned());
+        Box::new(SpecError::unresolved(Layer::Disk, &disk.source, on.span, sentence, expected, help))
+    };
+    Ok(Some(device::resolve(&on.value).map_err(wrong)?))
 }
 
 /// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.
@@ -54,14 +56,40 @@ pub(super) fn require_root() -> Result<(), CliError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(CliError::NotRoot) }
 }
 
+/// Where the report and the events go; asked before anything is armed whether they can go there.
+pub(super) fn check_outputs(options: &SessionArgs) -> Result<(), CliError> {
+    for (path, what) in [(&options.json, "the report"), (&options.events, "the events")] {
+        if let Some(path) = path {
+            Destination::from(path.clone()).check(what)?;
+        }
+    }
+    Ok(())
+}
+
 /// The request of a session.
-pub(super) fn request(plan: Plan, target: Target, options: &SessionArgs, keeper: &Arc<Keeper>) -> Request {
+pub(super) fn request(
+    plan: Plan,
+    target: Target,
+    options: &SessionArgs,
+    keeper: &Arc<Keeper>,
+) -> Result<Request, CliError> {
+    let ids: Vec<Option<u32>> =
+        (0..plan.rules.len() as u32).map(|slot| plan.in_slot(slot).map(|planned| planned.id)).collect();
+    let events = options
+        .events
+        .as_ref()
+        .map(|path| {
+            // One rule set in a session of the command line, so a slot is enough.
+            let rule_of = move |_, slot: u32| ids.get(slot as usize).copied().flatten();
+            EventWriter::open(&Destination::from(path.clone()), Box::new(rule_of))
+        })
+        .transpose()?;
     let backend = match options.block_backend {
         BlockBackend::Auto => Choice::Auto,
         BlockBackend::FmodRet => Choice::ModifyReturn,
         BlockBackend::Kprobe => Choice::Kprobe,
     };
-    Request { plan, target, events: options.events.is_some(), backend, keeper: Arc::clone(keeper) }
+    Ok(Request { plan, target, backend, events, keeper: Arc::clone(keeper) })
 }
 
 /// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).
@@ -77,11 +105,61 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 /// `fault: active …`, which scripts wait for.
-pub(super) fn announce(plan: &Plan, options: &SessionArgs) {
+pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
     if options.quiet {
         return;
     }
     let count = plan.rules.len();
     let faults = if count == 1 { "fault" } else { "faults" };
-    eprintln!("fault: active ({count} {faults}, seed {})", plan.seed);
+    eprintln!("fault: active, {count} {faults} on {target}, seed {}", plan.seed);
+}
+
+/// The target in words: `process 4711 and its descendants`.
+pub(super) fn describe(target: &Target) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let pids: Vec<String> = target.pids.iter().map(u32::to_string).collect();
+    let (noun, theirs) = if pids.len() == 1 { ("process", "its") } else { ("processes", "their") };
+    if !pids.is_empty() {
+        let descendants =
+            if target.descendants { format!(" and {theirs} descendants") } else { String::new() };
+        parts.push(format!("{noun} {}{descendants}", pids.join(", ")));
+    }
+    parts.extend(target.cgroups.iter().map(|cgroup| format!("cgroup {}", cgroup.path.display())));
+    parts.join(" and ")
+}
+
+/// `--dry-run`: resolves everything, arms nothing.
+pub(super) fn dry_run(plan: &Plan, target: &str) -> Result<ExitCode, CliError> {
+    let mut resolved = Vec::new();
+    for planned in &plan.rules {
+        resolved.push(names_of(&planned.fault)?);
+    }
+    let text = dry_run::dry_run(plan, target, &resolved);
+    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the names in a fault stand for.
+fn names_of(fault: &Fault) -> Result<Vec<Resolved>, CliError> {
+    let mut resolved = Vec::new();
+    match fault {
+        Fault::Net(net) => {
+            for endpoint in &net.filter.to {
+                let Peer::Name(name) = &endpoint.value.peer else { continue };
+                let networks =
+                    peers::resolve(&endpoint.value.peer).map_err(crate::session::SessionError::from)?;
+                let addresses: Vec<String> =
+                    networks.iter().map(|network| network.network().to_string()).collect();
+                resolved.push((format!("to {name}"), addresses.join(", ")));
+            }
+        }
+        Fault::Disk(disk) => {
+            if let (Some(on), Some(device)) = (&disk.filter.on, device_of(fault)?) {
+                let kind = if device.whole_disk { "disk" } else { "partition" };
+                let (major, minor) = (device.dev >> 20, device.dev & 0xf_ffff);
+                resolved.push((format!("on {}", on.value.display()), format!("the {kind} {major}:{minor}")));
+            }
+        }
+    }
+    Ok(resolved)
 }

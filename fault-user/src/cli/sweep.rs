@@ -15,11 +15,7 @@ use crate::{exit::Class, session::residue};
 /// Status 0 when nothing is left afterwards, 1 otherwise; with `--dry-run`, 0 when there is nothing to remove.
 pub(super) fn main(arguments: &SweepArgs) -> Result<ExitCode, CliError> {
     session::require_root()?;
-    sweep(arguments, &mut io::stdout().lock()).map_err(|source| CliError::Write {
-        what: "what was found",
-        path: "stdout".to_owned(),
-        source,
-    })
+    sweep(arguments, &mut io::stdout().lock()).map_err(CliError::Stdout)
 }
 
 fn sweep(arguments: &SweepArgs, out: &mut impl Write) -> io::Result<ExitCode> {

@@ -2,7 +2,7 @@
 //! read-only globals of the object.
 
 use super::btf::{Btf, BtfError};
-use crate::{block::fields, session::plan::Needs};
+use crate::{block, session::plan::Needs};
 
 /// Global of `fault-ebpf/src/life`, structure, field.
 const LIFE: [(&str, &str, &str); 3] = [
@@ -21,7 +21,7 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
         globals.push((global, btf.field(structure, path)?.offset));
     }
     if needs.bios {
-        globals.extend(fields::globals(btf)?);
+        globals.extend(block::fields::globals(btf)?);
     }
     Ok(globals)
 }

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{arm::Armed, error::SessionError, plan::Plan, tasks::Tasks};
+use super::{arm::Armed, error::SessionError, events::Events, plan::Plan, tasks::Tasks};
 use crate::{kernel::control::monotonic_ns, net::interfaces::Change};
 
 /// Why a session stopped being active.
@@ -33,6 +33,7 @@ pub enum End {
 /// Faults happen.
 pub struct Active {
     pub(super) armed: Armed,
+    pub(super) events: Option<Events>,
     pub(super) started: Timestamp,
     deadline: Option<Instant>,
 }
@@ -75,9 +76,9 @@ impl Signals {
 }
 
 impl Active {
-    pub(super) fn new(armed: Armed) -> Self {
+    pub(super) fn new(armed: Armed, events: Option<Events>) -> Self {
         let deadline = armed.request.plan.duration.map(|duration| Instant::now() + duration);
-        Self { armed, started: Timestamp::now(), deadline }
+        Self { armed, events, started: Timestamp::now(), deadline }
     }
 
     /// What was planned.
@@ -119,6 +120,7 @@ impl Active {
                         &armed.request.keeper,
                     )?;
                 }
+                written = next_events(&mut self.events) => written?,
                 _ = beat.tick() => {
                     if let Some(end) = self.beat()? {
                         return Ok(Finished { end, command: None });
@@ -164,6 +166,13 @@ pub struct Finished<T> {
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_events(events: &mut Option<Events>) -> Result<(), SessionError> {
+    match events {
+        Some(events) => events.next().await,
         None => std::future::pending().await,
     }
 }

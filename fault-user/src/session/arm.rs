@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     error::SessionError,
+    events::Events,
     keeper::Keeper,
     packets::{self, Namespace},
     plan::Plan,
@@ -22,6 +23,7 @@ use crate::{
         load::{Loaded, Sizes, load},
         modify_return::Copies,
     },
+    report::events::EventWriter,
     target::Target,
 };
 
@@ -31,10 +33,10 @@ pub struct Request {
     pub plan: Plan,
     /// Who suffers.
     pub target: Target,
-    /// `--events`.
-    pub events: bool,
     /// `--block-backend`.
     pub backend: Choice,
+    /// `--events`.
+    pub events: Option<EventWriter>,
     /// Undoes what no descriptor owns, should we be killed.
     pub keeper: Arc<Keeper>,
 }
@@ -63,11 +65,11 @@ impl Armed {
     pub fn arm(request: Request) -> Result<Self, SessionError> {
         let needs = request.plan.needs();
         let btf = Btf::vmlinux()?;
-        let sizes = Sizes { parking: needs.bio_delay, events: request.events };
+        let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some() };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
-        loaded.control.events.store(request.events.into());
+        loaded.control.events.store(request.events.is_some().into());
         let copies = Copies::new(&loaded.ebpf)?;
 
         // What sees the new before what counts the old.
@@ -81,15 +83,6 @@ impl Armed {
         let mut rules = Rules::default();
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
 
-        let mut block = None;
-        if needs.bios {
-            let wanted = Wanted {
-                choice: request.backend,
-                delays: needs.bio_delay,
-                device: request.plan.rules.iter().find_map(|planned| planned.device),
-            };
-            block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
-        }
         let mut namespaces = Vec::new();
         let mut sockets = None;
         if needs.packets {
@@ -109,19 +102,29 @@ impl Armed {
                 namespaces.push(namespace);
             }
         }
+        let mut block = None;
+        if needs.bios {
+            let wanted =
+                Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
+            block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
+        }
         Ok(Self { block, namespaces, sockets, tasks, rules, loaded, request })
     }
 
     /// One store, and faults happen.
-    #[must_use]
-    pub fn activate(self) -> super::Active {
+    ///
+    /// # Errors
+    /// When events were asked for and cannot be had.
+    pub fn activate(mut self) -> Result<super::Active, SessionError> {
+        let writer = self.request.events.take();
+        let events = writer.map(|writer| Events::new(&mut self.loaded.ebpf, writer)).transpose()?;
         let now = monotonic_ns();
         let control = &self.loaded.control;
         control.heartbeat_ns.store(now);
         control.started_ns.store(now);
         control.deadline_ns.store(deadline(now, self.request.plan.duration));
         control.active.store(1);
-        super::Active::new(self)
+        Ok(super::Active::new(self, events))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     exit::Class,
     kernel::{btf::BtfError, load::LoadError, modify_return::CopyError},
     net::error::NetError,
+    report::output::OutputError,
     target::TargetError,
 };
 
@@ -34,12 +35,18 @@ pub enum SessionError {
     /// Packets.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// Block I/O.
-    #[error(transparent)]
-    Block(#[from] BlockError),
     /// The keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
+    /// Block I/O.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// The events.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The ring buffer of events.
+    #[error("watching the ring buffer of events failed")]
+    Ring(#[source] io::Error),
     /// The object has no such program: it and this binary are of different builds.
     #[error("the eBPF object has no program {0}")]
     NoProgram(&'static str),
@@ -97,6 +104,8 @@ impl SessionError {
             Self::Copy(error) => error.class(),
             Self::Net(error) => error.class(),
             Self::Block(error) => error.class(),
+            Self::Output(error) => error.class(),
+            Self::Ring(_) => Class::Other,
             Self::Btf(_) | Self::Program { .. } => Class::Unsupported,
             Self::Keeper(_) | Self::NoProgram(_) | Self::NoMap(_) | Self::Map { .. } | Self::Open { .. } => {
                 Class::Other

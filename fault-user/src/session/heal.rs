@@ -14,7 +14,10 @@ use super::{
     plan::Plan,
 };
 use crate::{
-    block::hooks::BlockHooks,
+    block::{
+        hooks::{Backend, BlockHooks},
+        parking_lot::ParkingLotStats,
+    },
     kernel::load::Loaded,
     net::lane::LaneStats,
     spec::{Fault, NetVerb},
@@ -80,6 +83,10 @@ pub struct Healed {
     pub totals: Totals,
     /// Of each lane.
     pub lanes: Vec<LaneStats>,
+    /// How block faults got into the kernel.
+    pub backend: Option<Backend>,
+    /// What the parking lot did.
+    pub parking: Option<ParkingLotStats>,
     /// Packets still in a lane when it was removed.
     pub stranded: u64,
     /// What could not be put back or counted: one sentence each.
@@ -90,11 +97,17 @@ impl Active {
     /// Stops injecting with one store, wakes everybody who is parked, lets the lane run empty (late packets
     /// are late, not lost), takes everything out of the kernel.
     pub async fn heal(self, end: End) -> Healed {
+        let started = self.started;
+        let mut events = self.events;
         let Armed { block, mut namespaces, sockets, tasks, rules, loaded, request } = self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
         let mut troubles = Vec::new();
-        if let Some(Err(error)) = block.map(BlockHooks::heal) {
+        let backend = block.as_ref().map(BlockHooks::backend);
+        let parking = block.as_ref().and_then(BlockHooks::parking);
+        if let Some(block) = block
+            && let Err(error) = block.heal()
+        {
             troubles.push(error.into());
         }
         let stranded = drain(&loaded, &request.plan, &mut troubles).await;
@@ -102,6 +115,11 @@ impl Active {
             troubles.push(error);
             Totals::default()
         });
+        if let Some(events) = &mut events
+            && let Err(error) = events.drain()
+        {
+            troubles.push(error);
+        }
         let counts = request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot)).collect();
         let mut lanes = Vec::new();
         for namespace in &mut namespaces {
@@ -118,13 +136,15 @@ impl Active {
         drop((sockets, tasks, rules, loaded));
         Healed {
             plan: request.plan,
-            started: self.started,
+            started,
             ended,
             end,
             rules: counts,
             totals,
             lanes,
             stranded,
+            backend,
+            parking,
             troubles,
         }
     }

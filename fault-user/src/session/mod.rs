@@ -7,6 +7,7 @@ pub mod active;
 pub mod arm;
 pub mod compile;
 pub mod error;
+mod events;
 pub mod heal;
 pub mod keeper;
 mod packets;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use fault_common::{control::Bank, limits::MAX_RULES, rule::Rule};
 
 use super::compile::{CompileError, compile};
-use crate::block::device::DeviceNumber;
-use crate::spec::{DiskVerb, Fault, NetVerb};
+use crate::{
+    block::device::DeviceNumber,
+    spec::{DiskVerb, Fault, NetVerb},
+};
 
 /// One fault of the plan.
 #[derive(Clone, Debug)]
@@ -15,8 +17,6 @@ pub struct PlannedRule {
     pub id: u32,
     /// As parsed.
     pub fault: Fault,
-    /// What its `on` names.
-    pub device: Option<DeviceNumber>,
     /// As the kernel will see it.
     pub rule: Rule,
     /// Where it lies in the rule set: terminal verbs first, see `fault_common::rule::Verb::precedence`.
@@ -87,7 +87,7 @@ impl Plan {
         for (id, fault) in (0u32..).zip(faults) {
             let device = devices.get(id as usize).copied().flatten();
             let rule = compile(id, &fault, device)?;
-            rules.push(PlannedRule { id, fault, device, rule, slot: 0 });
+            rules.push(PlannedRule { id, fault, rule, slot: 0 });
         }
         let mut order: Vec<usize> = (0..rules.len()).collect();
         order.sort_by_key(|&index| {
@@ -146,9 +146,14 @@ impl Plan {
         bank
     }
 
-    /// The devices named by `on`, as the kernel numbers them.
-    pub fn devices(&self) -> impl Iterator<Item = u32> {
-        self.rules.iter().map(|planned| planned.rule.block.device).filter(|device| *device != 0)
+    /// A device named by an `on`, if there is one.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceNumber> {
+        self.rules
+            .iter()
+            .map(|planned| planned.rule.block)
+            .find(|filter| filter.device != 0)
+            .map(|filter| DeviceNumber { dev: filter.device, whole_disk: filter.whole_disk != 0 })
     }
 
     /// The rule with this slot.

@@ -1,0 +1,48 @@
+//! `--events`: from the ring buffer to the file while the session lives.
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::error::SessionError;
+use crate::report::events::EventWriter;
+
+/// The ring buffer and who writes it down.
+pub(super) struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+    writer: EventWriter,
+}
+
+impl Events {
+    /// Takes the ring buffer out of the object. Needs a tokio runtime with I/O enabled.
+    pub(super) fn new(ebpf: &mut Ebpf, writer: EventWriter) -> Result<Self, SessionError> {
+        let map = ebpf.take_map("EVENTS").ok_or(SessionError::NoMap("EVENTS"))?;
+        let ring = RingBuf::try_from(map).map_err(SessionError::map("EVENTS"))?;
+        // SAFETY: the descriptor belongs to the ring buffer, which the AsyncFd owns and never replaces.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| SessionError::Ring(error.into()))?;
+        Ok(Self { ring, writer })
+    }
+
+    /// Waits until there is something and writes it. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<(), SessionError> {
+        let mut guard = self.ring.readable_mut().await.map_err(SessionError::Ring)?;
+        while let Some(item) = guard.get_inner_mut().next() {
+            self.writer.drain(Some(item))?;
+        }
+        guard.clear_ready();
+        // The buffer is empty: a good moment to let readers of the file see it.
+        Ok(self.writer.flush()?)
+    }
+
+    /// Writes what is left.
+    pub(super) fn drain(&mut self) -> Result<(), SessionError> {
+        let ring = self.ring.get_mut();
+        while let Some(item) = ring.next() {
+            self.writer.drain(Some(item))?;
+        }
+        Ok(self.writer.flush()?)
+    }
+}
