@@ -20,6 +20,7 @@ use super::{
     bpf,
     error::{NetError, Result},
 };
+use crate::target::cgroup::{self, Mounts};
 
 /// What became of the sockets of some processes.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ pub struct Adopter<'a> {
 }
 
 impl<'a> Adopter<'a> {
-    /// Will store `template` (with the process filled in) in the map behind `sockets`, which must be a socket
+    /// Will store `template` (with the process and its cgroup filled in) in the map behind `sockets`, which must be a socket
     /// storage of [`SocketState`], and mark local ports in `ports`, the mapped `LOCAL_PORTS`.
     #[must_use]
     pub fn new(sockets: BorrowedFd<'a>, ports: &'a [SharedU64], template: SocketState) -> Self {
@@ -57,8 +58,12 @@ impl<'a> Adopter<'a> {
     /// kernel has no `pidfd_getfd` (Linux 5.6). Anything about a single socket is in [`Adoption::failures`].
     pub fn adopt(&mut self, pids: impl IntoIterator<Item = u32>) -> Result<Adoption> {
         let mut adoption = Adoption::default();
+        // Without a v2 hierarchy nobody can ask for cgroups, and 0 says "unknown" to whoever shows events.
+        let mounts = Mounts::read().ok();
         for pid in pids {
-            match self.adopt_process(pid, &mut adoption) {
+            let cgroup = mounts.as_ref().and_then(|mounts| cgroup::id_of_process(mounts, pid)).unwrap_or(0);
+            let state = SocketState { member: 1, tgid: pid, cgroup, ..self.template };
+            match self.adopt_process(&state, &mut adoption) {
                 Ok(()) => {}
                 Err(error) if is_gone(&error) => {}
                 Err(error @ (NetError::Denied { .. } | NetError::Missing { .. })) => return Err(error),
@@ -68,7 +73,8 @@ impl<'a> Adopter<'a> {
         Ok(adoption)
     }
 
-    fn adopt_process(&mut self, pid: u32, adoption: &mut Adoption) -> Result<()> {
+    fn adopt_process(&mut self, state: &SocketState, adoption: &mut Adoption) -> Result<()> {
+        let pid = state.tgid;
         let directory = format!("/proc/{pid}/fd");
         let entries = fs::read_dir(&directory)
             .map_err(|error| NetError::os("list the descriptors of", format!("process {pid}"), error))?;
@@ -88,7 +94,7 @@ impl<'a> Adopter<'a> {
                 Some(process) => process,
                 None => process.insert(open_process(pid)?),
             };
-            match self.adopt_socket(process.as_fd(), pid, number) {
+            match self.adopt_socket(process.as_fd(), state, number) {
                 Ok(outcome) => {
                     match outcome {
                         Outcome::Adopted => adoption.adopted += 1,
@@ -105,8 +111,8 @@ impl<'a> Adopter<'a> {
         Ok(())
     }
 
-    fn adopt_socket(&self, process: BorrowedFd<'_>, pid: u32, number: i32) -> Result<Outcome> {
-        let object = || format!("descriptor {number} of process {pid}");
+    fn adopt_socket(&self, process: BorrowedFd<'_>, state: &SocketState, number: i32) -> Result<Outcome> {
+        let object = || format!("descriptor {number} of process {}", state.tgid);
         let socket = take(process, number).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOSYS) => NetError::Missing {
                 what: "way to adopt open sockets",
@@ -123,8 +129,7 @@ impl<'a> Adopter<'a> {
         if domain != Domain::IPV4 && domain != Domain::IPV6 {
             return Ok(Outcome::NotInternet);
         }
-        let state = SocketState { member: 1, tgid: pid, ..self.template };
-        let outcome = match bpf::update(self.sockets, &socket.as_raw_fd(), &state, bpf::BPF_NOEXIST) {
+        let outcome = match bpf::update(self.sockets, &socket.as_raw_fd(), state, bpf::BPF_NOEXIST) {
             Ok(()) => Outcome::Adopted,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Outcome::Known,
             Err(error) => return Err(NetError::os("mark", object(), error)),

@@ -13,6 +13,7 @@ use fault_common::{
 use fault_user::{
     kernel::{control::Mapped, load},
     net::sockets::Adopter,
+    target::cgroup::Cgroup,
 };
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -119,6 +120,8 @@ fn every_open_internet_socket_becomes_a_member_once() {
     for name in ["listener", "client", "accepted", "udp6", "unbound", "again"] {
         let state = victim.state(name, map).unwrap_or_else(|| panic!("{name} is not a member"));
         assert_eq!((state.member, state.tgid), (1, victim.child.id()), "{name}");
+        // The victim lives where this test lives.
+        assert_eq!(state.cgroup, Cgroup::own().unwrap().id, "{name}");
         assert!(bystander.state(name, map).is_none(), "{name} of the bystander");
     }
     assert!(victim.state("unix", map).is_none());

@@ -39,7 +39,7 @@ fn hook(
 ) -> Hook {
     let program = verdict(act);
     let request = Request { interface: &lo(lab), direction, program: program.as_fd() };
-    by(method, &lab, session, &[request]).unwrap().remove(0)
+    by(method, lab, session, &[request]).unwrap().remove(0)
 }
 
 fn qdiscs(lab: &Lab) -> String {

@@ -186,6 +186,15 @@ impl Cgroup {
     }
 }
 
+/// The id of the v2 cgroup that `pid` lives in; none when it is gone, or lives outside of what `mounts` show.
+#[must_use]
+pub fn id_of_process(mounts: &Mounts, pid: u32) -> Option<u64> {
+    let path = mount::path_of_process(&pid.to_string()).ok()?;
+    let mount = mounts.best();
+    let below = path.strip_prefix(&mount.root).ok().filter(|_| !mount::is_above_namespace(&path))?;
+    id_of(&mount.point.join(below)).ok()
+}
+
 /// The id the kernel gives a cgroup.
 ///
 /// It is the payload of the directory's file handle, as systemd reads it: exact on every kernel. The inode
