@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::vm::{Accel, Machine};
+
 /// Root of the workspace this xtask was started from.
 pub fn workspace() -> PathBuf {
     // cargo sets the variable at run time too; the compiled-in value would point at the
@@ -57,6 +59,30 @@ pub fn which(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// How many VMs like `machine` this host can run at once without slowing each other down.
+pub fn room_for(machine: &Machine) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    vms(machine, processors, available_mib(&memory).unwrap_or(0))
+}
+
+fn vms(machine: &Machine, processors: usize, available_mib: u64) -> usize {
+    let processors_each = match machine.accel {
+        // One thread for all of the guest's processors.
+        Accel::Tcg => 1,
+        Accel::Kvm => machine.cpus.max(1) as usize,
+    };
+    let by_memory = available_mib / u64::from(machine.memory_mib.max(1));
+    let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
+    (processors / processors_each).min(by_memory).max(1)
+}
+
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024)
+}
+
 /// An exclusive lock on one named part of the cache, held until dropped.
 ///
 /// Several clones may build the same kernel at the same time; one of them does it, the others
@@ -75,5 +101,28 @@ impl CacheLock {
             file.lock().with_context(|| format!("locking {}", path.display()))?;
         }
         Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(accel: Accel) -> Machine {
+        Machine { accel, cpus: 2, memory_mib: 4096 }
+    }
+
+    #[test]
+    fn an_emulated_machine_takes_one_processor_and_its_memory() {
+        assert_eq!(vms(&machine(Accel::Tcg), 2, 20_000), 2);
+        assert_eq!(vms(&machine(Accel::Kvm), 2, 20_000), 1);
+        assert_eq!(vms(&machine(Accel::Tcg), 8, 9_000), 2);
+        assert_eq!(vms(&machine(Accel::Tcg), 8, 100), 1);
+    }
+
+    #[test]
+    fn available_memory() {
+        assert_eq!(available_mib("MemTotal: 9 kB\nMemAvailable:    2097152 kB\n"), Some(2048));
+        assert_eq!(available_mib(""), None);
     }
 }

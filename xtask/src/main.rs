@@ -73,9 +73,9 @@ struct TestArgs {
     /// Only what needs no VM.
     #[arg(long)]
     host_only: bool,
-    /// How many lanes at once. An emulated machine keeps one processor busy.
-    #[arg(long, default_value_t = 1)]
-    jobs: usize,
+    /// How many lanes at once (default: as many as processors and memory allow).
+    #[arg(long)]
+    jobs: Option<usize>,
     /// End-to-end tests of the debug build, which is quicker to make, instead of the one that ships.
     #[arg(long)]
     debug: bool,
@@ -186,22 +186,15 @@ fn run(task: Task) -> Result<ExitCode> {
 }
 
 fn test_task(args: TestArgs) -> Result<ExitCode> {
-    let machine = (&args.machine).into();
+    let machine: Machine = (&args.machine).into();
     let (host, lanes) = match (args.host_only, args.lane.is_empty()) {
         (true, _) => (true, Vec::new()),
         (false, true) => (true, Lane::ALL.to_vec()),
         (false, false) => (false, args.lane),
     };
     let profile = workspace::Profile::from_release(!args.debug);
-    let plan = test::Plan {
-        lanes,
-        host,
-        profile,
-        filter: args.filter,
-        jobs: args.jobs.max(1),
-        timeout: args.timeout,
-        machine,
-    };
+    let jobs = args.jobs.unwrap_or_else(|| host::room_for(&machine)).max(1);
+    let plan = test::Plan { lanes, host, profile, filter: args.filter, jobs, timeout: args.timeout, machine };
     Ok(passed(test::run(&plan)?))
 }
 
