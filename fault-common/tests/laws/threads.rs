@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Barrier,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
 };
@@ -98,4 +98,45 @@ fn probability_per_stream_does_not_depend_on_the_scheduler() {
     let rule = rule(0, Layer::Net, Verb::Drop, trigger);
     let runs = [(); 3].map(|()| storm(&rule, &RuleCounters::default()));
     assert_eq!(runs, [runs[0]; 3]);
+}
+
+/// The last injection of a budget, and two threads that let go of it at the same instant, 20 000 times.
+#[test]
+fn the_last_injection_goes_to_one_of_two() {
+    const ROUNDS: usize = 20_000;
+    let rule = rule(0, Layer::Disk, Verb::Error, Trigger { times: 1, ..Trigger::ALWAYS });
+    let counters: Vec<RuleCounters> = (0..ROUNDS).map(|_| RuleCounters::default()).collect();
+    let arrived = AtomicU64::new(0);
+    let (rule, counters, arrived) = (&rule, &counters, &arrived);
+    let race = |number: u64| {
+        let mut stream = Stream::new(number);
+        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10 };
+        let mut hits = 0;
+        for (round, counters) in counters.iter().enumerate() {
+            arrived.fetch_add(1, Ordering::AcqRel);
+            let mut spins = 0u32;
+            while arrived.load(Ordering::Acquire) < 2 * (round as u64 + 1) {
+                spins += 1;
+                // The other one may be waiting for this very CPU.
+                if spins.is_multiple_of(1000) {
+                    thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+            let mut world = Simulation {
+                rules: std::slice::from_ref(rule),
+                counters: std::slice::from_ref(counters),
+                stream: &mut stream,
+                facts: Facts::Anything,
+            };
+            hits += decide(&mut world, 1, &moment).hits;
+        }
+        hits
+    };
+    let hits: u64 = thread::scope(|scope| {
+        let threads = [1, 2].map(|number| scope.spawn(move || race(number)));
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(hits, ROUNDS as u64);
+    assert!(counters.iter().all(|counters| counters.injected.load() == 1 && counters.matched.load() == 2));
 }
