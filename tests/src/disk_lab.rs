@@ -23,7 +23,14 @@ impl FileSystem {
     /// # Errors
     /// When mkfs or mount does.
     pub fn new() -> anyhow::Result<Self> {
-        let directory = tempfile::TempDir::new()?;
+        Self::on(tempfile::TempDir::new()?)
+    }
+
+    /// The same, mounted on a directory of the caller's choice.
+    ///
+    /// # Errors
+    /// When mkfs or mount does.
+    pub fn on(directory: tempfile::TempDir) -> anyhow::Result<Self> {
         let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 1024 -J size=4";
         sh(&format!("mkfs.ext4 -q -F {options} {FORMATTED} 262144"))?;
         sh(&format!("mount -t ext4 {FORMATTED} {}", directory.path().display()))?;

@@ -5,6 +5,7 @@
 //! left behind without asking the tool.
 
 pub mod cgroup_lab;
+pub mod demo;
 pub mod disk_lab;
 pub mod driver;
 pub mod e2e;

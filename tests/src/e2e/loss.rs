@@ -287,7 +287,8 @@ fn tcp_retransmits(_: Lane) -> anyhow::Result<()> {
     std::thread::sleep(std::time::Duration::from_millis(500));
     let mut clients = ["5201", "5202"].map(|port| {
         Process::start(
-            lab.in_target("sh").args(["-c", &format!("read x; exec iperf3 -c {PEER_V4} -p {port} -b 50M -n 8M -J")]),
+            lab.in_target("sh")
+                .args(["-c", &format!("read x; exec iperf3 -c {PEER_V4} -p {port} -b 50M -n 8M -J")]),
         )
     });
     let pid = clients[0].as_ref().map_err(|error| anyhow::anyhow!("{error}"))?.pid();
