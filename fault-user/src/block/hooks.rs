@@ -115,7 +115,7 @@ impl BlockError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::KprobeCannotDelay => Class::Usage,
+            Self::KprobeCannotDelay => Class::Unsupported,
             Self::NoModifyReturn(error) | Self::NoParking(error) | Self::NoBackend(error) => error.class(),
             Self::NoKprobe(_) | Self::SelfTest(_) => Class::Unsupported,
             Self::Object(_) | Self::ParkingLot(_) | Self::Slots(_) => Class::Other,
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_kprobe_cannot_delay_and_says_so() {
-        assert_eq!(BlockError::KprobeCannotDelay.class(), Class::Usage);
+        assert_eq!(BlockError::KprobeCannotDelay.class(), Class::Unsupported);
         assert!(BlockError::KprobeCannotDelay.to_string().contains("cannot sleep"));
     }
 }
