@@ -110,6 +110,12 @@ impl Active {
                     }
                 }
                 () = at(self.deadline) => return Ok(Finished { end: End::Deadline, command: None }),
+                // Before what may always be ready: a flood of events must not look like a dead controller.
+                _ = beat.tick() => {
+                    if let Some(end) = self.beat()? {
+                        return Ok(Finished { end, command: None });
+                    }
+                }
                 change = next_change(&mut self.armed) => {
                     let (index, change) = change?;
                     let armed = &mut self.armed;
@@ -121,11 +127,6 @@ impl Active {
                     )?;
                 }
                 written = next_events(&mut self.events) => written?,
-                _ = beat.tick() => {
-                    if let Some(end) = self.beat()? {
-                        return Ok(Finished { end, command: None });
-                    }
-                }
             }
         }
     }

@@ -9,6 +9,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::error::SessionError;
 use crate::report::events::EventWriter;
 
+/// Events written before the session looks at its heartbeat again: some milliseconds of work.
+const BATCH: usize = 1024;
+
 /// The ring buffer and who writes it down.
 pub(super) struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
@@ -26,15 +29,22 @@ impl Events {
         Ok(Self { ring, writer })
     }
 
-    /// Waits until there is something and writes it. Cancel safe.
+    /// Waits until there is something and writes it, or the first of it. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<(), SessionError> {
         let mut guard = self.ring.readable_mut().await.map_err(SessionError::Ring)?;
-        while let Some(item) = guard.get_inner_mut().next() {
+        for _ in 0..BATCH {
+            let Some(item) = guard.get_inner_mut().next() else {
+                guard.clear_ready();
+                break;
+            };
             self.writer.drain(Some(item))?;
         }
-        guard.clear_ready();
-        // The buffer is empty: a good moment to let readers of the file see it.
-        Ok(self.writer.flush()?)
+        // Readers of the file see what happened until now.
+        self.writer.flush()?;
+        // Timers fire when a task gives way, and an AsyncFd that is always ready never does: without this a
+        // flood of events stops the heartbeat.
+        tokio::task::yield_now().await;
+        Ok(())
     }
 
     /// Writes what is left.
