@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use crate::{
     exit::Class,
+    kernel::probe::Unsupported,
     report::output::OutputError,
     session::{SessionError, keeper::KeeperError, plan::PlanError},
     spec::{SpecError, wants_color},
@@ -34,6 +35,9 @@ pub enum CliError {
     /// The keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
+    /// The kernel cannot do it.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// Not root.
     #[error("this needs root: it loads eBPF programs (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); use sudo")]
     NotRoot,
@@ -66,6 +70,7 @@ impl CliError {
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.
             Self::Command(error) => return error.status(),
+            Self::Unsupported(error) => error.class(),
             Self::NotRoot => Class::NotPermitted,
             Self::Output(error) => error.class(),
             Self::Keeper(_) | Self::Runtime(_) | Self::Stdout(_) => Class::Other,

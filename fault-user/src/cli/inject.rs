@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use super::{args::InjectArgs, error::CliError, finish, session};
 use crate::{
     exit::Class,
-    session::{End, active::Signals, arm::Armed, keeper::Keeper},
+    session::{End, active::Signals, keeper::Keeper},
     target::Target,
 };
 
@@ -30,7 +30,7 @@ async fn inject(
     let target = target(arguments, [keeper.pid()])?;
     let words = session::describe(&target);
     let options = &arguments.options;
-    let mut active = Armed::arm(session::request(plan, target, options, keeper)?)?.activate()?;
+    let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
     let never = std::future::pending::<()>();
     let finished = active.live(&mut signals, never, |number| Some(End::Signal(number))).await;

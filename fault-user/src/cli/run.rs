@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::{args::RunArgs, error::CliError, finish, session};
 use crate::{
-    session::{End, active::Signals, arm::Armed, keeper::Keeper, plan::Plan},
+    session::{End, active::Signals, keeper::Keeper, plan::Plan},
     target::{
         Target,
         command::{Held, Running},
@@ -33,7 +33,7 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     let mut target = Target::nobody([keeper.pid()]);
     target.cgroups.push(transient.cgroup().clone());
     let options = &arguments.options;
-    let mut active = Armed::arm(session::request(plan, target, options, keeper)?)?.activate()?;
+    let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     let mut subject = finish::Subject::command(&arguments.command);
     session::announce(active.plan(), &subject.target, options);
     let command = held.release()?;

@@ -11,13 +11,19 @@ use crate::{
         device::{self, DeviceError, DeviceNumber},
         hooks::Choice,
     },
+    exit::Class,
+    kernel::probe::{Capabilities, Feature},
     net::peers,
     report::{
         dry_run::{self, Resolved},
         events::EventWriter,
         output::Destination,
     },
-    session::{arm::Request, keeper::Keeper, plan::Plan},
+    session::{
+        arm::{Armed, Request},
+        keeper::Keeper,
+        plan::Plan,
+    },
     spec::{self, Fault, Layer, Peer, SpecError},
     target::Target,
 };
@@ -64,6 +70,29 @@ pub(super) fn check_outputs(options: &SessionArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Arms; when the kernel cannot, finds out why by trying, so that the sentence names cause and remedy as
+/// `fault doctor` does.
+pub(super) fn arm(request: Request, options: &SessionArgs) -> Result<Armed, CliError> {
+    let needs = request.plan.needs();
+    Armed::arm(request).map_err(|error| {
+        // Of a backend that was asked for by name, the refusal itself says most.
+        if error.class() != Class::Unsupported || options.block_backend != BlockBackend::Auto {
+            return error.into();
+        }
+        let features = [
+            (needs.packets, Feature::PacketDrop),
+            (needs.packet_delay, Feature::PacketDelay),
+            (needs.bios, Feature::DiskError),
+            (needs.bio_delay, Feature::DiskDelay),
+        ];
+        let features: Vec<Feature> =
+            features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect();
+        let capabilities = Capabilities::probe_for(&features);
+        let refusal = features.into_iter().find_map(|feature| capabilities.require(feature).err());
+        refusal.map_or_else(|| error.into(), CliError::Unsupported)
+    })
 }
 
 /// The request of a session.
@@ -114,11 +143,11 @@ pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
     eprintln!("fault: active, {count} {faults} on {target}, seed {}", plan.seed);
 }
 
-/// The target in words: `process 4711 and its descendants`.
+/// The target in words: `pid 4711 and its descendants`.
 pub(super) fn describe(target: &Target) -> String {
     let mut parts: Vec<String> = Vec::new();
     let pids: Vec<String> = target.pids.iter().map(u32::to_string).collect();
-    let (noun, theirs) = if pids.len() == 1 { ("process", "its") } else { ("processes", "their") };
+    let (noun, theirs) = if pids.len() == 1 { ("pid", "its") } else { ("pids", "their") };
     if !pids.is_empty() {
         let descendants =
             if target.descendants { format!(" and {theirs} descendants") } else { String::new() };

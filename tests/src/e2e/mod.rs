@@ -4,6 +4,7 @@ mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod docs;
 mod doctor;
 mod file_system;
 mod jitter;
@@ -120,6 +121,7 @@ fn alone() -> std::io::Result<File> {
 
 fn tests() -> Vec<Test> {
     [
+        docs::TESTS,
         doctor::TESTS,
         loss::TESTS,
         targets::TESTS,
