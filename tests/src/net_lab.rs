@@ -84,9 +84,10 @@ impl NetLab {
     }
 }
 
+/// Not `ip netns exec`, which also hides what is mounted below /sys, cgroups among it.
 fn in_namespace(namespace: &str, program: &str) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, program]);
+    let mut command = Command::new("nsenter");
+    command.args([&format!("--net=/run/netns/{namespace}"), "--", program]);
     command
 }
 
