@@ -124,6 +124,7 @@ impl Tap {
         std::thread::sleep(std::time::Duration::from_millis(300));
         self.0.signal(nix::sys::signal::Signal::SIGINT)?;
         let ended = self.0.ended()?;
-        Ok(ended.stdout.lines().map(str::to_owned).collect())
+        // Interrupted, it ends its output with an empty line.
+        Ok(ended.stdout.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 }
