@@ -30,7 +30,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use fault_common::rule::net::Direction;
 
 pub(super) use self::devices::delete;
-pub use self::stats::LaneStats;
+pub use self::{stats::LaneStats, tap::open as open_tun};
 use super::{
     attach::{self, Hook, Method, Request},
     error::{NetError, Result},

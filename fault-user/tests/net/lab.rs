@@ -1,6 +1,6 @@
 //! A network namespace to break things in, and other people's tools to look at it.
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use fault_user::net::{attach::Method, netns::NetnsHandle};
 
@@ -39,9 +39,33 @@ impl Lab {
         self.run(line).status.success()
     }
 
+    /// A process that lives inside and does nothing.
+    pub fn inhabitant(&self) -> Inhabitant {
+        // Ends by itself when this process is gone.
+        let mut command = Command::new("cat");
+        command.stdin(Stdio::piped());
+        Inhabitant(self.netns.run_in(|| Ok(command.spawn().unwrap())).unwrap())
+    }
+
     /// Whether an echo request to ourselves comes back within a second.
     pub fn pings_itself(&self) -> bool {
         self.can("ping -c 1 -W 1 127.0.0.1")
+    }
+}
+
+/// A process; dies with this value.
+pub struct Inhabitant(Child);
+
+impl Inhabitant {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

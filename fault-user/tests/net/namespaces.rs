@@ -1,10 +1,6 @@
 //! Holding, entering and making namespaces; claims of session bits.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    process::{Command, Stdio},
-};
+use std::{fs, os::unix::fs::MetadataExt};
 
 use fault_common::limits::MAX_SESSIONS_PER_NETNS;
 use fault_user::{
@@ -50,13 +46,10 @@ fn a_process_that_does_not_exist_is_refused_by_its_number() {
 fn a_namespace_is_found_by_its_number_while_somebody_lives_in_it() {
     let lab = Lab::new();
     assert!(NetnsHandle::find(lab.netns.inode()).is_none(), "only a descriptor of ours holds it");
-    let mut inhabitant = lab
-        .netns
-        .run_in(|| Ok(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()))
-        .unwrap();
+    let inhabitant = lab.inhabitant();
     assert_eq!(NetnsHandle::find(lab.netns.inode()), Some(lab.netns.clone()));
-    inhabitant.kill().unwrap();
-    inhabitant.wait().unwrap();
+    drop(inhabitant);
+    assert!(NetnsHandle::find(lab.netns.inode()).is_none());
 }
 
 #[test]

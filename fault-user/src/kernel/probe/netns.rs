@@ -22,6 +22,7 @@ use nix::{
 };
 
 use super::bpf::{Attempt, Failure};
+use crate::net::lane::open_tun;
 
 /// Index of `lo` in every network namespace.
 pub const LOOPBACK: u32 = 1;
@@ -150,11 +151,7 @@ pub struct Tap {
 /// Makes a tap device.
 pub fn add_tap() -> Attempt<Tap> {
     const DEVICE: &str = "/dev/net/tun";
-    let owner = File::options()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .map_err(|error| Failure::io(format!("opening {DEVICE}"), &error))?;
+    let owner = open_tun().map_err(|error| Failure::io(format!("opening {DEVICE}"), &error))?;
     // SAFETY: plain data, for which zero is a value.
     let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"probe0\0") {

@@ -56,7 +56,10 @@ pub(super) fn create(netns: &NetnsHandle, name: &str) -> Result<Option<OwnedFd>>
 
 /// Opens the device; without its node (nobody made it, and the module is not loaded) through a node of our own, on
 /// a file system that is mounted nowhere. Opening either loads the module.
-fn open() -> io::Result<File> {
+///
+/// # Errors
+/// When the kernel has no tun (ENOENT, ENODEV, ENXIO), or without CAP_MKNOD and CAP_SYS_ADMIN.
+pub fn open() -> io::Result<File> {
     match OpenOptions::new().read(true).write(true).open(DEVICE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let nowhere = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
