@@ -59,8 +59,8 @@ pub struct Control {
     pub helper_base: SharedU64,
     /// The process that answers parked tasks: never a target.
     pub answerer_tgid: SharedU32,
-    /// Explicit padding.
-    pub _reserved: u32,
+    /// 1: libaio submissions are let through and their reapers made to wait.
+    pub reap: SharedU32,
     /// Number of [`Control::cgroups`] in use.
     pub cgroup_count: SharedU32,
     /// `--only`: children of the target's processes are not its descendants.

@@ -1,6 +1,6 @@
 //! What is remembered about a target's socket and a target's task.
 
-use crate::limits::MAX_RULES;
+use crate::{limits::MAX_RULES, shared::SharedU64};
 
 /// Of one stream (a socket or a thread): where it stands in the random sequence of each rule.
 #[repr(C)]
@@ -80,8 +80,37 @@ pub struct TaskState {
     pub activity: u64,
     /// When that operation began, `CLOCK_MONOTONIC` nanoseconds.
     pub began_ns: u64,
+    /// Entries this thread put into its [`AioQueue`] in the `io_submit` that runs.
+    pub aio_pushed: u64,
+    /// `bio->bi_private` of the last of them: the bios of one operation are one entry.
+    pub aio_operation: u64,
     /// Where the thread stands in the random sequences.
     pub stream: Stream,
+}
+
+/// Key of `AIO_QUEUES`: contexts are numbers within a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AioKey {
+    /// `aio_context_t`.
+    pub context: u64,
+    /// Process.
+    pub tgid: u64,
+}
+
+/// Operations of one libaio context that an [`AioQueue`] has room for; a power of two.
+pub const AIO_DEPTH: usize = 512;
+
+/// Value of `AIO_QUEUES`: when the operations of a libaio context may come back, in order of submission.
+#[repr(C)]
+#[derive(Debug)]
+pub struct AioQueue {
+    /// Operations that came back.
+    pub head: SharedU64,
+    /// Operations submitted; `tail - head` are under way.
+    pub tail: SharedU64,
+    /// By number of the operation modulo [`AIO_DEPTH`]; `CLOCK_MONOTONIC` nanoseconds, 0 is at once.
+    pub deadlines_ns: [SharedU64; AIO_DEPTH],
 }
 
 /// Key of the LPM trie `PEERS`: IPv6, or IPv4 mapped into `::ffff:0:0/96`.
@@ -178,7 +207,7 @@ pub const PORT_WORDS: u32 = 2 * 65536 / 64;
 const _: () = assert!(size_of::<Stream>() == 16 + 4 * MAX_RULES);
 const _: () = assert!(size_of::<SocketState>() == 8 + 8 + 8 + 2 * 8 + 2 * size_of::<Stream>());
 const _: () = assert!(size_of::<PendingPark>() == 16);
-const _: () = assert!(size_of::<TaskState>() == 16 + 3 * 8 + size_of::<Stream>());
+const _: () = assert!(size_of::<TaskState>() == 16 + 5 * 8 + size_of::<Stream>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<Interface>() == 16 + 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<EchoKey>() == 24);

@@ -15,7 +15,8 @@ use fault_common::{
     rule::Rule,
     shared::SharedU64,
     who::{
-        EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules, SocketState, TaskState,
+        AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules,
+        SocketState, TaskState,
     },
 };
 
@@ -105,6 +106,12 @@ pub static BLANK_ECHO: PerCpuArray<EchoState, 1> = PerCpuArray::new();
 /// Deadlines of parked tasks, mapped into the controller: page of the parking lot → `CLOCK_MONOTONIC` ns.
 #[btf_map]
 pub static PARKING: Array<SharedU64, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Delayed operations of libaio contexts. Who finds no room waits at submission instead.
+#[btf_map]
+pub static AIO_QUEUES: HashMap<AioKey, AioQueue, 4096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// An empty queue to copy from: it is larger than a program's stack.
+#[btf_map]
+pub static AIO_BLANK: Array<AioQueue, 1> = Array::new();
 /// Injections, for `--events`.
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();

@@ -21,7 +21,7 @@ use fault_common::{
     who::{PendingPark, TaskState},
 };
 
-use super::{batch, bio, owner, state};
+use super::{aio, batch, bio, owner, state};
 use crate::{decision, emit, kernel::decider_may_leave, maps::CONTROL, who::task};
 
 /// What the function returns for a bio that fails. The kernel ends it with EIO whatever the number is.
@@ -107,6 +107,12 @@ fn fate(bio: u64, can_park: bool) -> Fate {
     if !owner.may_park {
         emit::count(Counter::ParkForbidden);
         return end;
+    }
+    if aio::submits(control) {
+        let delay_ns = if outcome.delay_ns < MAX_PARK_NS { outcome.delay_ns } else { MAX_PARK_NS };
+        if aio::push(state, tgid, bio, now_ns.wrapping_add(delay_ns)) {
+            return end;
+        }
     }
     leave_deadline(control, state, now_ns, outcome.delay_ns, end)
 }

@@ -62,6 +62,16 @@ fields! {
     NODE_ID,
     /// `cgroup_root.hierarchy_id` (32 bits).
     ROOT_HIERARCHY,
+    /// `bio.bi_private`.
+    BIO_PRIVATE,
+    /// `pt_regs.orig_ax`: the number of the system call. 0 on other architectures.
+    REGS_SYSCALL,
+    /// `pt_regs.di`: the first argument of a system call.
+    REGS_FIRST,
+    /// `pt_regs.si`: the second.
+    REGS_SECOND,
+    /// `file.f_flags` (32 bits).
+    FILE_FLAGS,
     /// `1 << __REQ_PREFLUSH`.
     PREFLUSH,
     /// `1 << BIO_REMAPPED`.

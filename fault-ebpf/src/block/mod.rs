@@ -6,6 +6,14 @@
 //! | [`park`] | sleepable fmod_ret, several copies | next | the first copy that is free on this CPU claims the deadline and sleeps |
 //! | [`tally`] | fmod_ret | last | counts a deadline that no copy was free to claim |
 //!
+//!
+//! Asynchronous I/O keeps its depth: who submits many operations does not wait for each.
+//!
+//! | program | on | does |
+//! |---|---|---|
+//! | [`aio`] | `io_submit`, `io_getevents` | lets libaio submissions through, makes who reaps them wait |
+//! | [`punt`] | `security_file_permission` | hands io_uring operations to the ring's workers, who park one by one |
+//!
 //! Why copies: while a sleeping program holds its per-CPU `active` count, the kernel skips that program for
 //! everybody else on that CPU (`__bpf_prog_enter_sleepable_recur`). So one copy parks one task per CPU.
 //!
@@ -16,11 +24,14 @@
 //! decider ends the chain with [`decide::PASS_AT_ONCE`], unless programs of others come after it (the loader
 //! knows, `decider_may_leave`).
 
+mod aio;
 mod batch;
 mod bio;
 mod decide;
 mod fields;
 mod owner;
 mod park;
+mod punt;
 mod state;
+mod syscall;
 mod tally;

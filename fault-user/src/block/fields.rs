@@ -34,6 +34,12 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("BIO_GROUP", "bio", "bi_blkg"),
     ("GROUP_BLKCG", "blkcg_gq", "blkcg"),
     ("BLKCG_CGROUP", "blkcg", "css.cgroup"),
+    ("BIO_PRIVATE", "bio", "bi_private"),
+    ("FILE_FLAGS", "file", "f_flags"),
+    // x86-64
+    ("REGS_SYSCALL", "pt_regs", "orig_ax"),
+    ("REGS_FIRST", "pt_regs", "di"),
+    ("REGS_SECOND", "pt_regs", "si"),
     // Linux 6.1
     ("CGROUP_ANCESTORS", "cgroup", "ancestors"),
 ];

@@ -6,6 +6,7 @@ use aya::programs::{KProbe, ProgramError, kprobe::KProbeLink};
 use fault_common::limits::PARKING_PLACES_PER_CPU;
 
 use super::{
+    asynchronous,
     device::{self, DeviceNumber},
     parking_lot::{Heartbeat, ParkingLot, ParkingLotError, ParkingLotStats, Slots},
     selftest::{self, SelfTestError},
@@ -219,6 +220,12 @@ impl BlockHooks {
             attached => attached,
         };
         hooks.links.insert(0, decider_link.map_err(BlockError::NoModifyReturn)?);
+        if delays {
+            let links = asynchronous::attach(copies, btf, hooks.parkers).map_err(BlockError::NoParking)?;
+            hooks.links.extend(links);
+            // From here on submissions of libaio are let through.
+            loaded.control.reap.store(1);
+        }
         Ok(hooks)
     }
 

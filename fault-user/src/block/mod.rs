@@ -1,5 +1,6 @@
 //! Block I/O faults: which device is meant, which programs get in front of a bio, and where delayed tasks sleep.
 
+mod asynchronous;
 pub mod device;
 pub mod fields;
 pub mod hooks;

@@ -91,6 +91,9 @@ pub fn load(globals: &Globals, sizes: Sizes) -> Result<Loaded, LoadError> {
         false => 1,
     };
     loader.map_max_entries("PARKING", parking);
+    if !sizes.parking {
+        loader.map_max_entries("AIO_QUEUES", 1);
+    }
     if !sizes.events {
         // The smallest ring buffer is a page.
         loader.map_max_entries("EVENTS", 4096);
