@@ -9,6 +9,10 @@ use crate::shared::{SharedU32, SharedU64};
 pub struct Bank {
     /// Slots of net rules.
     pub net: u64,
+    /// Slots of net rules that look at what the target sends.
+    pub net_out: u64,
+    /// Slots of net rules that look at what the target receives.
+    pub net_in: u64,
     /// Slots of net rules without `to`: every peer passes.
     pub net_any_peer: u64,
     /// Slots of net rules without `iface`: every interface passes.
@@ -65,6 +69,10 @@ pub struct Control {
     pub cgroup_count: SharedU32,
     /// `--only`: children of the target's processes are not its descendants.
     pub only: SharedU32,
+    /// Timer tick (`bpf_jiffies64`) at which a program last read the clock. Belongs to the programs.
+    pub tick: SharedU64,
+    /// What the clock said then: `CLOCK_MONOTONIC` nanoseconds. Belongs to the programs.
+    pub tick_ns: SharedU64,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
     /// The cgroups aimed at; changed only while `active` is 0.

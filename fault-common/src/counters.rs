@@ -25,9 +25,10 @@ pub struct RuleCounters {
 pub enum Counter {
     /// Packets whose headers could not be parsed; they pass untouched.
     Unparsable = 0,
-    /// Packets sent into the lane.
+    /// Packets sent into the lane. A super-packet (GSO) counts as the packets it becomes on the wire: the lane
+    /// may be where it is cut.
     LaneIn = 1,
-    /// Packets that came out of the lane.
+    /// Packets that came out of the lane, counted in the same way.
     LaneOut = 2,
     /// Packets in the lane that are not ours (there should be none).
     LaneStray = 3,

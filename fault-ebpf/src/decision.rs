@@ -72,11 +72,11 @@ struct Walk<F> {
     outcome: Outcome,
 }
 
-/// One round of `bpf_loop`: 1 ends the loop.
+/// One round of `bpf_loop`, which counts from 0 and starts at slot 1: 1 ends the loop.
 unsafe extern "C" fn walk<F: Facts>(slot: u64, context: *mut c_void) -> u64 {
     // SAFETY: `decide` below hands the address of its `Walk<F>`.
     let walk = unsafe { &mut *context.cast::<Walk<F>>() };
-    let slot = slot as u32 & (MAX_RULES as u32 - 1);
+    let slot = (slot as u32 + 1) & (MAX_RULES as u32 - 1);
     u64::from(round(&mut walk.world, slot, walk.candidates, &walk.moment, &mut walk.outcome))
 }
 
@@ -97,8 +97,12 @@ pub fn decide<F: Facts>(
         moment: *moment,
         outcome: Outcome::default(),
     };
-    let round: unsafe extern "C" fn(u64, *mut c_void) -> u64 = walk::<F>;
-    // SAFETY: the helper calls `walk` with the address of `walk_state`, which lives until it returns.
-    unsafe { bpf_loop(MAX_RULES as u32, round as *mut c_void, (&raw mut walk_state).cast(), 0) };
+    // The first slot here: most sessions have one rule, and two calls are a good part of what it costs.
+    let state = &mut walk_state;
+    if !round(&mut state.world, 0, candidates, moment, &mut state.outcome) {
+        let callback: unsafe extern "C" fn(u64, *mut c_void) -> u64 = walk::<F>;
+        // SAFETY: the helper calls `walk` with the address of `walk_state`, which lives until it returns.
+        unsafe { bpf_loop(MAX_RULES as u32 - 1, callback as *mut c_void, (&raw mut *state).cast(), 0) };
+    }
     walk_state.outcome
 }

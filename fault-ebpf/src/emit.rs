@@ -12,9 +12,15 @@ use crate::maps::{COUNTERS, EVENTS};
 /// Counts on this CPU.
 #[inline(always)]
 pub fn count(what: Counter) {
+    count_by(what, 1);
+}
+
+/// Counts `number` on this CPU.
+#[inline(always)]
+pub fn count_by(what: Counter, number: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(what as u32) {
         // SAFETY: a value of this CPU; a program that interrupts this one may cost a count, nothing else.
-        unsafe { *counter = (*counter).wrapping_add(1) };
+        unsafe { *counter = (*counter).wrapping_add(number) };
     }
 }
 

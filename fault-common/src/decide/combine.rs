@@ -112,10 +112,6 @@ pub fn round<W: World>(
     moment: &Moment,
     outcome: &mut Outcome,
 ) -> bool {
-    // Nothing at or after this slot: the common case is one or two rules.
-    if candidates >> slot == 0 {
-        return true;
-    }
     if candidates >> slot & 1 != 0
         && let Some((verb, delay_ns, flags)) = hit(world, slot, moment)
     {
@@ -134,7 +130,8 @@ pub fn round<W: World>(
             }
         }
     }
-    false
+    // Nothing after this slot: the common case is one or two rules.
+    candidates >> slot >> 1 == 0
 }
 
 /// What happens to an operation that the rules of `candidates` (a mask of slots) may look at.

@@ -52,7 +52,8 @@ impl Trigger {
         if self.every != 0 && !count.is_multiple_of(self.every) {
             return false;
         }
-        self.threshold >= CERTAIN || (rng::draw(at, Purpose::Trigger) >> 32) < self.threshold
+        self.threshold >= CERTAIN
+            || self.threshold != 0 && (rng::draw(at, Purpose::Trigger) >> 32) < self.threshold
     }
 }
 

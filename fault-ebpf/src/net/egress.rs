@@ -1,6 +1,6 @@
 //! Packets that leave: `net_egress`.
 
-use aya_ebpf::{bindings::bpf_sock, helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::bpf_sock, macros::classifier, programs::TcContext};
 use fault_common::{
     counters::Counter,
     rule::net::{Direction, protocol},
@@ -8,7 +8,7 @@ use fault_common::{
 };
 
 use super::{
-    PASS, Skb,
+    PASS, Skb, coarse_now,
     headers::{self, Headers, Unread},
     ingress::remember_echo,
     judge::{Passage, judge},
@@ -49,8 +49,7 @@ fn egress(skb: Skb) -> i32 {
         return PASS;
     }
     let Some(control) = CONTROL.get(0) else { return PASS };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = coarse_now(control);
     if !control.is_live(now) {
         return PASS;
     }

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use aya_ebpf::{macros::classifier, programs::TcContext};
 use fault_common::{
     counters::Counter,
     rule::net::{Direction, protocol},
@@ -11,9 +11,9 @@ use fault_common::{
 };
 
 use super::{
-    PASS, Skb,
+    PASS, Skb, coarse_now,
     headers::{self, Headers, Unread, number},
-    judge::{Passage, judge},
+    judge::{Passage, bank, judge},
 };
 use crate::{
     emit::count,
@@ -48,7 +48,7 @@ pub fn net_ingress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn ingress(skb: Skb) -> i32 {
     let Some(control) = CONTROL.get(0) else { return PASS };
-    if control.active.load() == 0 {
+    if control.active.load() == 0 || bank(control, control.generation.load()).1.net_in == 0 {
         return PASS;
     }
     // SAFETY: `skb` is the context.
@@ -65,8 +65,7 @@ fn ingress(skb: Skb) -> i32 {
         }
     };
     let Some(owner) = receiver(skb, &headers) else { return PASS };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = coarse_now(control);
     if !control.is_live(now) {
         return PASS;
     }

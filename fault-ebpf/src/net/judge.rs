@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_ns};
 use fault_common::{
     control::{Bank, Control},
     decide::{Moment, Verdict, delay::ORDERED},
@@ -29,7 +29,7 @@ use crate::{
 pub struct Passage<'a> {
     pub skb: Skb,
     pub control: &'a Control,
-    /// `CLOCK_MONOTONIC` nanoseconds.
+    /// `CLOCK_MONOTONIC` nanoseconds, coarse.
     pub now: u64,
     pub direction: Direction,
     pub headers: &'a Headers,
@@ -69,7 +69,10 @@ impl Passage<'_> {
     /// The rules that may look at this packet, by what costs one look-up however many rules there are.
     #[inline(always)]
     fn candidates(&self, bank: &Bank, index: usize) -> u64 {
-        let mut candidates = bank.net;
+        let mut candidates = match self.direction {
+            Direction::Out => bank.net_out,
+            Direction::In => bank.net_in,
+        };
         if candidates & !bank.net_any_peer != 0 {
             // SAFETY: sixteen bytes either way.
             let address: [u8; 16] = unsafe { core::mem::transmute(self.remote()) };
@@ -82,6 +85,12 @@ impl Passage<'_> {
         }
         candidates
     }
+}
+
+/// The bank in force, and its number.
+#[inline(always)]
+pub fn bank(control: &Control, generation: u32) -> (usize, &Bank) {
+    if generation & 1 == 0 { (0, &control.banks[0]) } else { (1, &control.banks[1]) }
 }
 
 /// Numbers the stream if it has no number, and starts its sequences afresh when the rules have changed.
@@ -110,7 +119,7 @@ fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
 pub fn judge(passage: &Passage<'_>) -> i32 {
     let Passage { skb, control, now, direction, headers, owner } = *passage;
     let generation = control.generation.load();
-    let (index, bank) = if generation & 1 == 0 { (0, &control.banks[0]) } else { (1, &control.banks[1]) };
+    let (index, bank) = bank(control, generation);
     let candidates = passage.candidates(bank, index);
     if candidates == 0 {
         return PASS;
@@ -136,6 +145,8 @@ pub fn judge(passage: &Passage<'_>) -> i32 {
     if outcome.hits == 0 {
         return PASS;
     }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
     let action = if outcome.verdict == Verdict::Drop { Action::Drop } else { Action::Delay };
     if control.events.load() != 0 {
         // SAFETY: sixteen bytes either way.

@@ -24,10 +24,15 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use fault_common::{counters::Counter, rule::net::Direction, tag::Tag, who::exit_key};
+use fault_common::{counters::Counter, rule::net::Direction, shared::SharedU64, tag::Tag, who::exit_key};
 
 use super::{PASS, Skb, swallow};
-use crate::{emit::count, kernel, maps::LANE_EXITS, who::socket::Owner};
+use crate::{
+    emit::{count, count_by},
+    kernel,
+    maps::LANE_EXITS,
+    who::socket::Owner,
+};
 
 /// `BPF_SKB_TSTAMP_UNSPEC` (include/uapi/linux/bpf.h): no departure time.
 const STAMP_NONE: u32 = 0;
@@ -93,30 +98,46 @@ pub fn enter(departure: &Departure) -> i32 {
     } else {
         OVERTAKES | (leave >> SLICE_SHIFT) as u32
     };
-    // SAFETY: `skb` is the context, and `entry` an interface of its namespace or a number the kernel refuses.
+    // SAFETY: `skb` is the context.
+    let before = unsafe { (*skb).tc_index };
+    // SAFETY: as above.
     unsafe {
         if bpf_skb_set_tstamp(skb, leave, STAMP_DEPARTURE) != 0 {
             // Not plainly IP: a VLAN tag inside the packet.
             return refuse();
         }
-        let before = (*skb).tc_index;
         (*skb).tc_index = u32::from(tag.0);
         if (*skb).priority & PRIORITY_MASK == PRIORITY_CONTROL {
             (*skb).priority = PRIORITY_CONTROL - 1;
         }
         bpf_set_hash(skb, flow);
-        count(Counter::LaneIn);
-        // A clone has no socket: what waits in the lane does not count against the queue limits of its sender,
-        // which on its way in is a neighbour's (veth hands packets over with their socket) and is never late.
-        if matches!(direction, Direction::In) && (*skb).__bindgen_anon_2.sk.is_null() {
-            return bpf_redirect(entry, 0) as i32;
-        }
-        if bpf_clone_redirect(skb, entry, 0) != 0 {
-            restore(skb, stamp, stamp_type, before);
-            return refuse();
-        }
     }
+    // SAFETY: `skb` is the context.
+    let has_socket = unsafe { !(*skb).__bindgen_anon_2.sk.is_null() };
+    if matches!(direction, Direction::In) && !has_socket {
+        count_by(Counter::LaneIn, segments(skb));
+        // SAFETY: a helper that only notes its arguments.
+        return unsafe { bpf_redirect(entry, 0) as i32 };
+    }
+    // A clone has no socket: what waits in the lane does not count against the queue limits of its sender,
+    // which on its way in is a neighbour's (veth hands packets over with their socket) and is never late.
+    // SAFETY: `skb` is the context, and `entry` an interface of its namespace or a number the kernel refuses.
+    let failed = unsafe { bpf_clone_redirect(skb, entry, 0) };
+    if failed != 0 {
+        // SAFETY: `skb` is the context.
+        unsafe { restore(skb, stamp, stamp_type, before) };
+        return refuse();
+    }
+    count_by(Counter::LaneIn, segments(skb));
     swallow()
+}
+
+/// Packets on the wire this one stands for: the lane may be where a super-packet is cut.
+#[inline(always)]
+fn segments(skb: Skb) -> u64 {
+    // SAFETY: `skb` is the context.
+    let segments = unsafe { (*skb).gso_segs };
+    if segments == 0 { 1 } else { u64::from(segments) }
 }
 
 /// Undoes what [`enter`] did to a packet that does not go into the lane after all.
@@ -144,12 +165,12 @@ pub fn lane_exit(ctx: TcContext) -> i32 {
     // On the way in through loopback the packet carries its route; a second receive would lose it. So it
     // goes out through loopback again and is recognised as decided on both hooks.
     let again_in = matches!(tag.direction(), Direction::In) && exit.loopback == 0;
+    count_by(Counter::LaneOut, segments(skb));
     // SAFETY: `skb` is the context.
     unsafe {
         bpf_skb_set_tstamp(skb, 0, STAMP_NONE);
         bpf_set_hash_invalid(skb);
     }
-    count(Counter::LaneOut);
     // SAFETY: a helper that only notes its arguments.
     unsafe { bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32 }
 }

@@ -18,8 +18,9 @@ mod sockets;
 
 use aya_ebpf::{
     bindings::{__sk_buff, tcx_action_base::TCX_NEXT},
-    helpers::generated::bpf_redirect,
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect},
 };
+use fault_common::control::Control;
 
 /// `struct __sk_buff`, the context of every classifier.
 type Skb = *mut __sk_buff;
@@ -40,4 +41,24 @@ const NOWHERE: u32 = 0x7fff_ffff;
 fn swallow() -> i32 {
     // SAFETY: a helper that only notes its arguments.
     unsafe { bpf_redirect(NOWHERE, 0) as i32 }
+}
+
+/// `CLOCK_MONOTONIC` nanoseconds as of the last timer tick, 1 to 10 ms ago.
+///
+/// Good enough to tell whether the session lives and which windows (`after`, `for`) are open. Every packet of
+/// the target pays for it, and a call of a helper is what packets pay most for: the tick is a load, not a call
+/// (`bpf_jiffies64` is inlined, Linux 5.6), and the clock is asked once a tick.
+#[inline(always)]
+fn coarse_now(control: &Control) -> u64 {
+    // SAFETY: a helper without arguments.
+    let tick = unsafe { bpf_jiffies64() };
+    if control.tick.load() == tick {
+        return control.tick_ns.load();
+    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // In this order: who sees the tick sees a clock of that tick, or of a later one.
+    control.tick_ns.store(now);
+    control.tick.store(tick);
+    now
 }

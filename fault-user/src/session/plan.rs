@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use fault_common::{control::Bank, limits::MAX_RULES, rule::Rule};
+use fault_common::{
+    control::Bank,
+    limits::MAX_RULES,
+    rule::{Rule, net::Direction},
+};
 
 use super::compile::{CompileError, compile};
 use crate::{
@@ -133,6 +137,13 @@ impl Plan {
             match &planned.fault {
                 Fault::Net(fault) => {
                     bank.net |= bit;
+                    let directions = planned.rule.net.directions;
+                    if directions & Direction::Out as u32 != 0 {
+                        bank.net_out |= bit;
+                    }
+                    if directions & Direction::In as u32 != 0 {
+                        bank.net_in |= bit;
+                    }
                     if fault.filter.to.is_empty() {
                         bank.net_any_peer |= bit;
                     }
@@ -199,9 +210,17 @@ mod tests {
     #[test]
     fn masks_tell_which_rules_need_a_look_up() {
         let bank =
-            plan(&[(Layer::Net, "drop to 10.0.0.1"), (Layer::Net, "drop iface lo"), (Layer::Disk, "error")])
+            plan(&[(Layer::Net, "drop to 10.0.0.1 in"), (Layer::Net, "drop iface lo"), (Layer::Disk, "error")])
                 .bank();
-        assert_eq!(bank, Bank { net: 0b011, net_any_peer: 0b010, net_any_iface: 0b001, disk: 0b100 });
+        let expected = Bank {
+            net: 0b011,
+            net_out: 0b010,
+            net_in: 0b011,
+            net_any_peer: 0b010,
+            net_any_iface: 0b001,
+            disk: 0b100,
+        };
+        assert_eq!(bank, expected);
     }
 
     #[test]
