@@ -5,6 +5,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapData};
 use super::{
     control::{ControlBlock, CounterBlock, MapIntoMemoryError, map_data, monotonic_ns},
     object::{self, ObjectMissing},
+    probe::Environment,
 };
 use crate::exit::Class;
 
@@ -31,10 +32,10 @@ impl LoadError {
     pub fn class(&self) -> Class {
         match self {
             Self::Missing(_) => Class::Unsupported,
-            Self::Object(error) => match not_permitted(error.as_ref()) {
-                true => Class::NotPermitted,
-                false => Class::Unsupported,
-            },
+            Self::Object(error) if not_permitted(error.as_ref()) && Environment::here().lacks_privilege() => {
+                Class::NotPermitted
+            }
+            Self::Object(_) => Class::Unsupported,
             Self::NoMap(_) | Self::Memory(_) => Class::Other,
         }
     }

@@ -24,6 +24,7 @@ use super::{
     control::map_data,
     object::{self, ObjectMissing},
     patch::{Constants, PatchError, patch},
+    probe::Environment,
     syscall::{self, FunctionInfo, ProgramType},
 };
 use crate::exit::Class;
@@ -140,7 +141,7 @@ impl CopyError {
     pub fn class(&self) -> Class {
         match self {
             Self::Load { source, .. } | Self::Attach { source, .. } | Self::LoadTypes(source)
-                if source.raw_os_error() == Some(libc::EPERM) =>
+                if source.raw_os_error() == Some(libc::EPERM) && Environment::here().lacks_privilege() =>
             {
                 Class::NotPermitted
             }

@@ -56,6 +56,15 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Whether an EPERM may be for want of privilege. A kernel says it to the mightiest, too, for what it was built or
+    /// locked down not to do.
+    #[must_use]
+    pub fn lacks_privilege(&self) -> bool {
+        !self.missing.is_empty() || self.in_user_namespace
+    }
+}
+
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
