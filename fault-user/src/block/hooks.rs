@@ -1,6 +1,9 @@
 //! Arming block faults: which backend, which programs, in which order.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use aya::programs::{KProbe, ProgramError, kprobe::KProbeLink};
 use fault_common::limits::PARKING_PLACES_PER_CPU;
@@ -91,7 +94,7 @@ pub enum BlockError {
     #[error(
         "this kernel does not let block I/O be failed by a kprobe on {HOOK} (it needs CONFIG_BPF_KPROBE_OVERRIDE)"
     )]
-    NoKprobe(#[source] Box<ProgramError>),
+    NoKprobe(#[source] io::Error),
     /// Neither.
     #[error(
         "this kernel cannot fail block I/O: it needs CONFIG_FUNCTION_ERROR_INJECTION (for fmod_ret on {HOOK}) or CONFIG_BPF_KPROBE_OVERRIDE"
@@ -121,6 +124,15 @@ impl BlockError {
             Self::NoKprobe(_) | Self::SelfTest(_) => Class::Unsupported,
             Self::Object(_) | Self::ParkingLot(_) | Self::Slots(_) => Class::Other,
         }
+    }
+}
+
+/// What the kernel answered, without the verifier's log: that is pages of a program that is in order, and says in its
+/// last line that a helper is missing.
+fn answer(error: ProgramError) -> io::Error {
+    match error {
+        ProgramError::LoadError { io_error, .. } => io_error,
+        other => io::Error::other(other),
     }
 }
 
@@ -235,7 +247,7 @@ impl BlockHooks {
             .program_mut("decide_bio_kprobe")
             .and_then(|program| program.try_into().ok())
             .ok_or(BlockError::Object("program decide_bio_kprobe"))?;
-        let refused = |error| BlockError::NoKprobe(Box::new(error));
+        let refused = |error| BlockError::NoKprobe(answer(error));
         program.load().map_err(refused)?;
         let link = program.attach(HOOK, 0).and_then(|id| program.take_link(id)).map_err(refused)?;
         Ok(Self { backend: Backend::Kprobe, parkers: 0, _probe: Some(link), links: Vec::new(), lot: None })
