@@ -84,9 +84,10 @@ impl NetLab {
     }
 }
 
+/// Not `ip netns exec`, which also hides what is mounted below /sys, cgroups among it.
 fn in_namespace(namespace: &str, program: &str) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, program]);
+    let mut command = Command::new("nsenter");
+    command.args([&format!("--net=/run/netns/{namespace}"), "--", program]);
     command
 }
 
@@ -123,6 +124,7 @@ impl Tap {
         std::thread::sleep(std::time::Duration::from_millis(300));
         self.0.signal(nix::sys::signal::Signal::SIGINT)?;
         let ended = self.0.ended()?;
-        Ok(ended.stdout.lines().map(str::to_owned).collect())
+        // Interrupted, it ends its output with an empty line.
+        Ok(ended.stdout.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 }

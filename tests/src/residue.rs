@@ -14,8 +14,11 @@ use crate::{cgroup_lab, net_lab::sh, offspring};
 
 mod bpf;
 
-/// How long the kernel may take to free what lost its last owner.
+/// How long the kernel may take to be rid of what acts or is visible: links, devices, qdiscs, mounts, processes.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it may take to free the memory of programs and maps that nobody can reach any more: after grace periods
+/// of RCU and of its variant for sleepable programs, by a work queue, on a machine that is emulated.
+const FREEING: Duration = Duration::from_secs(10);
 
 /// Settings a careless session might change.
 const SYSCTLS: [&str; 4] =
@@ -39,7 +42,7 @@ impl Picture {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         // Named network namespaces are made by people and tests, never by the tool.
-        things.extend(lines("mount", &mounts).filter(|line| !line.contains("/netns/")));
+        things.extend(lines("mount", &mounts).filter(|line| !line.contains("/netns")));
         for (name, pid) in network_namespaces()? {
             // Its last process may end between two lines.
             if let Some(found) = devices_and_qdiscs(&name, pid) {
@@ -73,9 +76,10 @@ impl Picture {
     /// Waits until the machine looks like this picture again.
     ///
     /// # Errors
-    /// Names what was added or lost, when it still does not after a second.
+    /// Names what was added or lost, when it still does not after a second (programs and maps without a holder:
+    /// after ten).
     pub fn must_return(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let start = Instant::now();
         loop {
             let now = Self::take()?;
             let mut added: Vec<_> = now.things.difference(&self.things).cloned().collect();
@@ -90,7 +94,12 @@ impl Picture {
             if added.is_empty() && lost.is_empty() {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            let patience = if lost.is_empty() && added.iter().all(|thing| bpf::is_memory(thing)) {
+                FREEING
+            } else {
+                PATIENCE
+            };
+            if start.elapsed() > patience {
                 bail!("residue: left behind {added:#?}; lost {lost:#?}");
             }
             std::thread::sleep(Duration::from_millis(50));

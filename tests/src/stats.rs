@@ -46,6 +46,12 @@ pub fn kolmogorov_smirnov(what: &str, samples: &[f64], cdf: impl Fn(f64) -> f64)
     Ok(())
 }
 
+/// The distribution function of `delay + machine`, where `cdf` is that of the delay and `machine` are measurements of
+/// what is added to it whatever it is: their exact convolution.
+pub fn with_overhead<'a>(machine: &'a [f64], cdf: impl Fn(f64) -> f64 + 'a) -> impl Fn(f64) -> f64 + 'a {
+    move |x| machine.iter().map(|added| cdf(x - added)).sum::<f64>() / machine.len() as f64
+}
+
 /// The value below which a fraction `q` of the samples lies.
 #[must_use]
 pub fn quantile(samples: &[u64], q: f64) -> u64 {
@@ -83,6 +89,15 @@ mod tests {
         assert!(kolmogorov_smirnov("uniform", &samples, |x| x.clamp(0.0, 1.0)).is_ok());
         assert!(kolmogorov_smirnov("shifted", &samples, |x| (x - 0.1).clamp(0.0, 1.0)).is_err());
         assert!(kolmogorov_smirnov("too few", &samples[..10], |x| x).is_err());
+    }
+
+    #[test]
+    fn overhead_shifts_and_smears() {
+        let uniform = |x: f64| x.clamp(0.0, 1.0);
+        let smeared = with_overhead(&[0.5, 1.5], uniform);
+        for (x, p) in [(0.4, 0.0), (1.0, 0.25), (1.5, 0.5), (2.0, 0.75), (2.5, 1.0)] {
+            assert!((smeared(x) - p).abs() < 1e-12, "{x}: {}", smeared(x));
+        }
     }
 
     #[test]

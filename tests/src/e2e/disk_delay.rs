@@ -6,14 +6,14 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     Lane, Test,
-    disk::{Told, read_under},
-    jitter::DISTRIBUTIONS,
+    disk::{read_under, reader},
+    jitter::four_distributions,
 };
 use crate::{
     disk_lab::{BARE, FileSystem, forget_cached},
-    driver::{Injection, victim},
+    driver::{Injection, Report, victim},
     process::Process,
-    stats::{kolmogorov_smirnov, median},
+    stats::median,
     victim::report::Timed,
 };
 
@@ -32,20 +32,28 @@ pub const TESTS: &[Test] = &[
 
 const MS: u64 = 1_000_000;
 
+/// Reads [`BARE`] under `options` while nothing else runs: two programs would share the emulated CPUs.
+fn alone(arguments: &[&str], options: &[&str]) -> anyhow::Result<(Timed, Report)> {
+    let mut target = reader(BARE, arguments)?;
+    let injection = Injection::start(&[&["--pid", &target.pid()], options].concat())?;
+    target.release()?;
+    let timed = target.report()?;
+    Ok((timed, injection.wait()?))
+}
+
 /// Every read was late by `asked` and none failed; nobody was turned away from the parking lot.
-fn all_parked(what: &str, told: &Told, reads: u64, asked: u64) -> anyhow::Result<()> {
-    let timed = &told.victim;
+fn all_parked(what: &str, timed: &Timed, report: &Report, reads: u64, asked: u64) -> anyhow::Result<()> {
     ensure!(
         timed.errors.is_empty() && timed.latencies_ns.len() as u64 == reads,
         "{what}: {:?}",
         timed.errors
     );
     let early = timed.latencies_ns.iter().filter(|latency| **latency < asked).count();
-    ensure!(early == 0, "{what}: {early} of {reads} came back too early: {}", told.report.json);
+    ensure!(early == 0, "{what}: {early} of {reads} came back too early: {}", report.json);
     for name in ["park_overflow", "park_failed"] {
-        ensure!(told.report.counter(name)? == 0, "{what}: {}", told.report.json);
+        ensure!(report.counter(name)? == 0, "{what}: {}", report.json);
     }
-    ensure!(told.report.rule(0, "injected")? == reads, "{what}: {}", told.report.json);
+    ensure!(report.rule(0, "injected")? == reads, "{what}: {}", report.json);
     Ok(())
 }
 
@@ -53,10 +61,18 @@ fn accuracy(_: Lane) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for (ms, reads) in [(1, 41), (5, 41), (20, 21), (100, 9), (500, 3)] {
         let spec = format!("delay {ms}ms read on {BARE}");
-        let told = read_under(BARE, &["--count", &reads.to_string()], &["--disk", &spec])?;
-        all_parked(&spec, &told, reads, ms * MS)?;
-        // What the disk itself takes is no part of the delay: the bystander knows.
-        let (victim, disk) = (median(&told.victim.latencies_ns), median(&told.bystander.latencies_ns));
+        let count = reads.to_string();
+        // What the disk itself takes is no part of the delay: a bystander of the same session knows.
+        let (mut target, mut bystander) =
+            (reader(BARE, &["--count", &count])?, reader(BARE, &["--count", "41"])?);
+        let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
+        bystander.release()?;
+        let other: Timed = bystander.report()?;
+        target.release()?;
+        let timed: Timed = target.report()?;
+        all_parked(&spec, &timed, &injection.wait()?, reads, ms * MS)?;
+        let (victim, disk) = (median(&timed.latencies_ns), median(&other.latencies_ns));
+        eprintln!("{spec}: median {victim} ns, of the disk itself {disk} ns");
         if victim > ms * MS + MS + disk {
             failures.push(format!("{spec}: median {victim} ns, of the disk itself {disk} ns"));
         }
@@ -68,9 +84,9 @@ fn accuracy(_: Lane) -> anyhow::Result<()> {
 
 fn parked_is_not_spinning(_: Lane) -> anyhow::Result<()> {
     let spec = format!("delay 200ms read on {BARE}");
-    let told = read_under(BARE, &["--count", "10"], &["--disk", &spec])?;
-    all_parked(&spec, &told, 10, 200 * MS)?;
-    let (cpu, wall) = (told.victim.cpu_ns, told.victim.wall_ns);
+    let (timed, report) = alone(&["--count", "10"], &["--disk", &spec])?;
+    all_parked(&spec, &timed, &report, 10, 200 * MS)?;
+    let (cpu, wall) = (timed.cpu_ns, timed.wall_ns);
     ensure!(wall >= 2000 * MS && cpu < wall / 20, "{cpu} ns of CPU in {wall} ns");
     Ok(())
 }
@@ -79,26 +95,22 @@ fn thirty_two_at_once(_: Lane) -> anyhow::Result<()> {
     // 32 threads × 8 reads × 100 ms are 25.6 s one after the other, 12.8 s two at a time, 0.8 s all at once.
     let spec = format!("delay 100ms read on {BARE}");
     let told = read_under(BARE, &["--threads", "32", "--count", "8"], &["--disk", &spec])?;
-    all_parked(&spec, &told, 256, 100 * MS)?;
+    all_parked(&spec, &told.victim, &told.report, 256, 100 * MS)?;
     let wall = told.victim.wall_ns;
     ensure!(wall < 2 * 800 * MS, "{wall} ns: not all were parked at once: {}", told.report.json);
+    ensure!(told.bystander.wall_ns < wall / 2, "the bystander was late, too: {} ns", told.bystander.wall_ns);
     ensure!(told.report.counter("parked")? == 256, "{}", told.report.json);
     Ok(())
 }
 
 fn parks_a_second(_: Lane) -> anyhow::Result<()> {
-    // 32 threads × 250 reads of 1 ms. Nothing but the victim runs: the bystander would share the emulated CPUs.
+    // 32 threads × 250 reads of 1 ms.
     let spec = format!("delay 1ms read on {BARE}");
-    let arguments = ["--threads", "32", "--count", "250"];
-    let mut target = super::disk::reader(BARE, &arguments)?;
-    let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
-    target.release()?;
-    let timed: Timed = target.report()?;
-    let told = Told { victim: timed, bystander: Timed::default(), report: injection.wait()? };
-    all_parked(&spec, &told, 8000, MS)?;
-    let rate = 8000.0 / (told.victim.wall_ns as f64 / 1e9);
+    let (timed, report) = alone(&["--threads", "32", "--count", "250"], &["--disk", &spec])?;
+    all_parked(&spec, &timed, &report, 8000, MS)?;
+    let rate = 8000.0 / (timed.wall_ns as f64 / 1e9);
     eprintln!("{rate:.0} parks a second");
-    ensure!(rate >= 2000.0, "{rate:.0} parks a second: {}", told.report.json);
+    ensure!(rate >= 2000.0, "{rate:.0} parks a second: {}", report.json);
     Ok(())
 }
 
@@ -116,29 +128,14 @@ fn hang_then_error(_: Lane) -> anyhow::Result<()> {
 }
 
 fn distributions(_: Lane) -> anyhow::Result<()> {
-    // 1 024 samples each: a KS distance of 0.061 is rejected at 99.9 %. As for packets (see `jitter`): what the
-    // machine takes is measured with a constant delay and the same 32 threads, and is small against J.
-    const D: f64 = 160.0 * MS as f64;
-    const J: f64 = 40.0 * MS as f64;
-    let sample = |spec: &str| -> anyhow::Result<Vec<u64>> {
+    // 1 024 samples each: a KS distance of 0.061 is rejected at 99.9 %.
+    four_distributions(150.0 * MS as f64, |spec| {
         let arguments = ["--threads", "32", "--count", "32"];
-        let options = ["--seed", "42", "--disk", &format!("{spec} read on {BARE}")];
-        let told = read_under(BARE, &arguments, &options)?;
-        all_parked(spec, &told, 1024, 0)?;
-        Ok(told.victim.latencies_ns)
-    };
-    let machine = median(&sample("delay 160ms")?) as f64 - D;
-    ensure!(machine >= 0.0, "a constant delay is too short by {} ns", -machine);
-    let mut failures = Vec::new();
-    for (name, cdf) in DISTRIBUTIONS {
-        let samples: Vec<f64> = sample(&format!("delay 160ms jitter 40ms {name}"))?
-            .iter()
-            .map(|latency| (*latency as f64 - machine - D) / J)
-            .collect();
-        failures.extend(kolmogorov_smirnov(name, &samples, cdf).err());
-    }
-    ensure!(failures.is_empty(), "{failures:?}, the machine takes {machine} ns");
-    Ok(())
+        let spec = format!("{spec} read on {BARE}");
+        let (timed, report) = alone(&arguments, &["--seed", "42", "--disk", &spec])?;
+        all_parked(&spec, &timed, &report, 1024, 0)?;
+        Ok(timed.latencies_ns)
+    })
 }
 
 fn several_faults(_: Lane) -> anyhow::Result<()> {

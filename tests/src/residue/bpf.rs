@@ -35,6 +35,11 @@ pub(super) fn is_one(thing: &str) -> bool {
     KINDS.iter().any(|kind| thing.starts_with(kind.name))
 }
 
+/// Whether it is a program or a map, which do nothing without a link.
+pub(super) fn is_memory(thing: &str) -> bool {
+    KINDS[..2].iter().any(|kind| thing.starts_with(kind.name))
+}
+
 /// All ids the kernel has for one kind of BPF object.
 pub(super) fn ids(kind: Kind) -> anyhow::Result<Vec<u32>> {
     let mut ids = Vec::new();

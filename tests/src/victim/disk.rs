@@ -62,7 +62,7 @@ impl Pread {
             eprintln!("open");
             wait_for_line()?;
         }
-        let start = now_ns();
+        let (start, cpu) = (now_ns(), cpu_ns());
         let parts: Vec<Timed> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads)
                 .map(|thread| {
@@ -84,7 +84,7 @@ impl Pread {
             }
         }
         report.wall_ns = now_ns() - start;
-        report.cpu_ns = cpu_ns();
+        report.cpu_ns = cpu_ns() - cpu;
         Ok(report)
     }
 
@@ -168,7 +168,7 @@ impl Touch {
             wait_for_line()?;
         }
         let mut report = Timed::default();
-        let start = now_ns();
+        let (start, cpu) = (now_ns(), cpu_ns());
         for number in 0..self.count {
             let begin = now_ns();
             // SAFETY: inside of the mapping. Beyond the end of the file, or unreadable, is SIGBUS, which is the point.
@@ -176,7 +176,7 @@ impl Touch {
             report.latencies_ns.push(now_ns() - begin);
         }
         report.wall_ns = now_ns() - start;
-        report.cpu_ns = cpu_ns();
+        report.cpu_ns = cpu_ns() - cpu;
         Ok(report)
     }
 }

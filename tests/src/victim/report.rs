@@ -40,7 +40,7 @@ pub struct Timed {
     /// Nanoseconds each failed operation took, in the order of `failed`.
     #[serde(default)]
     pub failed_latencies_ns: Vec<u64>,
-    /// CPU time of the whole process, nanoseconds.
+    /// CPU time of the whole process during all operations, nanoseconds.
     pub cpu_ns: u64,
     /// Wall-clock time of all operations, nanoseconds.
     pub wall_ns: u64,

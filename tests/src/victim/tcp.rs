@@ -99,7 +99,7 @@ impl Ping {
             wait_for_line()?;
         }
         let mut report = Timed::default();
-        let start = now_ns();
+        let (start, cpu) = (now_ns(), cpu_ns());
         for number in 0..self.count {
             let begin = now_ns();
             let result = (|| -> std::io::Result<()> {
@@ -128,7 +128,7 @@ impl Ping {
             }
         }
         report.wall_ns = now_ns() - start;
-        report.cpu_ns = cpu_ns();
+        report.cpu_ns = cpu_ns() - cpu;
         Ok(report)
     }
 }

@@ -34,6 +34,9 @@ pub struct Send {
     /// Local port; 0 is any.
     #[arg(long, default_value_t = 0)]
     local_port: u16,
+    /// Keep the socket open for this long after the last one, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    linger_ms: u64,
     /// Wait for a line on stdin before sending: the socket exists before the fault does.
     #[arg(long)]
     wait: bool,
@@ -73,6 +76,7 @@ impl Send {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        std::thread::sleep(Duration::from_millis(self.linger_ms));
         Ok(report)
     }
 }
