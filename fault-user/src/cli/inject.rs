@@ -13,7 +13,8 @@ pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let faults = session::faults(&arguments.faults)?;
     let plan = session::plan(faults, &arguments.options)?;
     if arguments.options.dry_run {
-        return session::dry_run(&plan, &session::describe(&target(arguments, [])?));
+        let target = target(arguments, [])?;
+        return session::dry_run(&plan, &target, &session::describe(&target));
     }
     session::require_root()?;
     session::check_outputs(&arguments.options)?;

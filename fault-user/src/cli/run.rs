@@ -18,7 +18,11 @@ pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
     let faults = session::faults(&arguments.faults)?;
     let plan = session::plan(faults, &arguments.options)?;
     if arguments.options.dry_run {
-        return session::dry_run(&plan, &finish::Subject::command(&arguments.command).target);
+        return session::dry_run(
+            &plan,
+            &Target::nobody([]),
+            &finish::Subject::command(&arguments.command).target,
+        );
     }
     session::require_root()?;
     session::check_outputs(&arguments.options)?;

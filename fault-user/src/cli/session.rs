@@ -158,12 +158,14 @@ pub(super) fn describe(target: &Target) -> String {
 }
 
 /// `--dry-run`: resolves everything, arms nothing.
-pub(super) fn dry_run(plan: &Plan, target: &str) -> Result<ExitCode, CliError> {
+pub(super) fn dry_run(plan: &Plan, target: &Target, words: &str) -> Result<ExitCode, CliError> {
+    // Nobody lives in the target of `run` yet: it will live where we do.
+    crate::session::check_interfaces(plan, &target.snapshot()?.netns)?;
     let mut resolved = Vec::new();
     for planned in &plan.rules {
         resolved.push(names_of(&planned.fault)?);
     }
-    let text = dry_run::dry_run(plan, target, &resolved);
+    let text = dry_run::dry_run(plan, words, &resolved);
     std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -20,3 +20,4 @@ mod tasks;
 
 pub use active::{Active, End};
 pub use error::SessionError;
+pub use packets::check_interfaces;

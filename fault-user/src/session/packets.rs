@@ -220,7 +220,10 @@ impl Namespace {
 }
 
 /// Refuses an `iface NAME` that none of the target's namespaces has.
-pub(super) fn check_interfaces<'a>(
+///
+/// # Errors
+/// Names the interface and those there are.
+pub fn check_interfaces<'a>(
     plan: &Plan,
     namespaces: impl IntoIterator<Item = &'a NetnsHandle>,
 ) -> Result<(), SessionError> {

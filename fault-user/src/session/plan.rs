@@ -209,9 +209,12 @@ mod tests {
 
     #[test]
     fn masks_tell_which_rules_need_a_look_up() {
-        let bank =
-            plan(&[(Layer::Net, "drop to 10.0.0.1 in"), (Layer::Net, "drop iface lo"), (Layer::Disk, "error")])
-                .bank();
+        let bank = plan(&[
+            (Layer::Net, "drop to 10.0.0.1 in"),
+            (Layer::Net, "drop iface lo"),
+            (Layer::Disk, "error"),
+        ])
+        .bank();
         let expected = Bank {
             net: 0b011,
             net_out: 0b010,
