@@ -28,6 +28,15 @@ pub enum Leftover {
         /// Cgroup its processes move to.
         home: PathBuf,
     },
+    /// Controllers handed out to the children of a cgroup.
+    Controllers {
+        /// The cgroup.
+        path: PathBuf,
+        /// The child that needs them.
+        child: PathBuf,
+        /// The controllers.
+        names: Vec<String>,
+    },
     /// Something in a network namespace.
     Net(net::leftover::Leftover),
 }
@@ -59,6 +68,7 @@ impl Leftover {
     pub fn undo(&self) -> Result<(), UndoError> {
         match self {
             Self::Cgroup { path, home } => cgroup::evacuate(path, home).map(drop).map_err(UndoError::from),
+            Self::Controllers { path, names } => cgroup::disable(path, names).map_err(UndoError::from),
             Self::Net(leftover) => leftover.undo().map_err(UndoError::from),
         }
     }
@@ -68,6 +78,9 @@ impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cgroup { path, .. } => write!(f, "cgroup {}", path.display()),
+            Self::Controllers { path, names, .. } => {
+                write!(f, "controllers {} of the children of {}", names.join(" "), path.display())
+            }
             Self::Net(net::leftover::Leftover::ClsactFilter(filter)) => {
                 write!(f, "filter on interface {} of network namespace {}", filter.interface, filter.netns)
             }

@@ -5,13 +5,16 @@
 //! cgroup that holds the controller has no controllers enabled for its children, and a child without controllers
 //! may hold processes. Where it cannot be made there (a depth or number limit), it is made below the root.
 //!
+//! For writeback to know whose pages it writes, the cgroup needs the `io` and `memory` controllers
+//! ([`Transient::attribute_writeback`]).
+//!
 //! When COMMAND ends, so does the session, as with `env` or `timeout`. What COMMAND left running in the background
 //! moves to the controller's cgroup, where it would have been without `fault`, and the directory is removed.
 
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     process,
     sync::{
         Arc,
@@ -29,6 +32,8 @@ use crate::session::{
 
 /// The names of our cgroups start with this.
 pub const PREFIX: &str = "fault-";
+/// Controllers without which a page does not remember whose it is.
+const WRITEBACK: [&str; 2] = ["io", "memory"];
 /// Names tried before giving up.
 const ATTEMPTS: u32 = 16;
 
@@ -58,12 +63,11 @@ impl TransientError {
 #[derive(Debug)]
 pub struct Transient {
     cgroup: Cgroup,
-    leftover: Leftover,
-    home: PathBuf,
+    /// What was announced, oldest first.
+    leftovers: Vec<Leftover>,
     keeper: Arc<Keeper>,
     /// Held while the owner lives, whatever PID namespace it lives in: how a sweep tells the living from the dead.
     _lock: Flock<File>,
-    healed: bool,
 }
 
 impl Transient {
@@ -92,8 +96,8 @@ impl Transient {
             keeper.announce(&leftover)?;
             match make(&path) {
                 Ok((cgroup, lock)) => {
-                    let (keeper, home) = (Arc::clone(keeper), home.into());
-                    return Ok(Self { cgroup, leftover, home, keeper, _lock: lock, healed: false });
+                    let (keeper, leftovers) = (Arc::clone(keeper), vec![leftover]);
+                    return Ok(Self { cgroup, leftovers, keeper, _lock: lock });
                 }
                 Err(error) => {
                     keeper.withdraw(&leftover)?;
@@ -116,21 +120,62 @@ impl Transient {
         &self.cgroup
     }
 
+    /// Sees to it that the block I/O that kernel threads do for COMMAND (writeback of its buffered writes) carries this
+    /// cgroup, and answers whether it does. Without the `io` and `memory` controllers such I/O belongs to
+    /// the nearest ancestor that has them.
+    ///
+    /// Only the root of the hierarchy may hand out controllers while it holds processes, so this changes something only
+    /// if the cgroup lies directly below it; healing takes it back. On hybrid machines the two controllers
+    /// usually belong to v1, and the answer is no.
+    ///
+    /// # Errors
+    /// When the keeper is gone.
+    pub fn attribute_writeback(&mut self) -> Result<bool, TransientError> {
+        let Some(parent) = self.cgroup.parent() else { return Ok(false) };
+        let enabled = cgroup::controllers(&self.cgroup.path, "cgroup.controllers");
+        let available = cgroup::controllers(&parent, "cgroup.controllers");
+        if self.cgroup.level != 1 || !WRITEBACK.iter().all(|name| available.contains(*name)) {
+            return Ok(WRITEBACK.iter().all(|name| enabled.contains(*name)));
+        }
+        // What another session enabled must outlive that session if it heals before this one.
+        let borrowed = cgroup::needed_by_children(&parent, &self.cgroup.path);
+        let names: Vec<String> = WRITEBACK
+            .into_iter()
+            .filter(|name| borrowed.contains(*name) || !enabled.contains(*name))
+            .map(str::to_owned)
+            .collect();
+        if names.is_empty() {
+            return Ok(true);
+        }
+        let leftover = Leftover::Controllers {
+            path: parent.clone(),
+            child: self.cgroup.path.clone(),
+            names: names.clone(),
+        };
+        self.keeper.announce(&leftover)?;
+        self.leftovers.push(leftover);
+        Ok(cgroup::mark(&self.cgroup.path, &names).and_then(|()| cgroup::enable(&parent, &names)).is_ok())
+    }
+
     /// Moves what still runs in it to the controller's cgroup and removes the directory. Answers with how many
     /// processes COMMAND left behind.
     ///
     /// # Errors
-    /// When the directory cannot be emptied; the keeper goes on trying after our death.
+    /// When the directory cannot be emptied; the keeper tries again after our death.
     pub fn heal(mut self) -> Result<usize, TransientError> {
         self.heal_once()
     }
 
     fn heal_once(&mut self) -> Result<usize, TransientError> {
-        if std::mem::replace(&mut self.healed, true) {
-            return Ok(0);
+        let mut moved = 0;
+        for leftover in std::mem::take(&mut self.leftovers).iter().rev() {
+            match leftover {
+                Leftover::Cgroup { path, home } => moved += cgroup::evacuate(path, home)?,
+                Leftover::Controllers { path, child, names } => cgroup::disable(path, child, names)?,
+                Leftover::Net(_) => {}
+            }
+            self.keeper.withdraw(leftover)?;
         }
-        let moved = cgroup::evacuate(&self.cgroup.path, &self.home)?;
-        self.keeper.withdraw(&self.leftover)?;
         Ok(moved)
     }
 }

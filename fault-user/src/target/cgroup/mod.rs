@@ -1,5 +1,6 @@
 //! A cgroup v2 subtree as a target.
 
+mod controllers;
 mod level;
 mod members;
 mod mount;
@@ -14,6 +15,7 @@ use std::{
 use fault_common::control::CgroupTarget;
 
 use crate::exit::Class;
+pub use controllers::{controllers, disable, enable, mark, needed_by_children};
 pub use members::{evacuate, processes};
 use mount::Version;
 pub use mount::{Mount, Mounts};
