@@ -384,8 +384,8 @@ fn killed_at_random_instants() -> Result<(), Failed> {
         let marker = format!("1000.{:07}{round:02}", process::id());
         let mut controller = Controller::start("running", &["sleep", &marker]);
         controller.until("keeper");
-        // From here to COMMAND it takes a few milliseconds: spread the deaths over them.
-        thread::sleep(Duration::from_micros(round * 100));
+        // From here to COMMAND it takes some milliseconds: spread the deaths over them, more of them early.
+        thread::sleep(Duration::from_micros(round * round * 20));
         controller.child.kill()?;
         controller.child.wait()?;
         let keeper = controller.keeper;

@@ -2,11 +2,13 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use fault_common::rule::block::op;
 use nix::sys::signal::Signal;
 
 use super::{args::RunArgs, error::CliError, finish, session};
 use crate::{
     session::{End, active::Signals, keeper::Keeper, plan::Plan},
+    spec::Fault,
     target::{
         Target,
         command::{Held, Running},
@@ -32,7 +34,13 @@ pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
 
 async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
-    let transient = Transient::create(keeper)?;
+    let mut transient = Transient::create(keeper)?;
+    if hits_writes(&plan) && !transient.attribute_writeback()? && !arguments.options.quiet {
+        eprintln!(
+            "fault: buffered writes are hit when COMMAND syncs them, not when the kernel writes them back by itself: the \
+             `io` and `memory` controllers of cgroup v2 are not available for COMMAND's cgroup"
+        );
+    }
     let held = Held::spawn(&arguments.command, &transient.cgroup().path)?;
     let mut target = Target::nobody([keeper.pid()]);
     target.cgroups.push(transient.cgroup().clone());
@@ -57,6 +65,14 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     finish::report(&healed, subject, options)?;
     transient.heal()?;
     Ok(ExitCode::from(ending.status()))
+}
+
+/// Whether there is a fault that the writeback of a buffered write may meet.
+fn hits_writes(plan: &Plan) -> bool {
+    let is_write = |ops: u32| ops == 0 || ops & op::WRITE != 0;
+    plan.rules
+        .iter()
+        .any(|planned| matches!(planned.fault, Fault::Disk(_)) && is_write(planned.rule.block.ops))
 }
 
 /// Waits for COMMAND without faults.

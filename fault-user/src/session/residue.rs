@@ -68,7 +68,9 @@ impl Leftover {
     pub fn undo(&self) -> Result<(), UndoError> {
         match self {
             Self::Cgroup { path, home } => cgroup::evacuate(path, home).map(drop).map_err(UndoError::from),
-            Self::Controllers { path, names } => cgroup::disable(path, names).map_err(UndoError::from),
+            Self::Controllers { path, child, names } => {
+                cgroup::disable(path, child, names).map_err(UndoError::from)
+            }
             Self::Net(leftover) => leftover.undo().map_err(UndoError::from),
         }
     }

@@ -124,6 +124,9 @@ impl Transient {
     /// cgroup, and answers whether it does. Without the `io` and `memory` controllers such I/O belongs to
     /// the nearest ancestor that has them.
     ///
+    /// The kernel keeps one owner per inode: a file that another cgroup was the first to dirty stays that cgroup's until
+    /// writeback has seen enough foreign pages (`wbc_detach_inode`) or the inode was evicted.
+    ///
     /// Only the root of the hierarchy may hand out controllers while it holds processes, so this changes something only
     /// if the cgroup lies directly below it; healing takes it back. On hybrid machines the two controllers
     /// usually belong to v1, and the answer is no.
