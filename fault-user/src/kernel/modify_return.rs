@@ -6,10 +6,11 @@
 //! `classifier` sections, which aya parses and leaves alone until it is told to load them.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::CString,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 use aya::Ebpf;
@@ -159,6 +160,8 @@ pub struct Copies {
     object: Object,
     license: CString,
     types: Option<OwnedFd>,
+    /// BTF ids of kernel functions asked for so far: finding one is a walk through all functions of the kernel.
+    functions: Mutex<HashMap<String, u32>>,
     /// Referred to by number in the instructions.
     _maps: Vec<OwnedFd>,
 }
@@ -198,7 +201,7 @@ impl Copies {
         object.relocate_calls(&text.into_iter().collect())?;
         object.sanitize_functions(aya::features());
         let license = object.license.clone();
-        Ok(Self { object, license, types, _maps: maps })
+        Ok(Self { object, license, types, functions: Mutex::default(), _maps: maps })
     }
 
     /// Loads one copy of the program `name` with these constants. It is not attached to anything yet.
@@ -219,9 +222,9 @@ impl Copies {
             .and_then(|program| self.object.functions.get(&program.function_key()))
             .ok_or_else(|| CopyError::NoProgram(name.to_owned()))?;
         let mut instructions = code.instructions.clone();
-        patch(&mut instructions, constants, |function| btf.function_id(function))
+        patch(&mut instructions, constants, |function| self.function_id(btf, function))
             .map_err(|source| CopyError::Patch { program: name.to_owned(), source })?;
-        let program = program_type(btf, kind)
+        let program = program_type(kind, |function| self.function_id(btf, function))
             .map_err(|source| CopyError::NoFunction { program: name.to_owned(), source })?;
         let records = code.func_info.func_info_bytes();
         let functions = self.types.as_ref().map(|types| FunctionInfo {
@@ -234,14 +237,27 @@ impl Copies {
             CopyError::Load { program: name.to_owned(), source: refusal.error, log: refusal.log }
         })
     }
+
+    fn function_id(&self, btf: &Btf, name: &str) -> Result<u32, BtfError> {
+        let mut known = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = known.get(name) {
+            return Ok(*id);
+        }
+        let id = btf.function_id(name)?;
+        known.insert(name.to_owned(), id);
+        Ok(id)
+    }
 }
 
-fn program_type(btf: &Btf, kind: Kind<'_>) -> Result<ProgramType, BtfError> {
+fn program_type(
+    kind: Kind<'_>,
+    function_id: impl Fn(&str) -> Result<u32, BtfError>,
+) -> Result<ProgramType, BtfError> {
     let tracing = |function: &str, attach, sleepable| {
         Ok(ProgramType {
             kind: bpf_prog_type::BPF_PROG_TYPE_TRACING,
             attach: Some(attach),
-            function: btf.function_id(function)?,
+            function: function_id(function)?,
             sleepable,
         })
     };
