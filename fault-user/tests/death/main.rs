@@ -5,34 +5,28 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod controller;
+mod observer;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     env,
     ffi::OsString,
     fs,
-    io::{self, BufRead, BufReader, Write},
+    io::BufRead,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    process::{self, Command, ExitCode},
+    sync::atomic::Ordering,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fault_user::{
-    session::{
-        keeper::Keeper,
-        residue::{self, Leftover, Residue},
-    },
+    session::residue::{self, Leftover, Residue},
     target::{
-        Target,
         cgroup::{self, Cgroup},
-        command::Held,
         pid,
-        run::Transient,
     },
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -40,20 +34,14 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, getsid},
 };
-
-/// The promise is "normal again within a second". On an emulated CPU that others use as well a second is little, so
-/// what is checked here is that it comes to pass; how long it took is printed.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// From SIGKILL to the end of the keeper, the slowest so far.
-static SLOWEST_MS: AtomicU64 = AtomicU64::new(0);
+use observer::{Controller, SLOWEST_MS, cgroup_of, end, eventually, nothing_left};
 
 type Test = fn() -> Result<(), Failed>;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|argument| argument == "controller") {
-        return controller(&arguments[1], &arguments[2..]);
+        return controller::main(&arguments[1], &arguments[2..]);
     }
     let tests: [(&str, Test); _] = [
         ("killed_before_anything_is_made", || killed_at("forked", &[])),
@@ -82,232 +70,6 @@ fn main() -> ExitCode {
     println!("after a death everything was back to normal within {} ms", SLOWEST_MS.load(Ordering::Relaxed));
     conclusion.exit_code()
 }
-
-// ---- the controller ----
-
-/// Prints one line for each thing the tests want to know, then waits to be killed.
-fn controller(stage: &OsString, command: &[OsString]) -> ExitCode {
-    let stage = stage.to_str().unwrap();
-    if stage == "level" {
-        let named = Cgroup::resolve(Path::new(&command[0])).unwrap();
-        println!("{} {}", named.id, named.level);
-        return ExitCode::SUCCESS;
-    }
-    let keeper = Arc::new(Keeper::fork().unwrap());
-    say("keeper", keeper.pid());
-    if stage == "forked" {
-        wait_for_death();
-    }
-    if stage == "announced" {
-        let path = Cgroup::root().unwrap().path.join("fault-never-made");
-        keeper.announce(&Leftover::Cgroup { path, home: "/".into() }).unwrap();
-        wait_for_death();
-    }
-    if stage == "keeper-killed" {
-        kill(Pid::from_raw(keeper.pid() as i32), Signal::SIGKILL).unwrap();
-        while pid::is_alive(keeper.pid()) {
-            thread::sleep(Duration::from_millis(1));
-        }
-        say("error", Transient::create(&keeper).unwrap_err());
-        return ExitCode::SUCCESS;
-    }
-    let mut transient = Transient::create(&keeper).unwrap();
-    say("cgroup", transient.cgroup().path.display());
-    if stage == "writeback" {
-        say("attributed", transient.attribute_writeback().unwrap());
-        say("ready", transient.cgroup().level);
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).unwrap();
-        return finish(transient, &keeper, 0);
-    }
-    if stage == "made" {
-        wait_for_death();
-    }
-    let held = match Held::spawn(command, &transient.cgroup().path) {
-        Ok(held) => held,
-        Err(error) => return finish(transient, &keeper, error.status()),
-    };
-    say("held", held.pid());
-    if stage == "held" {
-        wait_for_death();
-    }
-    if stage == "target" {
-        let mut target = Target::nobody([keeper.pid()]);
-        target.add_pid(nix::unistd::getppid().as_raw() as u32).unwrap();
-        target.add_cgroup(&transient.cgroup().path).unwrap();
-        let snapshot = target.snapshot().unwrap();
-        say("exempt", format!("{:?}", target.exempt));
-        say("tasks", format!("{:?}", snapshot.tasks));
-        say("members", format!("{:?}", snapshot.members));
-        say("netns", snapshot.netns.len());
-    }
-    if stage == "interrupted" {
-        kill(Pid::from_raw(held.pid() as i32), Signal::SIGINT).unwrap();
-    }
-    let running = match held.release() {
-        Ok(running) => running,
-        Err(error) => {
-            say("error", &error);
-            return finish(transient, &keeper, error.status());
-        }
-    };
-    say("running", running.pid());
-    if stage == "running" {
-        wait_for_death();
-    }
-    let status = if stage == "async" {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(running.ended()).unwrap().status()
-    } else {
-        running.wait().unwrap().status()
-    };
-    finish(transient, &keeper, status)
-}
-
-fn finish(transient: Transient, keeper: &Keeper, status: u8) -> ExitCode {
-    say("left", transient.heal().unwrap());
-    keeper.dismiss();
-    ExitCode::from(status)
-}
-
-fn say(what: &str, value: impl std::fmt::Display) {
-    println!("{what} {value}");
-    io::stdout().flush().unwrap();
-}
-
-fn wait_for_death() -> ! {
-    loop {
-        thread::park();
-    }
-}
-
-// ---- its observer ----
-
-/// A controller and what it said.
-struct Controller {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-    said: BTreeMap<String, String>,
-    keeper: u32,
-    cgroup: Option<PathBuf>,
-}
-
-impl Controller {
-    fn start(stage: &str, command: &[&str]) -> Self {
-        Self::start_in(None, stage, command)
-    }
-
-    /// In a cgroup other than ours.
-    fn start_in(cgroup: Option<PathBuf>, stage: &str, command: &[&str]) -> Self {
-        let mut program = Command::new(env::current_exe().unwrap());
-        program.arg("controller").arg(stage).args(command).stdin(Stdio::piped()).stdout(Stdio::piped());
-        if let Some(cgroup) = cgroup {
-            let procs = cgroup.join("cgroup.procs");
-            // SAFETY: this program has one thread beside the harness's, and a write is all that happens.
-            unsafe { program.pre_exec(move || fs::write(&procs, "0")) };
-        }
-        let mut child = program.spawn().unwrap();
-        STARTED.lock().unwrap().insert(child.id());
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines, said: BTreeMap::new(), keeper: 0, cgroup: None }
-    }
-
-    /// The value of `what`: said already (it and COMMAND speak in any order), or the next to be said.
-    fn until(&mut self, what: &str) -> String {
-        loop {
-            if let Some(value) = self.said.get(what) {
-                return value.clone();
-            }
-            let mut line = String::new();
-            assert!(
-                self.lines.read_line(&mut line).unwrap() > 0,
-                "the controller ended before it said {what:?}"
-            );
-            let (name, value) = line.trim().split_once(' ').unwrap();
-            match name {
-                "keeper" => self.keeper = value.parse().unwrap(),
-                "cgroup" => self.cgroup = Some(value.into()),
-                _ => {}
-            }
-            self.said.insert(name.into(), value.into());
-        }
-    }
-
-    /// SIGKILL; then nothing may be left.
-    fn kill(self) -> Result<(), Failed> {
-        let cgroup = self.cgroup.clone();
-        self.kill_one()?;
-        match cgroup {
-            Some(path) if path.exists() => Err(format!("{path:?} is still there").into()),
-            _ => nothing_left(),
-        }
-    }
-
-    /// SIGKILL while others of our controllers live.
-    fn kill_one(mut self) -> Result<(), Failed> {
-        let killed = Instant::now();
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let keeper = self.keeper;
-        eventually(|| (!pid::is_alive(keeper)).then_some(()).ok_or("the keeper is still there".into()))?;
-        SLOWEST_MS.fetch_max(killed.elapsed().as_millis() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-fn eventually<T>(mut check: impl FnMut() -> Result<T, String>) -> Result<T, Failed> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match check() {
-            Ok(value) => return Ok(value),
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => thread::sleep(Duration::from_millis(2)),
-        }
-    }
-}
-
-/// Every controller this program has started. Others may be at work on the machine.
-static STARTED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
-
-/// No cgroup and no keeper of our controllers is anywhere.
-fn nothing_left() -> Result<(), Failed> {
-    let started = STARTED.lock().unwrap();
-    let ours = |name: &str| {
-        name.strip_prefix("fault-")
-            .and_then(|rest| rest.split_once('-')?.0.parse().ok())
-            .is_some_and(|pid: u32| started.contains(&pid))
-    };
-    let mut open = vec![Cgroup::root().unwrap().path];
-    while let Some(directory) = open.pop() {
-        if directory.file_name().is_some_and(|name| ours(name.to_str().unwrap())) {
-            return Err(format!("{directory:?} is left").into());
-        }
-        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
-        open.extend(
-            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
-        );
-    }
-    let own = env::current_exe().unwrap();
-    for process in procfs::process::all_processes().unwrap().flatten() {
-        let keeper = process.stat().is_ok_and(|stat| stat.comm == "fault-keeper" && stat.state != 'Z');
-        if keeper && process.exe().is_ok_and(|exe| exe == own) {
-            return Err(format!("process {} is a keeper", process.pid).into());
-        }
-    }
-    Ok(())
-}
-
-fn cgroup_of(pid: u32) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().into()
-}
-
-fn end(pid: u32) {
-    // It may be on its way out already.
-    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).ok();
-}
-
-// ---- the tests ----
 
 fn killed_at(stage: &str, command: &[&str]) -> Result<(), Failed> {
     let mut controller = Controller::start(stage, command);
