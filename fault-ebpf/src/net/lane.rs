@@ -24,7 +24,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use fault_common::{counters::Counter, rule::net::Direction, shared::SharedU64, tag::Tag, who::exit_key};
+use fault_common::{counters::Counter, rule::net::Direction, tag::Tag, who::exit_key};
 
 use super::{PASS, Skb, swallow};
 use crate::{
