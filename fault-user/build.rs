@@ -24,7 +24,6 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     println!("cargo::rerun-if-env-changed=PATH");
-    println!("cargo::rerun-if-env-changed=FAULT_EBPF_FEATURES");
 
     let object = out.join(OBJECT);
     let missing = match compile(&root, &out, &object) {
@@ -64,7 +63,7 @@ fn compile(root: &Path, out: &Path, object: &Path) -> Result<(), Failure> {
         .arg(root.join("fault-ebpf/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir)
-        .args(["--features", &env::var("FAULT_EBPF_FEATURES").unwrap_or_default()])
+        .args(["--features", if env::var_os("CARGO_FEATURE_LOG").is_some() { "log" } else { "" }])
         // Inherited from the outer cargo, these would select its compiler and flags.
         .env_remove("RUSTC")
         .env_remove("RUSTC_WRAPPER")

@@ -22,6 +22,8 @@ pub fn task_fork(ctx: RawTracePointContext) -> u32 {
     {
         // A full map (65 536 processes) leaves the child out.
         let _ = TASKS.insert(tgid, 1, 0);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(&ctx, "process {} joins the target, a child of {}", tgid, parent);
     }
     0
 }

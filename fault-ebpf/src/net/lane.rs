@@ -160,6 +160,8 @@ pub fn lane_exit(ctx: TcContext) -> i32 {
     let exit = LANE_EXITS.get(exit_key(kernel::netns_number(), tag.slot()));
     let Some(exit) = exit.filter(|exit| exit.ifindex != 0 && tag.is_from(kernel::session_bit())) else {
         count(Counter::LaneStray);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::warn!(&ctx, "lane: a packet that is not ours, tc_index {:x}", tag.0);
         return TC_ACT_SHOT as i32;
     };
     // On the way in through loopback the packet carries its route; a second receive would lose it. So it

@@ -6,6 +6,8 @@ pub mod control;
 pub mod doctor;
 pub mod globals;
 pub mod load;
+#[cfg(feature = "log")]
+pub mod log;
 pub mod modify_return;
 pub mod object;
 pub mod patch;

@@ -71,6 +71,8 @@ impl Armed {
         loaded.control.only.store((!request.target.descendants).into());
         loaded.control.events.store(request.events.is_some().into());
         let copies = Copies::new(&loaded.ebpf)?;
+        #[cfg(feature = "log")]
+        crate::kernel::log::follow(&mut loaded.ebpf);
 
         // What sees the new before what counts the old.
         if !request.target.pids.is_empty() {
