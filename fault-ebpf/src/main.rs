@@ -8,8 +8,6 @@
 //! ```
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
-#![expect(internal_features, reason = "BPF has no stable read-modify-write, see fault_common::shared")]
 
 mod block;
 mod decision;
