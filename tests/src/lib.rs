@@ -4,6 +4,7 @@
 //! far end; [`stats`] turns counts into verdicts with stated confidence; [`residue`] looks for what the tool
 //! left behind without asking the tool.
 
+pub mod bench;
 pub mod cgroup_lab;
 pub mod demo;
 pub mod disk_lab;

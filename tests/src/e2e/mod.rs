@@ -110,7 +110,7 @@ pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
 }
 
 /// Waits until no other end-to-end tests run on this machine.
-fn alone() -> std::io::Result<File> {
+pub(crate) fn alone() -> std::io::Result<File> {
     let file = File::create(LOCK)?;
     if file.try_lock().is_err() {
         eprintln!("waiting for other end-to-end tests on this machine ({LOCK})");

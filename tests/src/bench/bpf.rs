@@ -1,0 +1,150 @@
+//! The calls of bpf(2) that measure programs, made without the tool.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, bail};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
+
+fn bpf(what: &str, command: bpf_cmd, attr: &mut bpf_attr) -> anyhow::Result<i64> {
+    // SAFETY: `attr` is a whole, initialised union; whatever it points to outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as u32, &raw mut *attr, size_of::<bpf_attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()).context(what.to_owned()) } else { Ok(result) }
+}
+
+fn empty() -> bpf_attr {
+    // SAFETY: every member of the union is made of integers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn owned(fd: i64) -> OwnedFd {
+    // SAFETY: the calls below return a new descriptor.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// While it lives the kernel measures every run of every program (`BPF_ENABLE_STATS`, Linux 5.8).
+pub(super) struct Statistics(#[expect(dead_code, reason = "closing it ends the measuring")] OwnedFd);
+
+impl Statistics {
+    pub(super) fn on() -> anyhow::Result<Self> {
+        // BPF_STATS_RUN_TIME is 0.
+        bpf("BPF_ENABLE_STATS", bpf_cmd::BPF_ENABLE_STATS, &mut empty()).map(|fd| Self(owned(fd)))
+    }
+}
+
+/// Runs of a program so far, and the time they took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs {
+    pub(super) count: u64,
+    pub(super) time_ns: u64,
+}
+
+impl Runs {
+    /// Nanoseconds each of the runs took that are here and not in `before`.
+    pub(super) fn since(self, before: Self) -> anyhow::Result<(u64, f64)> {
+        let (count, time) = (self.count - before.count, self.time_ns - before.time_ns);
+        if count == 0 {
+            bail!("the program did not run at all");
+        }
+        Ok((count, time as f64 / count as f64))
+    }
+}
+
+/// A program in the kernel.
+pub(super) struct Program(OwnedFd);
+
+/// What is known of it.
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) runs: Runs,
+}
+
+impl Program {
+    /// A classifier that lets everything pass.
+    pub(super) fn reference() -> anyhow::Result<Self> {
+        // r0 = -1 (TCX_NEXT); exit.
+        let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+        let mut attr = empty();
+        // SAFETY: the member that BPF_PROG_LOAD reads; all zero so far.
+        let load = unsafe { &mut attr.__bindgen_anon_3 };
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+        load.insns = code.as_ptr() as u64;
+        load.insn_cnt = code.len() as u32;
+        load.license = c"GPL".as_ptr() as u64;
+        bpf("loading the reference program", bpf_cmd::BPF_PROG_LOAD, &mut attr).map(|fd| Self(owned(fd)))
+    }
+
+    /// The program called `name` that process `pid` holds.
+    pub(super) fn held_by(pid: i32, name: &str) -> anyhow::Result<Self> {
+        let mut ids = HashSet::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+            // Links name their program, too.
+            ids.extend(
+                text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()),
+            );
+        }
+        for id in ids {
+            let mut attr = empty();
+            attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
+            let program = Self(owned(bpf("opening a program", bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr)?));
+            if program.describe()?.name == name {
+                return Ok(program);
+            }
+        }
+        bail!("process {pid} holds no program {name}")
+    }
+
+    /// Asks the kernel about it.
+    pub(super) fn describe(&self) -> anyhow::Result<Described> {
+        // SAFETY: made of integers, for which zero is a value.
+        let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+        let mut attr = empty();
+        // SAFETY: the member that this command reads; all zero so far.
+        let query = unsafe { &mut attr.info };
+        query.bpf_fd = self.0.as_raw_fd().cast_unsigned();
+        query.info_len = size_of::<bpf_prog_info>() as u32;
+        query.info = (&raw mut info) as u64;
+        bpf("describing a program", bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+        let bytes: Vec<u8> = info.name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+        Ok(Described {
+            name: String::from_utf8(bytes)?,
+            runs: Runs { count: info.run_cnt, time_ns: info.run_time_ns },
+        })
+    }
+
+    /// Runs so far.
+    pub(super) fn runs(&self) -> anyhow::Result<Runs> {
+        self.describe().map(|described| described.runs)
+    }
+
+    /// Attaches it to an interface of the current network namespace, after all others.
+    pub(super) fn attach(&self, ifindex: u32, way: bpf_attach_type) -> anyhow::Result<OwnedFd> {
+        let mut attr = empty();
+        // SAFETY: the member that BPF_LINK_CREATE reads; all zero so far.
+        let link = unsafe { &mut attr.link_create };
+        link.__bindgen_anon_1.prog_fd = self.0.as_raw_fd().cast_unsigned();
+        link.__bindgen_anon_2.target_ifindex = ifindex;
+        link.attach_type = way as u32;
+        bpf("attaching the reference program", bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
+    }
+
+    /// Nanoseconds one run on `packet` (with its Ethernet header) takes: the mean of `repeat` runs in a row
+    /// (`BPF_PROG_TEST_RUN`). The packet has a socket that belongs to nobody, and the loopback device of the
+    /// current network namespace. What the program returned last comes with it.
+    pub(super) fn test_run(&self, packet: &[u8], repeat: u32) -> anyhow::Result<(f64, i32)> {
+        let mut attr = empty();
+        attr.test.prog_fd = self.0.as_raw_fd().cast_unsigned();
+        attr.test.data_in = packet.as_ptr() as u64;
+        attr.test.data_size_in = packet.len() as u32;
+        attr.test.repeat = repeat;
+        bpf("running a program", bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+        // SAFETY: the member this command fills in.
+        let test = unsafe { attr.test };
+        Ok((f64::from(test.duration), test.retval.cast_signed()))
+    }
+}
