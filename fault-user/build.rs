@@ -102,7 +102,8 @@ fn compile(root: &Path, out: &Path, object: &Path) -> Result<(), Failure> {
 
 /// A toolchain that has the library's source: a nightly with rust-src, or the linked distribution's compiler.
 fn toolchain() -> Result<String, Failure> {
-    for name in ["nightly", LINKED_TOOLCHAIN] {
+    // What set-up has linked comes first: it made sure that bpf-linker can read that compiler's output.
+    for name in [LINKED_TOOLCHAIN, "nightly"] {
         let sysroot = Command::new("rustup")
             .args(["run", name, "rustc", "--print", "sysroot"])
             .env_remove("RUSTUP_TOOLCHAIN")
