@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd},
+    thread,
 };
 
 use aya::{
@@ -77,7 +78,14 @@ impl Namespace {
             (Constant::LaneEntry, lane.as_ref().map_or(0, Lane::entry)),
         ];
         let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
-        let (egress, ingress) = (load("net_egress")?, load("net_ingress")?);
+        // The verifier takes tens of milliseconds for each, and does not make one wait for the other.
+        let (egress, ingress) = thread::scope(|scope| {
+            let egress = scope.spawn(|| load("net_egress"));
+            let ingress = load("net_ingress");
+            let egress = egress.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (egress, ingress)
+        });
+        let (egress, ingress) = (egress?, ingress?);
         if let Some(lane) = &mut lane {
             lane.open(bit.bit(), load("lane_exit")?.as_fd())?;
         }

@@ -24,8 +24,11 @@ const SLOW_START: &str = "4";
 /// iperf3's, and as /proc/net/tcp writes it.
 const PORT: &str = "5201";
 const PORT_HEX: &str = ":1451 ";
-/// Windows that no delay of the benchmark fills at the speed of an emulated machine.
-const WINDOW: &str = "4096 131072 67108864";
+/// What limits the flow: a window of a few megabytes each 100 ms, which is below what an emulated machine can
+/// send. A flow limited by the machine would measure what else the machine does.
+const WINDOW: &str = "4096 131072 8388608";
+/// Grows to the window without looking at delays, which on an emulated machine are no sign of a full path.
+const CONGESTION: &str = "reno";
 
 /// What delays the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +47,6 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
             ensure!(Ended::of(&mut command)?.status.success(), "setting {key}");
         }
     }
-    let server = Process::start(lab.in_peer("iperf3").args(["-s", "-p", PORT]))?;
-    wait_for_listener(&server.pid())?;
     let undelayed = flow(&lab, By::Nothing)?;
     let (mut netem, mut lane) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -68,7 +69,12 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
 
 /// Megabits a second that arrive.
 fn flow(lab: &NetLab, by: By) -> anyhow::Result<f64> {
-    let line = format!("read go; exec iperf3 -c {PEER_V4} -p {PORT} -t {SECONDS} -O {SLOW_START} -J");
+    // One for each flow: it would not always be ready for the next.
+    let server = Process::start(lab.in_peer("iperf3").args(["-s", "-1", "-p", PORT]))?;
+    wait_for_listener(&server.pid())?;
+    let line = format!(
+        "read go; exec iperf3 -c {PEER_V4} -p {PORT} -t {SECONDS} -O {SLOW_START} -C {CONGESTION} -J"
+    );
     let mut client = Process::start(lab.in_target("sh").args(["-c", &line]))?;
     let qdisc = |verb: &str| format!("tc -n {} qdisc {verb} dev {TARGET_IFACE} root netem", lab.target);
     let injection = match by {
