@@ -6,7 +6,10 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET},
+    bindings::{
+        __sk_buff,
+        bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET},
+    },
     helpers::generated::{bpf_skb_load_bytes_relative, bpf_skb_pull_data},
 };
 use fault_common::rule::net::protocol;
@@ -53,6 +56,7 @@ pub enum Unread {
 }
 
 /// Where in the packet counting starts: an offset from the MAC or from the network header.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Origin {
     base: u32,
@@ -68,6 +72,7 @@ impl Origin {
 }
 
 /// What filters, look-ups and events need of a packet.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Headers {
     /// Network byte order; IPv4 addresses are mapped.
@@ -133,21 +138,87 @@ fn load_or_pull<const N: usize>(skb: Skb, at: Origin) -> Option<[u32; N]> {
 /// The headers of the packet.
 #[inline(always)]
 pub fn read(skb: Skb) -> Result<Headers, Unread> {
-    if let Some(headers) = read_plain(skb) {
-        return Ok(headers);
+    match read_plain(skb) {
+        Some(headers) => Ok(headers),
+        None => call(skb, Origin { base: BY_PROTOCOL, offset: 0 }),
     }
-    let network = Origin { base: BPF_HDR_START_NET, offset: 0 };
-    // SAFETY: `skb` is the context.
-    match u16::from_be(unsafe { (*skb).protocol } as u16) {
-        ETH_P_IP => read_v4(skb, network),
-        ETH_P_IPV6 => read_v6(skb, network),
-        ETH_P_8021Q | ETH_P_8021AD => read_tagged(skb),
-        _ => Err(Unread::NotIp),
+}
+
+/// The headers a packet had that is quoted at `at` (in an ICMP error).
+#[inline(always)]
+pub fn read_quoted(skb: Skb, at: Origin) -> Result<Headers, Unread> {
+    call(skb, at)
+}
+
+#[inline(always)]
+fn call(skb: Skb, at: Origin) -> Result<Headers, Unread> {
+    let nowhere = Origin { base: BPF_HDR_START_NET, offset: 0 };
+    let mut headers = Headers {
+        source: [0; 4],
+        destination: [0; 4],
+        source_port: 0,
+        destination_port: 0,
+        is_v4: 0,
+        number: 0,
+        protocol: 0,
+        transport: nowhere,
+    };
+    match read_headers(skb, &raw mut headers, at.base, at.offset) {
+        READ => Ok(headers),
+        NOT_IP => Err(Unread::NotIp),
+        _ => Err(Unread::Unparsable),
     }
-    .map(|mut headers| {
-        headers.protocol = protocol_bit(headers.number);
-        headers
-    })
+}
+
+/// [`read_headers`] found what it was asked for.
+const READ: i32 = 0;
+/// [`Unread::NotIp`].
+const NOT_IP: i32 = 1;
+/// [`Unread::Unparsable`].
+const UNPARSABLE: i32 = 2;
+/// For `base`: the packet itself, whose protocol the kernel knows, not a place in it.
+const BY_PROTOCOL: u32 = u32::MAX;
+
+/// Reads the headers at (`base`, `offset`), as in [`Origin`].
+///
+/// A global function: the verifier looks at it once and by itself, instead of once for every way that leads
+/// here times every way that leads out. That is most of the time it takes to load a program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_headers(skb: *mut __sk_buff, headers: *mut Headers, base: u32, offset: u32) -> i32 {
+    if headers.is_null() {
+        return UNPARSABLE;
+    }
+    let place = if base == BY_PROTOCOL {
+        let network = Origin { base: BPF_HDR_START_NET, offset: 0 };
+        // SAFETY: `skb` is the context.
+        match u16::from_be(unsafe { (*skb).protocol } as u16) {
+            ETH_P_8021Q | ETH_P_8021AD => behind_tags(skb),
+            kind => Ok((kind, network)),
+        }
+    } else {
+        let at = Origin { base, offset };
+        match load::<1>(skb, at) {
+            Some([word]) => Ok((if word >> 28 == 4 { ETH_P_IP } else { ETH_P_IPV6 }, at)),
+            None => Err(Unread::Unparsable),
+        }
+    };
+    let found = match place {
+        Ok((ETH_P_IP, at)) => read_v4(skb, at),
+        Ok((ETH_P_IPV6, at)) => read_v6(skb, at),
+        Ok(_) => Err(Unread::NotIp),
+        Err(unread) => Err(unread),
+    };
+    match found {
+        Ok(mut found) => {
+            found.protocol = protocol_bit(found.number);
+            // SAFETY: not null, and the verifier has checked its size.
+            unsafe { *headers = found };
+            READ
+        }
+        Err(Unread::NotIp) => NOT_IP,
+        Err(Unread::Unparsable) => UNPARSABLE,
+    }
 }
 
 #[inline(always)]
@@ -197,28 +268,17 @@ fn read_plain(skb: Skb) -> Option<Headers> {
     })
 }
 
-/// The headers a packet had that is quoted at `at` (in an ICMP error).
+/// What lies behind the VLAN tags in the packet itself (the outermost usually travels beside it): its type, and
+/// where it begins. Up to two.
 #[inline(always)]
-pub fn read_quoted(skb: Skb, at: Origin, is_v4: bool) -> Result<Headers, Unread> {
-    if is_v4 { read_v4(skb, at) } else { read_v6(skb, at) }
-}
-
-/// VLAN tags in the packet itself (the outermost usually travels beside it): up to two.
-#[inline(always)]
-fn read_tagged(skb: Skb) -> Result<Headers, Unread> {
+fn behind_tags(skb: Skb) -> Result<(u16, Origin), Unread> {
     // 12: after the two Ethernet addresses. Words: (type, tag), (type, tag), (type, –).
     let start = Origin { base: BPF_HDR_START_MAC, offset: 12 };
     let [_, second, third] = load_or_pull(skb, start).ok_or(Unread::Unparsable)?;
-    match (second >> 16) as u16 {
-        ETH_P_IP => read_v4(skb, start.plus(6)),
-        ETH_P_IPV6 => read_v6(skb, start.plus(6)),
-        ETH_P_8021Q | ETH_P_8021AD => match (third >> 16) as u16 {
-            ETH_P_IP => read_v4(skb, start.plus(10)),
-            ETH_P_IPV6 => read_v6(skb, start.plus(10)),
-            _ => Err(Unread::NotIp),
-        },
-        _ => Err(Unread::NotIp),
-    }
+    Ok(match (second >> 16) as u16 {
+        ETH_P_8021Q | ETH_P_8021AD => ((third >> 16) as u16, start.plus(10)),
+        kind => (kind, start.plus(6)),
+    })
 }
 
 #[inline(always)]

@@ -99,7 +99,7 @@ fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
                 return None;
             }
             // An error about something the target sent: the packet it sent is quoted.
-            let quoted = headers::read_quoted(skb, headers.transport.plus(8), v4).ok()?;
+            let quoted = headers::read_quoted(skb, headers.transport.plus(8)).ok()?;
             if quoted.number != number::TCP && quoted.number != number::UDP {
                 return None;
             }
