@@ -17,12 +17,19 @@ use crate::maps::{RULE_COUNTERS, RULES};
 pub trait Facts: Copy {
     /// Whether they pass the rule's filter.
     fn pass(&self, rule: &Rule) -> bool;
+    /// The rule in `slot`: whether it ends the walk.
+    fn round(slot: u32, walk: *mut Walk<Self>, stream: *mut Stream) -> u32;
 }
 
 impl Facts for PacketFacts {
     #[inline(always)]
     fn pass(&self, rule: &Rule) -> bool {
         rule.net.matches(self)
+    }
+
+    #[inline(always)]
+    fn round(slot: u32, walk: *mut Walk<Self>, stream: *mut Stream) -> u32 {
+        round_of_packet(slot, walk, stream)
     }
 }
 
@@ -31,11 +38,28 @@ impl Facts for BioFacts {
     fn pass(&self, rule: &Rule) -> bool {
         rule.block.matches(self)
     }
+
+    #[inline(always)]
+    fn round(slot: u32, walk: *mut Walk<Self>, stream: *mut Stream) -> u32 {
+        round_of_bio(slot, walk, stream)
+    }
+}
+
+/// What travels from slot to slot.
+#[repr(C)]
+pub struct Walk<F> {
+    /// Index of the bank's first rule.
+    first: u32,
+    /// Explicit padding.
+    _pad: u32,
+    candidates: u64,
+    moment: Moment,
+    outcome: Outcome,
+    facts: F,
 }
 
 /// What the decision sees of the kernel.
 struct Kernel<F> {
-    /// Index of the bank's first rule.
     first: u32,
     facts: F,
     stream: *mut Stream,
@@ -64,25 +88,58 @@ impl<F: Facts> World for Kernel<F> {
     }
 }
 
-/// What travels through `bpf_loop`.
-struct Walk<F> {
-    world: Kernel<F>,
-    candidates: u64,
-    moment: Moment,
-    outcome: Outcome,
+/// Nothing after this slot. Not 1: of a function that returns 0 or 1 the compiler knows that it need not narrow
+/// it down to that for `bpf_loop`, and the verifier, which does not look into global functions, wants it done.
+const END: u32 = u32::MAX;
+
+#[inline(always)]
+fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, stream: *mut Stream) -> u32 {
+    let mut kernel = Kernel { first: walk.first, facts: walk.facts, stream };
+    let slot = slot & (MAX_RULES as u32 - 1);
+    if round(&mut kernel, slot, walk.candidates, &walk.moment, &mut walk.outcome) { END } else { 0 }
+}
+
+/// A slot of a rule for packets.
+///
+/// A global function: the verifier looks at it once and by itself, instead of several times for each round
+/// of the loop until nothing changes any more. That is a good part of the time it takes to load a program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn round_of_packet(slot: u32, walk: *mut Walk<PacketFacts>, stream: *mut Stream) -> u32 {
+    if walk.is_null() || stream.is_null() {
+        return END;
+    }
+    // SAFETY: not null, and the verifier has checked the size.
+    round_at(slot, unsafe { &mut *walk }, stream)
+}
+
+/// A slot of a rule for bios; as [`round_of_packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn round_of_bio(slot: u32, walk: *mut Walk<BioFacts>, stream: *mut Stream) -> u32 {
+    if walk.is_null() || stream.is_null() {
+        return END;
+    }
+    // SAFETY: not null, and the verifier has checked the size.
+    round_at(slot, unsafe { &mut *walk }, stream)
+}
+
+/// What `bpf_loop` hands to each round.
+struct Loop<F> {
+    walk: *mut Walk<F>,
+    stream: *mut Stream,
 }
 
 /// One round of `bpf_loop`, which counts from 0 and starts at slot 1: 1 ends the loop.
-unsafe extern "C" fn walk<F: Facts>(slot: u64, context: *mut c_void) -> u64 {
-    // SAFETY: `decide` below hands the address of its `Walk<F>`.
-    let walk = unsafe { &mut *context.cast::<Walk<F>>() };
-    let slot = (slot as u32 + 1) & (MAX_RULES as u32 - 1);
-    u64::from(round(&mut walk.world, slot, walk.candidates, &walk.moment, &mut walk.outcome))
+unsafe extern "C" fn next<F: Facts>(index: u64, context: *mut c_void) -> u64 {
+    // SAFETY: `decide` below hands the address of its `Loop<F>`.
+    let context = unsafe { &*context.cast::<Loop<F>>() };
+    u64::from(F::round(index as u32 + 1, context.walk, context.stream) != 0)
 }
 
 /// What the rules of `candidates` (a mask of slots of `bank`, 0 or 1) make of an operation.
 ///
-/// `stream` must be a map value (or null never), numbered, with ordinals of the generation in force.
+/// `stream` must be a map value, numbered, with ordinals of the generation in force.
 #[inline(always)]
 pub fn decide<F: Facts>(
     bank: u32,
@@ -91,18 +148,20 @@ pub fn decide<F: Facts>(
     facts: F,
     stream: *mut Stream,
 ) -> Outcome {
-    let mut walk_state = Walk {
-        world: Kernel { first: bank * MAX_RULES as u32, facts, stream },
+    let mut walk = Walk {
+        first: bank * MAX_RULES as u32,
+        _pad: 0,
         candidates,
         moment: *moment,
         outcome: Outcome::default(),
+        facts,
     };
     // The first slot here: most sessions have one rule, and two calls are a good part of what it costs.
-    let state = &mut walk_state;
-    if !round(&mut state.world, 0, candidates, moment, &mut state.outcome) {
-        let callback: unsafe extern "C" fn(u64, *mut c_void) -> u64 = walk::<F>;
-        // SAFETY: the helper calls `walk` with the address of `walk_state`, which lives until it returns.
-        unsafe { bpf_loop(MAX_RULES as u32 - 1, callback as *mut c_void, (&raw mut *state).cast(), 0) };
+    if round_at(0, &mut walk, stream) == 0 {
+        let mut context = Loop { walk: &raw mut walk, stream };
+        let callback: unsafe extern "C" fn(u64, *mut c_void) -> u64 = next::<F>;
+        // SAFETY: the helper calls `next` with the address of `context`, which lives until it returns.
+        unsafe { bpf_loop(MAX_RULES as u32 - 1, callback as *mut c_void, (&raw mut context).cast(), 0) };
     }
-    walk_state.outcome
+    walk.outcome
 }
