@@ -15,7 +15,7 @@ use super::Heartbeat;
 use super::child::Child;
 use super::ledger::{Counters, Ledger};
 use super::slots::Slots;
-use super::wire::{self, Answer, InHeader, OutHeader, ReadIn, op};
+use super::wire::{self, Answer, InHeader, InterruptIn, OutHeader, ReadIn, op};
 use fault_common::limits::MAX_PARK_NS;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -227,8 +227,13 @@ impl Answerer<'_> {
             op::GETATTR => Answer::attributes(request.unique, request.nodeid, self.slots.len() as u64),
             op::OPEN => Answer::opened(request.unique),
             op::FLUSH | op::RELEASE | op::DESTROY => Answer::error(request.unique, 0),
-            // Among them INTERRUPT: a task that waits for a disk cannot be interrupted either. Told
-            // once, the kernel does not send another.
+            op::INTERRUPT if len >= header_len + size_of::<InterruptIn>() => {
+                let body = &self.buffer[header_len..header_len + size_of::<InterruptIn>()];
+                let interrupted: InterruptIn = bytemuck::pod_read_unaligned(body);
+                let refusal = Answer::error(request.unique, libc::ENOSYS);
+                let _ = rustix::io::write(self.files.device, refusal.as_bytes());
+                return self.let_one_go(interrupted.unique);
+            }
             _ => Answer::error(request.unique, libc::ENOSYS),
         };
         let _ = rustix::io::write(self.files.device, answer.as_bytes());
@@ -268,6 +273,16 @@ impl Answerer<'_> {
             self.answer(unique);
         }
         self.counters.parked.store(self.parked.len() as u32, Ordering::Relaxed);
+    }
+
+    /// For the one interrupt there ever is, see `ParkingLot::forbid_interrupts`.
+    fn let_one_go(&mut self, unique: u64) {
+        let before = self.parked.len();
+        self.parked.retain(|Reverse((_, parked))| *parked != unique);
+        if self.parked.len() < before {
+            self.answer(unique);
+            self.counters.parked.store(self.parked.len() as u32, Ordering::Relaxed);
+        }
     }
 
     fn let_everybody_go(&mut self) {

@@ -43,7 +43,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long start-up and a release may take before they count as failed.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
@@ -164,6 +166,7 @@ impl ParkingLot {
             let _ = child.protect_from_oom_killer();
         }
         lot.warm_up();
+        lot.forbid_interrupts();
         Ok(lot)
     }
 
@@ -197,6 +200,28 @@ impl ParkingLot {
                 break;
             }
         }
+    }
+
+    /// Makes everybody who parks sleep like one who waits for a disk: uninterruptibly (state D).
+    ///
+    /// FUSE lets signals interrupt a request until a server has refused to be interrupted once. So one process
+    /// of ours parks and is killed, and the answering process refuses. Best effort, as above: without it parked
+    /// tasks are in state S, though no signal but SIGKILL wakes them either.
+    fn forbid_interrupts(&self) {
+        let Ok(memory) = std::fs::File::open(format!("/proc/{}/mem", self.helper_pid())) else { return };
+        self.slots.set_deadline(0, answerer::now_ns() + PATIENCE_NS);
+        let mut byte = [0; 1];
+        let base = self.base;
+        let body = || i32::from(memory.read_at(&mut byte, base).is_ok());
+        // SAFETY: `body` is one system call.
+        let Ok(parked) = (unsafe { Child::fork(c"fault-park", &[memory.as_fd()], body) }) else { return };
+        let give_up = answerer::now_ns() + PATIENCE_NS;
+        while self.stats().parked == 0 && answerer::now_ns() < give_up {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        // Kills and reaps it.
+        drop(parked);
+        self.slots.set_deadline(0, 0);
     }
 
     /// Parks the calling thread on page `slot` until the deadline in the table, as a kernel program

@@ -32,6 +32,7 @@ pub(super) mod op {
     pub const RELEASE: u32 = 18;
     pub const FLUSH: u32 = 25;
     pub const INIT: u32 = 26;
+    pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
     pub const BATCH_FORGET: u32 = 42;
 }
@@ -65,6 +66,13 @@ pub(super) struct ReadIn {
     pub offset: u64,
     pub size: u32,
     pub read_flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct InterruptIn {
+    /// Number of the request whose task got a signal.
+    pub unique: u64,
 }
 
 #[repr(C)]
