@@ -111,20 +111,22 @@ fn sigkill_under_traffic(lane: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until `count` threads of a process sleep uninterruptibly, as somebody who waits for a disk does.
+/// Waits until `count` threads of a process are inside of pread(2), all at once: a disk that is not delayed never has
+/// so many there.
 fn wait_until_parked(pid: &str, count: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
+    let call = format!("{} ", libc::SYS_pread64);
     loop {
-        let asleep = std::fs::read_dir(format!("/proc/{pid}/task"))?
+        let inside = std::fs::read_dir(format!("/proc/{pid}/task"))?
             .flatten()
-            .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
-            .filter(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('D')))
+            .filter_map(|entry| std::fs::read_to_string(entry.path().join("syscall")).ok())
+            .filter(|text| text.starts_with(&call))
             .count();
-        if asleep >= count {
+        if inside >= count {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("{asleep} of {count} threads are parked");
+            bail!("{inside} of {count} threads are parked");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

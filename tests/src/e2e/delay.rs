@@ -189,8 +189,8 @@ fn bulk_tcp(_: Lane) -> anyhow::Result<()> {
     let report = injection.wait()?;
     let sum = &json["end"]["sum_sent"];
     ensure!(sum["bytes"].as_u64() >= Some(20 << 20), "{sum}");
-    ensure!(sum["retransmits"] == 0, "something was lost: {sum}, {}", report.json);
-    // Each side's own count of segments, whatever they were packed into.
+    // Each side's own count of segments, whatever they were packed into. A busy machine makes TCP repeat a few that
+    // were not lost; those count on both sides, too.
     for (from, to) in [(&lab.target, &lab.peer), (&lab.peer, &lab.target)] {
         let (out, arrived) = (count(from, "OutSegs")? + count(from, "RetransSegs")?, count(to, "InSegs")?);
         ensure!(out == arrived, "{out} segments left {from}, {arrived} arrived: {}", report.json);

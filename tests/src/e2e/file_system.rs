@@ -1,6 +1,6 @@
 //! Disk faults under a real file system: databases, page cache, mappings, writeback.
 
-use std::{fs::File, process::Command};
+use std::{fs::File, os::unix::process::ExitStatusExt as _, process::Command};
 
 use anyhow::{Context as _, ensure};
 
@@ -58,13 +58,21 @@ fn sqlite(_: Lane) -> anyhow::Result<()> {
 fn mapped_page_is_sigbus(_: Lane) -> anyhow::Result<()> {
     let system = FileSystem::new()?;
     let file = system.file("data", 1 << 20)?;
-    let spec = format!("error nth 3 read on {}", system.mount_point());
-    let program = victim()?;
-    let touch = [program.as_str(), "touch", &file];
-    let ended = Ended::of(&mut fault(&[&["run", "--quiet", "--disk", &spec, "--"], &touch[..]].concat()))?;
-    ensure!(ended.status.code() == Some(128 + 7), "no SIGBUS: {ended:?}");
-    let bystander = Ended::of(Command::new(touch[0]).args(&touch[1..]))?;
-    ensure!(bystander.status.success(), "{bystander:?}");
+    // The kernel tries a page that cannot be read once more, without the lock of the address space.
+    let spec = format!("error read on {}", system.mount_point());
+    let map = || {
+        Process::start_until(Command::new(victim()?).args(["touch", &file, "--wait", "--count", "8"]), "open")
+    };
+    let (mut target, mut bystander) = (map()?, map()?);
+    let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
+    target.release()?;
+    let ended = target.ended()?;
+    let report = injection.wait()?;
+    ensure!(ended.status.signal() == Some(libc::SIGBUS), "no SIGBUS: {ended:?} {}", report.json);
+    ensure!(report.rule(0, "injected")? > 0, "{}", report.json);
+    bystander.release()?;
+    let ended = bystander.ended()?;
+    ensure!(ended.status.success(), "{ended:?}");
     Ok(())
 }
 

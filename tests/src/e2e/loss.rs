@@ -94,13 +94,16 @@ fn on_loopback(_: Lane) -> anyhow::Result<()> {
     for to in ["127.0.0.1:19000", "127.0.0.1:19001", "[::1]:19002"] {
         let counter =
             Process::start_until(std::process::Command::new(&program).args(["udp-count", to]), "ready")?;
-        let sender = Process::start(std::process::Command::new(&program).args([
-            "udp-send",
-            to,
-            "--wait",
-            "--count",
-            &DATAGRAMS.to_string(),
-        ]))?;
+        let sender = Process::start_until(
+            std::process::Command::new(&program).args([
+                "udp-send",
+                to,
+                "--wait",
+                "--count",
+                &DATAGRAMS.to_string(),
+            ]),
+            "ready",
+        )?;
         pairs.push(Pair { sender, counter });
     }
     let (v4, v6) = (pairs[0].sender.pid(), pairs[2].sender.pid());
@@ -223,15 +226,18 @@ fn ports_and_protocols(_: Lane) -> anyhow::Result<()> {
             lab.in_peer(&program).args(["udp-count", &to, "--first-ms", "3000", "--idle-ms", "300"]),
             "ready",
         )?;
-        let mut sender = Process::start(lab.in_target(&program).args([
-            "udp-send",
-            &to,
-            "--wait",
-            "--count",
-            "50",
-            "--local-port",
-            "7000",
-        ]))?;
+        let mut sender = Process::start_until(
+            lab.in_target(&program).args([
+                "udp-send",
+                &to,
+                "--wait",
+                "--count",
+                "50",
+                "--local-port",
+                "7000",
+            ]),
+            "ready",
+        )?;
         let injection = Injection::start(&["--pid", &sender.pid(), "--net", spec])?;
         sender.release()?;
         let sent: Sent = sender.report()?;

@@ -41,7 +41,7 @@ impl Pair {
         let counter = Process::start_until(lab.in_peer(&victim).args(["udp-count", &to]), "ready")?;
         let mut sender = lab.in_target(&victim);
         sender.args(["udp-send", &to, "--wait", "--count", &count.to_string()]).args(arguments);
-        Ok(Self { sender: Process::start(&mut sender)?, counter })
+        Ok(Self { sender: Process::start_until(&mut sender, "ready")?, counter })
     }
 
     /// Sends everything; what was sent and what arrived.

@@ -72,7 +72,7 @@ fn only_spares_descendants(_: Lane) -> anyhow::Result<()> {
     let counters = [9000, 9001, 9002].map(|port| counter(&lab, PEER_V4, port));
     let mut parent = family(&lab, 9000, 9001)?;
     let arguments = ["udp-send", "10.77.0.2:9002", "--wait", "--count", "200"];
-    let mut itself = Process::start(lab.in_target(&victim()?).args(arguments))?;
+    let mut itself = Process::start_until(lab.in_target(&victim()?).args(arguments), "ready")?;
     let pids = [parent.pid(), itself.pid()];
     let injection =
         Injection::start(&["--pid", &pids[0], "--pid", &pids[1], "--only", "--net", "drop out udp"])?;
@@ -103,11 +103,10 @@ fn nested_cgroups(_: Lane) -> anyhow::Result<()> {
     };
     let mut senders = vec![
         // Deep inside; moved inside with its socket open; outside; inside, but started later.
-        Process::start(&mut send(&deeper, 9000))?,
-        Process::start(&mut send(&sibling, 9001))?,
-        Process::start(&mut send(&sibling, 9002))?,
+        Process::start_until(&mut send(&deeper, 9000), "ready")?,
+        Process::start_until(&mut send(&sibling, 9001), "ready")?,
+        Process::start_until(&mut send(&sibling, 9002), "ready")?,
     ];
-    wait_for_udp_sockets(&lab.target, 3)?;
     inner.adopt(&senders[1].pid())?;
     let injection = Injection::start(&["--cgroup", &target.path(), "--net", "drop out udp"])?;
     senders.push(Process::start(&mut send(&inner, 9003))?);
@@ -122,15 +121,6 @@ fn nested_cgroups(_: Lane) -> anyhow::Result<()> {
         arrived.push(counter?.report::<Counted>()?.received);
     }
     ensure!(arrived == [0, 0, FEW, 0], "arrived: {arrived:?}");
-    Ok(())
-}
-
-fn wait_for_udp_sockets(namespace: &str, count: usize) -> anyhow::Result<()> {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while sh(&format!("ip netns exec {namespace} ss -H -u -a -n"))?.lines().count() < count {
-        ensure!(std::time::Instant::now() < deadline, "the senders made no sockets");
-        std::thread::sleep(Duration::from_millis(20));
-    }
     Ok(())
 }
 
@@ -162,10 +152,8 @@ fn several_namespaces(_: Lane) -> anyhow::Result<()> {
         for (namespace, to) in [(&lab.target, &there), (&lab.peer, &back)] {
             let mut command = target.command("ip");
             command.args(["netns", "exec", namespace, &program, "udp-send", to, "--wait", "--count", &count]);
-            senders.push(Process::start(&mut command)?);
+            senders.push(Process::start_until(&mut command, "ready")?);
         }
-        wait_for_udp_sockets(&lab.target, 2)?;
-        wait_for_udp_sockets(&lab.peer, 2)?;
         let injection = Injection::start(&["--cgroup", &target.path(), "--net", "drop out udp"])?;
         for mut sender in senders {
             sender.release()?;

@@ -37,7 +37,7 @@ pub struct Send {
     /// Keep the socket open for this long after the last one, in milliseconds.
     #[arg(long, default_value_t = 0)]
     linger_ms: u64,
-    /// Wait for a line on stdin before sending: the socket exists before the fault does.
+    /// Print `ready` on stderr and wait for a line on stdin before sending: the socket exists before the fault does.
     #[arg(long)]
     wait: bool,
 }
@@ -57,6 +57,7 @@ impl Send {
             socket.connect(self.to).context("connecting the sender")?;
         }
         if self.wait {
+            eprintln!("ready");
             wait_for_line()?;
         }
         let mut report = Sent::default();
