@@ -5,6 +5,9 @@
 //! one entry for each operation: the bios of one operation are one entry (same `bi_private`), and when
 //! `io_submit` returns, operations that made no bio or were spared get entries that are due at once.
 //!
+//! One reaper for each CPU waits at a time: a second copy of the program that sleeps would be a program that comes
+//! after it. Who finds it taken returns early, which is counted.
+//!
 //! A reaper that only looks (`min_nr` 0, or a timeout) waits as well: events cannot be hidden from it.
 
 use core::ffi::c_void;
@@ -12,6 +15,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use fault_common::{
     control::Control,
+    counters::Counter,
     who::{AIO_DEPTH, AioKey, AioQueue, PendingPark, TaskState},
 };
 
@@ -20,6 +24,7 @@ use super::{
     state, syscall,
 };
 use crate::{
+    emit,
     maps::{AIO_BLANK, AIO_QUEUES, CONTROL},
     who::task,
 };
@@ -154,6 +159,12 @@ pub extern "C" fn aio_reaps(context: *mut c_void) -> u64 {
 pub extern "C" fn aio_reaped(context: *mut c_void) -> u64 {
     // SAFETY: as above.
     let (registers, reaped) = unsafe { (*context.cast::<u64>(), *context.cast::<i64>().add(1)) };
+    if let Some(state) = state::existing()
+        && state.pending.deadline_ns != 0
+    {
+        state.pending.deadline_ns = 0;
+        emit::count(Counter::ParkOverflow);
+    }
     if reaped <= 0 {
         return 0;
     }

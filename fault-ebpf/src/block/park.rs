@@ -5,7 +5,11 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_copy_from_user_task};
 use fault_common::{control::Control, counters::Counter, limits::PARKING_PLACES_PER_CPU};
 
-use super::{batch, decide::FAIL, state};
+use super::{
+    batch,
+    decide::{FAIL, PASS_AT_ONCE},
+    state,
+};
 use crate::{
     emit,
     kernel::{parker_number, task_from_pid, task_release},
@@ -14,28 +18,49 @@ use crate::{
 
 const PAGE: u64 = 4096;
 
-/// Sleepable fmod_ret.
+/// Sleepable fmod_ret on the block hook.
+///
+/// Who has slept must not run into another program. Programs of a trampoline are freed one grace period after they
+/// are detached, whoever still sleeps in an old image of it; the sleeping one alone is kept (it holds
+/// `rcu_read_lock_trace`). If our controller or another session dies meanwhile, the next program in the chain is
+/// gone, and calling it is a kernel panic: seen. So the chain ends here, whatever comes after.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "fentry.s/should_fail_bio")]
 pub extern "C" fn park_bio(_context: *mut c_void) -> u64 {
-    let Some(state) = state::existing() else { return 0 };
+    let Some(fails) = sleep_if_asked() else { return 0 };
+    if fails { FAIL } else { PASS_AT_ONCE }
+}
+
+/// Sleepable fmod_ret on system calls that reap. The call itself must follow, so this has to be the last program
+/// of the chain, and there is one copy: what comes after it could be gone, see [`park_bio`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry.s/__x64_sys_io_getevents")]
+pub extern "C" fn park_reaper(_context: *mut c_void) -> u64 {
+    let _ = sleep_if_asked();
+    0
+}
+
+/// Claims the deadline of the running task, if there is one, and sleeps; then whether its bio fails.
+#[inline(always)]
+fn sleep_if_asked() -> Option<bool> {
+    let state = state::existing()?;
     let deadline_ns = state.pending.deadline_ns;
     if deadline_ns == 0 {
-        return 0;
+        return None;
     }
-    let fails = state.pending.then_error;
+    let fails = state.pending.then_error != 0;
     state.pending.deadline_ns = 0;
-    let Some(control) = CONTROL.get(0) else { return 0 };
+    let control = CONTROL.get(0)?;
     sleep_until(control, deadline_ns);
     batch::resume(state);
     // Healed meanwhile: nothing is injected any more.
     // SAFETY: a helper without arguments or effects.
-    if fails != 0 && control.is_live(unsafe { bpf_ktime_get_ns() }) { FAIL } else { 0 }
+    Some(fails && control.is_live(unsafe { bpf_ktime_get_ns() }))
 }
 
 /// Sleeps in a page fault of the helper until the parking lot answers it.
 #[inline(always)]
-pub fn sleep_until(control: &Control, deadline_ns: u64) {
+fn sleep_until(control: &Control, deadline_ns: u64) {
     // This copy of the program and this CPU name a page nobody else can be on: the kernel lets one task at a
     // time into a copy per CPU, and the task stays on this CPU until the program ends.
     // SAFETY: a helper without arguments or effects.
@@ -57,5 +82,9 @@ pub fn sleep_until(control: &Control, deadline_ns: u64) {
     unsafe { bpf_copy_from_user_task((&raw mut byte).cast(), 1, address as *const c_void, helper.cast(), 0) };
     task_release(helper);
     slot.store(0);
-    emit::count(Counter::Parked);
+    // SAFETY: a helper without arguments or effects.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // Too early, and not because we are healing: the parking lot is gone.
+    let failed = now_ns < deadline_ns && control.is_live(now_ns);
+    emit::count(if failed { Counter::ParkFailed } else { Counter::Parked });
 }

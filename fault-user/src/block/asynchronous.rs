@@ -6,17 +6,26 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::kernel::{
     btf::Btf,
-    modify_return::{Copies, CopyError, Kind, attach_to_function},
+    modify_return::{Copies, CopyError, Kind, attach_to_function, modifiers},
     patch::Constant,
 };
 
-/// System calls that reap, and how many copies of the parking program they get: per CPU as many threads of a
-/// target can wait in one at the same time. What is beyond that is counted as overflow.
-const REAPERS: [(&str, u32); 2] = [("__x64_sys_io_getevents", 8), ("__x64_sys_io_pgetevents", 2)];
+/// System calls that reap.
+const REAPERS: [&str; 2] = ["__x64_sys_io_getevents", "__x64_sys_io_pgetevents"];
 
-/// Attaches everything, with numbers of parkers from `first` on. A kernel (or architecture) without these system
+/// What has been attached.
+pub(super) struct Asynchronous {
+    pub links: Vec<OwnedFd>,
+    /// Reapers of libaio wait; else its submitters must.
+    pub reaps: bool,
+}
+
+/// Attaches everything, with numbers of parkers from `number` on. A kernel (or architecture) without these system
 /// calls has nobody to make wait.
-pub(super) fn attach(copies: &Copies, btf: &Btf, first: u32) -> Result<Vec<OwnedFd>, CopyError> {
+///
+/// Who sleeps must be in the last program of the chain (`fault-ebpf/src/block/park.rs` says why), so nobody else's
+/// programs may be on these calls: beside another session that delays, submitters wait.
+pub(super) fn attach(copies: &Copies, btf: &Btf, mut number: u32) -> Result<Asynchronous, CopyError> {
     let mut links = Vec::new();
     let mut attach = |name, kind, constants: &[(Constant, u32)]| {
         let (Kind::ModifyReturn { function, .. } | Kind::Entry { function } | Kind::Exit { function }) = kind
@@ -27,20 +36,19 @@ pub(super) fn attach(copies: &Copies, btf: &Btf, first: u32) -> Result<Vec<Owned
         links.push(attach_to_function(program.as_fd(), function)?);
         Ok::<(), CopyError>(())
     };
-    let mut number = first;
-    for (function, count) in REAPERS {
-        if btf.function_id(function).is_err() {
+    let mut reaps = btf.function_id(REAPERS[0]).is_ok();
+    for function in REAPERS {
+        reaps &= btf.function_id(function).is_err() || modifiers(btf, function)? == 0;
+    }
+    for function in REAPERS {
+        if !reaps || btf.function_id(function).is_err() {
             continue;
         }
-        let plain = Kind::ModifyReturn { function, sleepable: false };
         // As on the block hook: reverse order of attachment.
-        attach("tally_bio", plain, &[])?;
-        for _ in 0..count {
-            let sleepable = Kind::ModifyReturn { function, sleepable: true };
-            attach("park_bio", sleepable, &[(Constant::ParkerNumber, number)])?;
-            number += 1;
-        }
-        attach("aio_reaps", plain, &[])?;
+        let sleepable = Kind::ModifyReturn { function, sleepable: true };
+        attach("park_reaper", sleepable, &[(Constant::ParkerNumber, number)])?;
+        number += 1;
+        attach("aio_reaps", Kind::ModifyReturn { function, sleepable: false }, &[])?;
         attach("aio_reaped", Kind::Exit { function }, &[])?;
     }
     for (name, kind) in [
@@ -53,5 +61,5 @@ pub(super) fn attach(copies: &Copies, btf: &Btf, first: u32) -> Result<Vec<Owned
             attached => attached?,
         }
     }
-    Ok(links)
+    Ok(Asynchronous { links, reaps })
 }

@@ -233,10 +233,10 @@ impl BlockHooks {
         };
         hooks.links.insert(0, decider_link.map_err(BlockError::NoModifyReturn)?);
         if delays {
-            let links = asynchronous::attach(copies, btf, hooks.parkers).map_err(BlockError::NoParking)?;
-            hooks.links.extend(links);
+            let attached = asynchronous::attach(copies, btf, hooks.parkers).map_err(BlockError::NoParking)?;
+            hooks.links.extend(attached.links);
             // From here on submissions of libaio are let through.
-            loaded.control.reap.store(1);
+            loaded.control.reap.store(attached.reaps.into());
         }
         Ok(hooks)
     }
