@@ -15,8 +15,8 @@ use crate::{
 
 /// A disk that takes no time at all.
 const DISK: &str = "/dev/nullb0";
-const ROUNDS: usize = 9;
-const SECONDS: &str = "2";
+const ROUNDS: usize = 12;
+const SECONDS: &str = "1";
 
 /// What is armed for another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
