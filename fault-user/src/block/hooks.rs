@@ -288,11 +288,14 @@ impl BlockHooks {
     }
 }
 
-/// With CONFIG_FAIL_MAKE_REQUEST the hooked function injects faults of its own, which must not be skipped.
+/// With CONFIG_FAIL_MAKE_REQUEST the hooked function may inject faults of its own, on disks whose `make-it-fail` is
+/// set (`should_fail_request`, block/blk-core.c). Those must not be skipped. A disk that is chosen while a session
+/// delays fails after that session only.
 fn kernel_injects() -> bool {
-    std::fs::read_dir("/sys/block").is_ok_and(|mut disks| {
-        disks.any(|disk| disk.is_ok_and(|disk| disk.path().join("make-it-fail").exists()))
-    })
+    let chosen = |disk: std::fs::DirEntry| {
+        std::fs::read_to_string(disk.path().join("make-it-fail")).is_ok_and(|value| value.trim() != "0")
+    };
+    std::fs::read_dir("/sys/block").is_ok_and(|mut disks| disks.any(|disk| disk.is_ok_and(chosen)))
 }
 
 fn possible_cpus(loaded: &Loaded) -> Result<usize, BlockError> {
