@@ -147,7 +147,10 @@ fn one_way(_: Lane) -> anyhow::Result<()> {
             counted.received,
             report.json
         );
-        ensure!(counted.distinct == DATAGRAMS && counted.reordered == 0, "{} reordered", counted.reordered);
+        // A veth hands over on the CPU that sends, and the receiver's two CPUs take turns: a few neighbours may change
+        // places there, with any qdisc.
+        ensure!(counted.distinct == DATAGRAMS, "{} of {DATAGRAMS} are different", counted.distinct);
+        ensure!(counted.reordered < DATAGRAMS / 100, "{} reordered", counted.reordered);
         ensure!(other_sent.sent == DATAGRAMS && other.received == DATAGRAMS, "bystander: {}", other.received);
         late(address, &counted.delays_ns, D_MS * MS, &other.delays_ns)?;
         lane_lost_nothing(&report, DATAGRAMS)?;
@@ -165,9 +168,9 @@ fn lane_lost_nothing(report: &crate::driver::Report, packets: u64) -> anyhow::Re
     Ok(())
 }
 
-/// A line of numbers of /proc/net/snmp in a namespace.
-fn snmp(namespace: &str, protocol: &str, name: &str) -> anyhow::Result<u64> {
-    let text = sh(&format!("ip netns exec {namespace} cat /proc/net/snmp"))?;
+/// A line of numbers of /proc/net/snmp or /proc/net/netstat in a namespace.
+fn snmp(namespace: &str, file: &str, protocol: &str, name: &str) -> anyhow::Result<u64> {
+    let text = sh(&format!("ip netns exec {namespace} cat /proc/net/{file}"))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
     let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
     let at = names.split_whitespace().position(|word| word == name).with_context(|| name.to_owned())?;
@@ -182,18 +185,26 @@ fn bulk_tcp(_: Lane) -> anyhow::Result<()> {
     let script = format!("read x; exec iperf3 -c {PEER_V4} -n 20M -J");
     let mut client = Process::start(lab.in_target("sh").args(["-c", &script]))?;
     let injection = Injection::start(&["--pid", &client.pid(), "--net", "delay 20ms tcp"])?;
-    let count = |namespace: &str, name| snmp(namespace, "Tcp", name);
+    // Both count segments, whatever they are packed into: TCP what it sends (repeated ones included), IP what arrives.
+    let out = |namespace: &str| snmp(namespace, "snmp", "Tcp", "OutSegs");
+    let arrived = |namespace: &str| -> anyhow::Result<u64> {
+        ["InNoECTPkts", "InECT0Pkts", "InECT1Pkts", "InCEPkts"]
+            .iter()
+            .map(|name| snmp(namespace, "netstat", "IpExt", name))
+            .sum()
+    };
+    let ways = [(&lab.target, &lab.peer), (&lab.peer, &lab.target)];
+    let before = ways.map(|(from, to)| (out(from), arrived(to)));
     client.release()?;
     let json: serde_json::Value = client.report()?;
     drop(server.ended()?);
     let report = injection.wait()?;
     let sum = &json["end"]["sum_sent"];
     ensure!(sum["bytes"].as_u64() >= Some(20 << 20), "{sum}");
-    // Each side's own count of segments, whatever they were packed into. A busy machine makes TCP repeat a few that
-    // were not lost; those count on both sides, too.
-    for (from, to) in [(&lab.target, &lab.peer), (&lab.peer, &lab.target)] {
-        let (out, arrived) = (count(from, "OutSegs")? + count(from, "RetransSegs")?, count(to, "InSegs")?);
-        ensure!(out == arrived, "{out} segments left {from}, {arrived} arrived: {}", report.json);
+    for ((from, to), (out_before, arrived_before)) in ways.into_iter().zip(before) {
+        let (sent, got) = (out(from)? - out_before?, arrived(to)? - arrived_before?);
+        ensure!(sent == got, "{sent} segments left {from}, {got} arrived: {}", report.json);
+        ensure!(sent > 0, "nothing left {from}");
     }
     let (entered, left) = (report.counter("lane_in")?, report.counter("lane_out")?);
     ensure!(entered == left && entered > 0, "{entered} into the lane, {left} out: {}", report.json);
@@ -223,7 +234,8 @@ fn iperf3_udp(_: Lane) -> anyhow::Result<()> {
     let report = injection.wait()?;
     // Counted by IP, with the few packets of iperf3's control connection: UDP counts what was read, and the server
     // closes its socket on a full buffer.
-    let (sent, received) = (snmp(&lab.target, "Ip", "OutRequests")?, snmp(&lab.peer, "Ip", "InReceives")?);
+    let (sent, received) =
+        (snmp(&lab.target, "snmp", "Ip", "OutRequests")?, snmp(&lab.peer, "snmp", "Ip", "InReceives")?);
     ensure!(sent > 5000, "iperf3 sent {sent} packets only: {}", json["end"]["sum"]);
     ensure!(sent == received, "{received} of {sent} arrived: {}", report.json);
     lane_lost_nothing(&report, report.rule(0, "injected")?)
