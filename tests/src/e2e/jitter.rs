@@ -73,27 +73,29 @@ fn pareto_normal(x: f64) -> f64 {
 const DISTRIBUTIONS: [(&str, Cdf); 4] =
     [("uniform", uniform), ("normal", normal), ("pareto", pareto), ("paretonormal", pareto_normal)];
 
-/// Tests the four distributions with D = J = `mean_ns`: a uniform one from 0 to 2 J, a normal one of which the sixth
-/// below zero is cut to zero. `sample` measures under a spec like `delay 100ms jitter 100ms normal`.
+/// Tests the four distributions with D = `mean_ns` and J = D / 5. `sample` measures under a spec like
+/// `delay 100ms jitter 20ms normal`.
 pub fn four_distributions(
     mean_ns: f64,
     sample: impl Fn(&str) -> anyhow::Result<Vec<u64>>,
 ) -> anyhow::Result<()> {
     let ms = mean_ns / MS;
+    // Small enough that next to no draw is below zero: what is not delayed at all lacks the overhead of a delay.
+    let jitter_ns = mean_ns / 5.0;
     let overhead: Vec<f64> =
         sample(&format!("delay {ms}ms"))?.iter().map(|delay| *delay as f64 - mean_ns).collect();
     ensure!(overhead.iter().all(|overhead| *overhead >= 0.0), "a constant delay is too short");
     let mut failures = Vec::new();
     for (name, cdf) in DISTRIBUTIONS {
-        let samples: Vec<f64> = sample(&format!("delay {ms}ms jitter {ms}ms {name}"))?
+        let samples: Vec<f64> = sample(&format!("delay {ms}ms jitter {}ms {name}", jitter_ns / MS))?
             .into_iter()
             .map(|delay| delay as f64)
             .collect();
-        let cut = |x: f64| if x < 0.0 { 0.0 } else { cdf((x - mean_ns) / mean_ns) };
+        let cut = |x: f64| if x < 0.0 { 0.0 } else { cdf((x - mean_ns) / jitter_ns) };
         let expected = with_overhead(&overhead, cut);
         failures.extend(kolmogorov_smirnov(name, &samples, &expected).err());
-        // The test can tell: it rejects a jitter that is a fifth too small.
-        let narrow: Vec<f64> = samples.iter().map(|x| (x - mean_ns).mul_add(0.8, mean_ns)).collect();
+        // The test can tell: it rejects a jitter that is two fifths too small.
+        let narrow: Vec<f64> = samples.iter().map(|x| (x - mean_ns).mul_add(0.6, mean_ns)).collect();
         ensure!(kolmogorov_smirnov(name, &narrow, &expected).is_err(), "{name}: the test has no power");
     }
     let mut machine = overhead;
