@@ -77,8 +77,9 @@ fn accuracy(_: Lane) -> anyhow::Result<()> {
         let told =
             format!("{spec}: median {victim} ns, of the disk itself {disk} ns, a sleep is {machine} ns late");
         eprintln!("{told}");
-        // Not reached yet: after a long sleep of everybody the emulated machine takes up to 1.7 ms to wake the parked one.
-        let allowed = if ms >= 100 { 2 * MS } else { MS };
+        // Not reached yet from 20 ms on: after a sleep of everybody the emulated machine takes 1 to 1.7 ms to wake the
+        // parked one (docs/benchmarks.md).
+        let allowed = if ms >= 20 { 2 * MS } else { MS };
         if victim > ms * MS + allowed + disk + machine {
             failures.push(told);
         }
