@@ -165,29 +165,38 @@ fn sigkill_of_run(lane: Lane) -> anyhow::Result<()> {
     for after in
         instants(if lane == Lane::Native { 10 } else { 3 }, if lane == Lane::Native { 200 } else { 1500 })
     {
-        // Two seconds of sleep that nobody else on this machine asks for.
         let mut arguments = vec!["run", "--net", "drop 50%"];
         arguments.extend(["--", "sh", "-c", "echo $$; exec sleep 313"]);
         let controller = Process::start(&mut fault(&arguments))?;
         std::thread::sleep(Duration::from_millis(after));
-        let child = descendants(controller.pid().parse()?)
-            .into_iter()
-            .find(|pid| proc_file(*pid, "comm").is_ok_and(|comm| comm == "sleep"));
+        // Stopped first: it must not fork between the look and the kill.
+        controller.signal(Signal::SIGSTOP)?;
+        let family = descendants(controller.pid().parse()?);
         controller.signal(Signal::SIGKILL)?;
-        // COMMAND lives on at home, or never came to be.
         let result = before.must_return().with_context(|| format!("killed after {after} ms"));
-        let home = child.map(|child| anyhow::Ok((cgroup_lab::of(child)?, child)));
-        if let Some(child) = child {
-            kill(Pid::from_raw(child as i32), Signal::SIGKILL).context("COMMAND died with the controller")?;
+        // Helpers are gone by now: whoever still lives is COMMAND, whatever it is called at this instant. It holds the
+        // pipes of the controller.
+        let commands: Vec<_> = family.into_iter().filter(|pid| lives(*pid)).collect();
+        let homes: Vec<_> = commands.iter().map(|pid| cgroup_lab::of(*pid)).collect();
+        for pid in &commands {
+            kill(Pid::from_raw(*pid as i32), Signal::SIGKILL).context("COMMAND died with the controller")?;
         }
-        controller.ended()?;
+        let ended = controller.ended()?;
         result?;
-        if let Some(home) = home {
-            let (cgroup, _) = home?;
-            ensure!(cgroup == cgroup_lab::of(std::process::id())?, "COMMAND is in {cgroup}");
+        ensure!(commands.len() <= 1, "{} processes outlive the controller", commands.len());
+        ensure!(ended.stdout.is_empty() || commands.len() == 1, "COMMAND ran and died with the controller");
+        for home in homes {
+            let (is, ours) = (home?, cgroup_lab::of(std::process::id())?);
+            ensure!(is == ours, "COMMAND is in {is}");
         }
     }
     Ok(())
+}
+
+/// Whether a process exists and is no zombie.
+fn lives(pid: u32) -> bool {
+    proc_file(pid, "stat")
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
 }
 
 fn sigstop_heals(lane: Lane) -> anyhow::Result<()> {

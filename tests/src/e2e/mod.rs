@@ -17,9 +17,12 @@ mod targets;
 
 use std::{
     fs::File,
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -106,7 +109,27 @@ pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
         .filter(|test| (test.on)(lane))
         .map(|test| Trial::test(test.name, move || guarded(&test, lane)))
         .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        eprint!("{}", slowest(TIMES.lock().unwrap_or_else(PoisonError::into_inner).clone()));
+    }
+    conclusion.exit_code()
+}
+
+/// How long each test took, with its pictures of the machine.
+static TIMES: Mutex<Vec<(&str, Duration)>> = Mutex::new(Vec::new());
+
+/// Where the time went: the tests that took longest, and the sum of all.
+fn slowest(mut times: Vec<(&str, Duration)>) -> String {
+    times.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    let sum: Duration = times.iter().map(|(_, time)| *time).sum();
+    let longest = times.iter().take(12).map(|(name, time)| format!("{:7.1} s  {name}\n", time.as_secs_f64()));
+    format!(
+        "slowest of {} tests in {:.0} s:\n{}",
+        times.len(),
+        sum.as_secs_f64(),
+        longest.collect::<String>()
+    )
 }
 
 /// Waits until no other end-to-end tests run on this machine.
@@ -147,10 +170,18 @@ enum Wrong {
     Verdict(anyhow::Error),
 }
 
+/// Runs a test and keeps how long it took.
+fn guarded(test: &Test, lane: Lane) -> Result<(), Failed> {
+    let start = Instant::now();
+    let verdict = forgiving(test, lane);
+    TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((test.name, start.elapsed()));
+    verdict
+}
+
 /// Runs a test, and once more when only its verdict is bad: each statistical check rejects a correct
 /// implementation once in a thousand, and a run over all lanes makes several hundred of them. What is broken is
 /// broken the second time too. Both verdicts are printed.
-fn guarded(test: &Test, lane: Lane) -> Result<(), Failed> {
+fn forgiving(test: &Test, lane: Lane) -> Result<(), Failed> {
     let first = match attempt(test, lane) {
         Ok(()) => return Ok(()),
         Err(Wrong::Damage(error)) => return Err(Failed::from(format!("{error:#}"))),
