@@ -1,6 +1,7 @@
 //! `cargo xtask test`: unit and property tests, then the end-to-end tests on this machine's kernel
 //! and on every lane, one boot each.
 
+use std::panic::resume_unwind;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,21 +49,21 @@ pub fn run(plan: &Plan) -> Result<bool> {
         report.part("unit, property", || cargo_test(plan.filter.as_deref()));
     }
     workspace::build(&["fault-user", "fault-tests"], plan.profile)?;
-    if plan.host {
-        if host::is_root() {
-            report.part("end to end, this kernel", || native(plan));
-        } else {
-            report.skipped("end to end, this kernel", "needs root");
-        }
+    if plan.host && !host::is_root() {
+        report.skipped(HERE, "needs root");
     }
-    report.rows.extend(on_lanes(plan));
+    report.rows.extend(end_to_end(plan));
     eprint!("{}", report.table());
     Ok(report.passed())
 }
 
-/// Runs the lanes, `plan.jobs` at a time. Their kernels are made first, one after the other: that
-/// uses all processors anyway, and it is not part of the lane's time.
-fn on_lanes(plan: &Plan) -> Vec<Row> {
+/// The end-to-end tests without a VM.
+const HERE: &str = "end to end, this kernel";
+
+/// Runs the lanes, `plan.jobs` at a time, and meanwhile the tests on this machine's kernel, which
+/// mostly wait. Kernels are made first, one after the other: that uses all processors anyway, and it
+/// is not part of a lane's time.
+fn end_to_end(plan: &Plan) -> Vec<Row> {
     let queue: Vec<(Lane, Result<()>)> =
         plan.lanes.iter().map(|lane| (*lane, kernel::ensure(*lane, false).map(drop))).collect();
     let count = queue.len();
@@ -78,14 +79,19 @@ fn on_lanes(plan: &Plan) -> Vec<Row> {
             lock(&rows).push((place, row));
         }
     };
+    let here = plan.host && host::is_root();
+    let mut ended = Vec::new();
     std::thread::scope(|scope| {
+        let native = here.then(|| scope.spawn(|| row(HERE, || native(plan))));
         for _ in 0..workers {
             scope.spawn(work);
         }
+        ended.extend(native.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))));
     });
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(place, _)| *place);
-    rows.into_iter().map(|(_, row)| row).collect()
+    ended.extend(rows.into_iter().map(|(_, row)| row));
+    ended
 }
 
 fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
@@ -112,8 +118,16 @@ fn e2e_args(lane: &str, filter: Option<&str>) -> Vec<String> {
 
 fn native(plan: &Plan) -> Result<Part> {
     let program = plan.profile.output_dir().join(E2E);
-    let status = exec::status(Command::new(program).args(e2e_args("native", plan.filter.as_deref())))?;
-    Ok(Part { passed: status.success(), detail: String::new() })
+    let mut command = Command::new(program);
+    command.args(e2e_args("native", plan.filter.as_deref()));
+    let mut counts = String::new();
+    let end = exec::run_lines(&mut command, |line| {
+        println!("native: {line}");
+        if let Some(found) = last_result(line) {
+            found.clone_into(&mut counts);
+        }
+    });
+    Ok(Part { passed: end.is_ok(), detail: counts })
 }
 
 fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
