@@ -1,10 +1,10 @@
 //! Two network namespaces joined by a veth pair, made and removed by the test itself.
 
-use std::process::Command;
+use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
-use crate::process::Process;
+use crate::process::{Ended, Process};
 
 /// Where the target lives, and where its peer lives.
 pub struct NetLab {
@@ -27,6 +27,19 @@ pub const PEER_V6: &str = "fd77::2";
 /// The target's interface.
 pub const TARGET_IFACE: &str = "vt0";
 
+/// What the names of a lab's namespaces begin with.
+const PREFIX: &str = "ft-";
+
+/// The namespaces of all labs there are, as ip-netns(8) keeps them.
+#[must_use]
+pub fn namespaces() -> Vec<PathBuf> {
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    named
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// Runs a command line (no shell) and returns its stdout.
 ///
 /// # Errors
@@ -41,29 +54,44 @@ pub fn sh(line: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Has one ip(8) carry out several command lines.
+fn batch(options: &[&str], lines: &[String]) -> anyhow::Result<()> {
+    let input = lines.join("\n") + "\n";
+    let ended = Ended::with_input(Command::new("ip").args(options).args(["-batch", "-"]), input.as_bytes())?;
+    ensure!(ended.status.success(), "ip -batch: {}: {}{input}", ended.status, ended.stderr);
+    Ok(())
+}
+
 impl NetLab {
     /// Makes both namespaces; `name` tells labs of different tests apart.
     ///
     /// # Errors
     /// When ip(8) does.
     pub fn new(name: &str) -> anyhow::Result<Self> {
-        let lab = Self { target: format!("ft-{name}-t"), peer: format!("ft-{name}-p") };
+        let lab = Self { target: format!("{PREFIX}{name}-t"), peer: format!("{PREFIX}{name}-p") };
         let (t, p) = (&lab.target, &lab.peer);
-        for line in [
-            format!("ip netns add {t}"),
-            format!("ip netns add {p}"),
-            format!("ip link add {TARGET_IFACE} netns {t} type veth peer name vp0 netns {p}"),
-            format!("ip -n {t} addr add {TARGET_V4}/24 dev {TARGET_IFACE}"),
-            format!("ip -n {p} addr add {PEER_V4}/24 dev vp0"),
-            format!("ip -n {p} addr add {PEER_V4_OTHER}/24 dev vp0"),
-            format!("ip -n {t} addr add {TARGET_V6}/64 dev {TARGET_IFACE} nodad"),
-            format!("ip -n {p} addr add {PEER_V6}/64 dev vp0 nodad"),
-            format!("ip -n {t} link set {TARGET_IFACE} up"),
-            format!("ip -n {p} link set vp0 up"),
-            format!("ip -n {t} link set lo up"),
-            format!("ip -n {p} link set lo up"),
-        ] {
-            sh(&line)?;
+        let pair = [
+            format!("netns add {t}"),
+            format!("netns add {p}"),
+            format!("link add {TARGET_IFACE} netns {t} type veth peer name vp0 netns {p}"),
+        ];
+        batch(&[], &pair)?;
+        for (namespace, interface, v4, v6) in
+            [(t, TARGET_IFACE, &[TARGET_V4][..], TARGET_V6), (p, "vp0", &[PEER_V4, PEER_V4_OTHER], PEER_V6)]
+        {
+            let mut lines: Vec<_> = v4.iter().map(|v4| format!("addr add {v4}/24 dev {interface}")).collect();
+            lines.extend([
+                format!("addr add {v6}/64 dev {interface} nodad"),
+                format!("link set {interface} up"),
+                "link set lo up".to_owned(),
+            ]);
+            batch(&["-n", namespace], &lines)?;
+            // A veth hands over on the CPU that sends, so two CPUs would race each other to the socket. By receive
+            // packet steering one CPU delivers everything, in the order it was sent
+            // (Documentation/networking/scaling.rst).
+            let steer = format!("echo 1 > /sys/class/net/{interface}/queues/rx-0/rps_cpus");
+            Process::start(Command::new("ip").args(["netns", "exec", namespace, "sh", "-c", &steer]))?
+                .text()?;
         }
         // Neighbours resolved beforehand: the first packet of a test is a packet of the test.
         sh(&format!("ip netns exec {t} ping -c 1 -W 5 {PEER_V4}"))?;

@@ -119,11 +119,12 @@ impl Process {
             .with_context(|| format!("{signal} to {}", self.line))
     }
 
-    /// Waits for its end, however it comes.
+    /// Ends its input and waits for its end, however it comes.
     ///
     /// # Errors
     /// When its output is not text.
     pub fn ended(mut self) -> anyhow::Result<Ended> {
+        drop(self.child.stdin.take());
         let stdout = self.child.stdout.take().context("stdout is piped")?;
         let reader = thread::spawn(move || {
             let mut bytes = Vec::new();

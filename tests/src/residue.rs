@@ -2,17 +2,24 @@
 //! after must be the same.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 
-use crate::{cgroup_lab, net_lab::sh, offspring};
+use crate::{cgroup_lab, net_lab, offspring};
 
 mod bpf;
+mod net;
 
 /// How long the kernel may take to be rid of what acts or is visible: links, devices, qdiscs, mounts, processes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,14 +50,14 @@ impl Picture {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         // Named network namespaces are made by people and tests, never by the tool.
         things.extend(lines("mount", &mounts).filter(|line| !line.contains("/netns")));
-        for (name, pid) in network_namespaces()? {
+        for (name, path) in network_namespaces()? {
             // Its last process may end between two lines.
-            if let Some(found) = devices_and_qdiscs(&name, pid) {
+            if let Some(found) = net::devices_and_qdiscs(&name, &path)? {
                 things.extend(found);
             }
         }
         cgroups(cgroup_lab::root()?, &mut things)?;
-        things.extend(fuse_connections());
+        things.extend(fuse_connections()?);
         for list in ["kprobe_events", "uprobe_events"] {
             if let Ok(text) = fs::read_to_string(format!("/sys/kernel/tracing/{list}")) {
                 things.extend(lines(list, &text));
@@ -102,57 +109,53 @@ impl Picture {
             if start.elapsed() > patience {
                 bail!("residue: left behind {added:#?}; lost {lost:#?}");
             }
-            std::thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
 /// Names of the FUSE connections: one of a mount that is attached nowhere is seen only here.
-fn fuse_connections() -> Vec<String> {
+fn fuse_connections() -> anyhow::Result<Vec<String>> {
     let directory = "/sys/fs/fuse/connections";
     if !Path::new(directory).is_dir() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    // In a mount namespace of its own: the machine need not have fusectl mounted, and shall not.
-    let look = format!("mount -t fusectl none {directory} 2>/dev/null; ls {directory}");
-    let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &look]).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    lines("FUSE connection", &text).collect()
+    // In a mount namespace of a thread's own: the machine need not have fusectl mounted, and shall not.
+    let look = || -> anyhow::Result<Vec<String>> {
+        let none: Option<&str> = None;
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(none, directory, Some("fusectl"), MsFlags::empty(), none)?;
+        let entries = fs::read_dir(directory)?;
+        Ok(entries
+            .flatten()
+            .map(|entry| format!("FUSE connection {}", entry.file_name().display()))
+            .collect())
+    };
+    thread::scope(|scope| scope.spawn(look).join())
+        .map_err(|_| anyhow::anyhow!("looking for FUSE connections"))?
+        .context("looking for FUSE connections")
 }
 
 fn lines<'a>(kind: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a {
     text.lines().map(move |line| format!("{kind} {line}"))
 }
 
-/// Devices and qdiscs in the namespace a process lives in; `None` when it is gone.
-fn devices_and_qdiscs(name: &str, pid: u32) -> Option<Vec<String>> {
-    let enter = format!("nsenter --net=/proc/{pid}/ns/net");
-    let mut things = vec![name.to_owned()];
-    for line in sh(&format!("{enter} ip -o link")).ok()?.lines() {
-        // Counters, state and flags change by themselves.
-        let device = line.split_whitespace().nth(1).unwrap_or_default();
-        things.push(format!("{name} device {device}"));
-    }
-    for line in sh(&format!("{enter} tc qdisc show")).ok()?.lines() {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let device = words.iter().position(|word| *word == "dev").and_then(|at| words.get(at + 1));
-        things.push(format!("{name} qdisc {:?} on {device:?}", words.get(1)));
-    }
-    Some(things)
-}
-
-/// Name and one process of each network namespace that this program or one of its offspring lives in.
-fn network_namespaces() -> anyhow::Result<Vec<(String, u32)>> {
-    let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    for (pid, _) in processes()? {
-        let Ok(name) = fs::read_link(format!("/proc/{pid}/ns/net")) else { continue };
-        let name = name.to_string_lossy().into_owned();
-        if pid != std::process::id() && !offspring::is(pid) {
-            continue;
+/// Name and path of each network namespace that this program, one of its offspring, or nobody in a lab of ours lives
+/// in.
+fn network_namespaces() -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    // A lab keeps its namespaces whoever lives there at the moment.
+    for path in net_lab::namespaces() {
+        if let Ok(about) = fs::metadata(&path) {
+            found.insert(format!("net:[{}]", about.ino()), path);
         }
-        if seen.insert(name.clone()) {
-            found.push((name, pid));
+    }
+    for (pid, _) in processes()? {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let Ok(name) = fs::read_link(&path) else { continue };
+        if pid == std::process::id() || offspring::is(pid) {
+            found.entry(name.to_string_lossy().into_owned()).or_insert(path);
         }
     }
     Ok(found)

@@ -139,7 +139,7 @@ fn sender(mut command: Command, to: &str, port: u16) -> anyhow::Result<Process> 
 }
 
 fn listener(mut command: Command, on: &str, port: u16) -> anyhow::Result<Process> {
-    command.args(["udp-count", &format!("{on}:{port}"), "--first-ms", "600000", "--idle-ms", "600000"]);
+    command.args(["udp-count", &format!("{on}:{port}")]);
     Process::start_until(&mut command, "ready")
 }
 

@@ -24,7 +24,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "disk::cgroup_target", on: Lane::has_block, run: cgroup_target },
     Test { name: "disk::two_sessions_compose", on: Lane::has_block, run: two_sessions_compose },
     Test { name: "disk::forced_backends", on: Lane::has_block, run: forced_backends },
-    Test { name: "disk::refused_without_block_hooks", on: |lane| !lane.has_block(), run: refused_honestly },
+    Test { name: "disk::refused_without_block_hooks", on: Lane::refuses_block, run: refused_honestly },
 ];
 
 /// `fault-victim pread --wait`: the device is open before the fault exists.

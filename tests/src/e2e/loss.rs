@@ -3,12 +3,12 @@
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Lane, Test, everywhere,
+    Lane, Test,
     pair::{Pair, untouched},
 };
 use crate::{
     driver::{Injection, victim},
-    net_lab::{NetLab, PEER_V4, PEER_V4_OTHER, PEER_V6, TARGET_IFACE, TARGET_V4, sh},
+    net_lab::{NetLab, PEER_V4, PEER_V4_OTHER, PEER_V6, TARGET_IFACE, TARGET_V4},
     process::Process,
     stats::binomial,
     victim::report::{Counted, Sent},
@@ -19,18 +19,26 @@ const DATAGRAMS: u64 = 10_000;
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "loss::out_is_binomial_and_silent", on: everywhere, run: out_is_binomial_and_silent },
-    Test { name: "loss::in_is_binomial", on: everywhere, run: in_is_binomial },
-    Test { name: "loss::over_ipv6", on: everywhere, run: over_ipv6 },
-    Test { name: "loss::on_loopback", on: everywhere, run: on_loopback },
-    Test { name: "loss::nth_ping_is_the_nth", on: everywhere, run: nth_ping_is_the_nth },
-    Test { name: "loss::times_and_every_are_exact", on: everywhere, run: times_and_every_are_exact },
-    Test { name: "loss::only_the_named_peer", on: everywhere, run: only_the_named_peer },
-    Test { name: "loss::ports_and_protocols", on: everywhere, run: ports_and_protocols },
-    Test { name: "loss::interface_filter", on: everywhere, run: interface_filter },
-    Test { name: "loss::same_seed_same_losses", on: everywhere, run: same_seed_same_losses },
-    Test { name: "loss::tcp_retransmits", on: everywhere, run: tcp_retransmits },
-    Test { name: "loss::zero_percent_touches_nothing", on: everywhere, run: zero_percent_touches_nothing },
+    Test {
+        name: "loss::out_is_binomial_and_silent",
+        on: Lane::tests_packets,
+        run: out_is_binomial_and_silent,
+    },
+    Test { name: "loss::in_is_binomial", on: Lane::tests_packets, run: in_is_binomial },
+    Test { name: "loss::over_ipv6", on: Lane::tests_packets, run: over_ipv6 },
+    Test { name: "loss::on_loopback", on: Lane::tests_packets, run: on_loopback },
+    Test { name: "loss::nth_ping_is_the_nth", on: Lane::tests_packets, run: nth_ping_is_the_nth },
+    Test { name: "loss::times_and_every_are_exact", on: Lane::tests_packets, run: times_and_every_are_exact },
+    Test { name: "loss::only_the_named_peer", on: Lane::tests_packets, run: only_the_named_peer },
+    Test { name: "loss::ports_and_protocols", on: Lane::tests_packets, run: ports_and_protocols },
+    Test { name: "loss::interface_filter", on: Lane::tests_packets, run: interface_filter },
+    Test { name: "loss::same_seed_same_losses", on: Lane::tests_packets, run: same_seed_same_losses },
+    Test { name: "loss::tcp_retransmits", on: Lane::tests_packets, run: tcp_retransmits },
+    Test {
+        name: "loss::zero_percent_touches_nothing",
+        on: Lane::tests_packets,
+        run: zero_percent_touches_nothing,
+    },
 ];
 
 fn out_is_binomial_and_silent(_: Lane) -> anyhow::Result<()> {
@@ -139,9 +147,10 @@ fn nth_ping_is_the_nth(_: Lane) -> anyhow::Result<()> {
                 .args(["-c", &format!("read x; exec 2>&1; ping -c 6 -i 0.2 -W 1 {address}; true")]),
         )?;
         let injection = Injection::start(&["--pid", &shell.pid(), "--net", spec])?;
-        let bystander = sh(&format!("ip netns exec {} ping -c 6 -i 0.2 {address}", lab.target))?;
+        let ping = ["-c", "6", "-i", "0.2", address];
+        let bystander = Process::start(lab.in_target("ping").args(ping))?;
         shell.release()?;
-        let text = shell.text()?;
+        let (text, bystander) = (shell.text()?, bystander.text()?);
         let report = injection.wait()?;
         ensure!(answered(&text) == [1, 2, 4, 5, 6], "{spec} {address}: {text}");
         ensure!(answered(&bystander) == [1, 2, 3, 4, 5, 6], "bystander: {bystander}");
@@ -189,12 +198,8 @@ fn only_the_named_peer(_: Lane) -> anyhow::Result<()> {
                 victim()?
             ),
         ]))?;
-        let counters = [format!("{PEER_V4}:9000"), format!("{PEER_V4_OTHER}:9001")].map(|on| {
-            Process::start_until(
-                lab.in_peer(&victim()?).args(["udp-count", &on, "--first-ms", "3000", "--idle-ms", "500"]),
-                "ready",
-            )
-        });
+        let counters = [format!("{PEER_V4}:9000"), format!("{PEER_V4_OTHER}:9001")]
+            .map(|on| Process::start_until(lab.in_peer(&victim()?).args(["udp-count", &on]), "ready"));
         let injection = Injection::start(&["--pid", &shell.pid(), "--net", &spec])?;
         shell.release()?;
         shell.text()?;
@@ -222,10 +227,7 @@ fn ports_and_protocols(_: Lane) -> anyhow::Result<()> {
     ] {
         let to = format!("{PEER_V4}:9000");
         let program = victim()?;
-        let counter = Process::start_until(
-            lab.in_peer(&program).args(["udp-count", &to, "--first-ms", "3000", "--idle-ms", "300"]),
-            "ready",
-        )?;
+        let counter = Process::start_until(lab.in_peer(&program).args(["udp-count", &to]), "ready")?;
         let mut sender = Process::start_until(
             lab.in_target(&program).args([
                 "udp-send",

@@ -8,6 +8,7 @@ mod docs;
 mod doctor;
 mod file_system;
 mod jitter;
+mod lane;
 mod loss;
 mod pair;
 mod programs;
@@ -25,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use lane::Lane;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use nix::{
@@ -43,37 +45,6 @@ use crate::{
 const LOCK: &str = "/run/fault-e2e.lock";
 /// A test that takes longer is stuck. The slowest takes half a minute on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(150);
-
-/// Which kernel the tests run on; decides what must work and what must be refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Lane {
-    /// The machine's own kernel: packet loss must work, the rest is whatever `doctor` says.
-    Native,
-    /// Class A: everything.
-    Fault,
-    /// Class B: no kprobe override.
-    FmodOnly,
-    /// Class C, tcx.
-    #[value(name = "debian-6.12")]
-    Debian612,
-    /// Class C, clsact.
-    #[value(name = "debian-6.1")]
-    Debian61,
-}
-
-impl Lane {
-    /// Whether block faults work here.
-    #[must_use]
-    pub const fn has_block(self) -> bool {
-        matches!(self, Self::Fault | Self::FmodOnly)
-    }
-
-    /// Whether packets can be delayed here.
-    #[must_use]
-    pub const fn has_packet_delay(self) -> bool {
-        !matches!(self, Self::Native)
-    }
-}
 
 /// For [`Test::on`].
 fn everywhere(_: Lane) -> bool {

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test, everywhere};
+use super::{Lane, Test};
 use crate::{
     driver::{Injection, binary},
     net_lab::{NetLab, TARGET_V4, sh},
@@ -13,9 +13,9 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "programs::nginx_and_its_workers", on: everywhere, run: nginx_and_its_workers },
-    Test { name: "programs::curl_under_fault_run", on: everywhere, run: curl_under_fault_run },
-    Test { name: "programs::downloads_survive_loss", on: everywhere, run: downloads_survive_loss },
+    Test { name: "programs::nginx_and_its_workers", on: Lane::tests_packets, run: nginx_and_its_workers },
+    Test { name: "programs::curl_under_fault_run", on: Lane::tests_packets, run: curl_under_fault_run },
+    Test { name: "programs::downloads_survive_loss", on: Lane::tests_packets, run: downloads_survive_loss },
 ];
 
 /// nginx with two workers on loopback, its files in a directory of its own.

@@ -268,7 +268,7 @@ fn doctor_tells_the_truth(lane: Lane) -> anyhow::Result<()> {
     for (feature, faults, expected) in [
         ("packet_drop", ["--net", "drop 0%"], true),
         ("packet_delay", ["--net", "delay 1ms 0%"], lane.has_packet_delay()),
-        ("disk_error", ["--disk", "error 0% read"], lane.has_block()),
+        ("disk_error", ["--disk", "error 0% read"], !lane.refuses_block()),
         ("disk_delay", ["--disk", "delay 1ms 0% read"], lane.has_block()),
     ] {
         let answer = &json["features"][feature];
@@ -279,7 +279,11 @@ fn doctor_tells_the_truth(lane: Lane) -> anyhow::Result<()> {
             claimed == can_arm(&faults)?,
             "doctor says {claimed} about {feature}, arming differs: {json}"
         );
-        ensure!(claimed == expected, "{feature} is {claimed} on lane {lane:?}: {json}");
+        // Of the machine's own kernel, what it says is all we know.
+        ensure!(
+            lane == Lane::Native || claimed == expected,
+            "{feature} is {claimed} on lane {lane:?}: {json}"
+        );
         for field in ["why", "remedy"] {
             ensure!(claimed || answer[field].is_string(), "{feature}: no {field}: {json}");
         }

@@ -142,10 +142,7 @@ fn several_namespaces(_: Lane) -> anyhow::Result<()> {
     let (there, back) = (endpoint(PEER_V4, 9000), endpoint(TARGET_V4, 9000));
     let counters = [
         counter(&lab, PEER_V4, 9000)?,
-        Process::start_until(
-            lab.in_target(&program).args(["udp-count", &back, "--first-ms", "4000", "--idle-ms", "500"]),
-            "ready",
-        )?,
+        Process::start_until(lab.in_target(&program).args(["udp-count", &back]), "ready")?,
     ];
     let injection = {
         let mut senders = Vec::new();

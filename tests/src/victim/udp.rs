@@ -2,7 +2,12 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -72,14 +77,28 @@ impl Send {
                 Err(error) => *report.errors.entry(errno_name(&error)).or_default() += 1,
             }
             if self.pause_us > 0 {
-                std::thread::sleep(Duration::from_micros(self.pause_us));
+                thread::sleep(Duration::from_micros(self.pause_us));
             } else if (number + 1) % self.burst.max(1) == 0 {
-                std::thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1));
             }
         }
-        std::thread::sleep(Duration::from_millis(self.linger_ms));
+        thread::sleep(Duration::from_millis(self.linger_ms));
         Ok(report)
     }
+}
+
+/// How often a counter that receives nothing asks whether there is more to come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Becomes true when stdin ends.
+fn end_of_input() -> Arc<AtomicBool> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&ended);
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        tell.store(true, Ordering::Relaxed);
+    });
+    ended
 }
 
 /// Blocks until a line arrives on stdin.
@@ -97,12 +116,10 @@ pub struct Count {
     /// Stop after this many.
     #[arg(long, default_value_t = u64::MAX)]
     count: u64,
-    /// Stop when nothing came for this long, in milliseconds.
-    #[arg(long, default_value_t = 1500)]
+    /// Once stdin has ended, which says that everything was sent: stop when nothing came for this long, in
+    /// milliseconds. Longer than anything may be delayed.
+    #[arg(long, default_value_t = 600)]
     idle_ms: u64,
-    /// Wait this long for the first one, in milliseconds.
-    #[arg(long, default_value_t = 20_000)]
-    first_ms: u64,
 }
 
 impl Count {
@@ -127,18 +144,26 @@ impl Count {
         }
         socket.bind(&self.on.into()).context("binding the counter")?;
         let socket: UdpSocket = socket.into();
-        socket.set_read_timeout(Some(Duration::from_millis(self.first_ms)))?;
+        socket.set_read_timeout(Some(LOOK))?;
+        let all_sent = end_of_input();
         eprintln!("ready");
         let mut report = Counted::default();
         let mut seen: Vec<bool> = Vec::new();
         let mut highest = None;
         let mut buffer = [0u8; 65536];
+        let mut silent_since = None;
         while report.received < self.count {
-            let Ok(length) = socket.recv(&mut buffer) else { break };
+            let Ok(length) = socket.recv(&mut buffer) else {
+                let since = silent_since.get_or_insert_with(Instant::now);
+                if !all_sent.load(Ordering::Relaxed) {
+                    silent_since = None;
+                } else if since.elapsed() >= Duration::from_millis(self.idle_ms) {
+                    break;
+                }
+                continue;
+            };
             let now = now_ns();
-            if report.received == 0 {
-                socket.set_read_timeout(Some(Duration::from_millis(self.idle_ms)))?;
-            }
+            silent_since = None;
             let (Some(Ok(number)), Some(Ok(sent))) = (
                 buffer[..length].get(..8).map(<[u8; 8]>::try_from),
                 buffer[..length].get(8..16).map(<[u8; 8]>::try_from),

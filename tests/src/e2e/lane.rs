@@ -1,0 +1,83 @@
+//! The kernels the tests run on, and what each must and must not be able to do.
+
+use std::sync::LazyLock;
+
+use crate::driver::fault;
+
+/// Which kernel the tests run on; decides what must work and what must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Lane {
+    /// The machine's own kernel: packet loss must work, packet delay if `doctor` says so. Disks are left alone.
+    Native,
+    /// Class A: everything.
+    Fault,
+    /// Class B: no kprobe override.
+    FmodOnly,
+    /// Class C, tcx.
+    #[value(name = "debian-6.12")]
+    Debian612,
+    /// Class C, clsact.
+    #[value(name = "debian-6.1")]
+    Debian61,
+}
+
+impl Lane {
+    /// Whether block faults work here, and there are disks to try them on.
+    #[must_use]
+    pub const fn has_block(self) -> bool {
+        matches!(self, Self::Fault | Self::FmodOnly)
+    }
+
+    /// Whether packets are tested here. The network of [`Lane::FmodOnly`] is that of [`Lane::Fault`], from the same
+    /// source with the same options: the tests would run twice.
+    #[must_use]
+    pub const fn tests_packets(self) -> bool {
+        !matches!(self, Self::FmodOnly)
+    }
+
+    /// Whether packets can be delayed here.
+    #[must_use]
+    pub fn has_packet_delay(self) -> bool {
+        match self {
+            Self::Native => NATIVE.packet_delay,
+            Self::Fault | Self::FmodOnly | Self::Debian612 | Self::Debian61 => true,
+        }
+    }
+
+    /// Whether block faults must be refused here.
+    #[must_use]
+    pub fn refuses_block(self) -> bool {
+        match self {
+            Self::Native => !NATIVE.disk_error,
+            Self::Fault | Self::FmodOnly => false,
+            Self::Debian612 | Self::Debian61 => true,
+        }
+    }
+
+    /// Whether their delay is tested here.
+    #[must_use]
+    pub fn tests_packet_delay(self) -> bool {
+        self.tests_packets() && self.has_packet_delay()
+    }
+
+    /// Whether distributions are tested here: on the newest kernel and on the oldest.
+    #[must_use]
+    pub const fn tests_jitter(self) -> bool {
+        matches!(self, Self::Fault | Self::Debian61)
+    }
+}
+
+/// What `doctor` says of the machine's own kernel.
+struct Native {
+    packet_delay: bool,
+    disk_error: bool,
+}
+
+static NATIVE: LazyLock<Native> = LazyLock::new(|| {
+    // A doctor that does not answer has tests of its own; here it means that nothing more than packet loss is tried.
+    let output = fault(&["doctor", "--json"]).output();
+    let report = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
+    let report: serde_json::Value = report.unwrap_or_default();
+    let can = |feature: &str| report["features"][feature]["ok"] == true;
+    Native { packet_delay: can("packet_delay"), disk_error: can("disk_error") }
+});
