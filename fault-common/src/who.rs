@@ -68,6 +68,16 @@ pub struct PendingPark {
     pub _pad: u32,
 }
 
+/// A place of the parking lot, shared by the parked task's program and the process that answers it.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ParkingPlace {
+    /// When to answer, `CLOCK_MONOTONIC` nanoseconds; 0 is at once.
+    pub deadline_ns: SharedU64,
+    /// When the task that parked here last ran again, `CLOCK_MONOTONIC` nanoseconds.
+    pub woke_ns: SharedU64,
+}
+
 /// Value of the task storage `TASK_STATES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +210,16 @@ pub const fn port_bit(is_udp: bool, port: u16) -> (u32, u64) {
     let bit = (is_udp as u32) << 16 | port as u32;
     (bit >> 6, 1 << (bit & 63))
 }
+
+/// Index into and bit of `TASK_BITS`: set when a process with these low 16 bits of its PID was ever in `TASKS`.
+#[must_use]
+#[inline(always)]
+pub const fn task_bit(tgid: u32) -> (u32, u64) {
+    (tgid >> 6 & (TASK_WORDS - 1), 1 << (tgid & 63))
+}
+
+/// Words of `TASK_BITS`.
+pub const TASK_WORDS: u32 = 65536 / 64;
 
 /// Words of `LOCAL_PORTS`.
 pub const PORT_WORDS: u32 = 2 * 65536 / 64;

@@ -36,34 +36,30 @@ pub struct What {
     pub bytes: u32,
 }
 
-/// Puts a packet's event into the ring.
+/// Puts a packet's event into the ring. Whoever runs while it passes need not be its sender.
 #[inline(always)]
 pub fn packet(what: &What, packet: &PacketEvent) {
-    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
-        count(Counter::EventsLost);
-        return;
-    };
-    entry.write(Event {
-        time_ns: what.time_ns,
-        hits: what.hits,
-        delay_ns: what.delay_ns,
-        cgroup: what.cgroup,
-        generation: what.generation,
-        layer: Layer::Net as u32,
-        action: what.action,
-        tgid: what.tgid,
-        pid: 0,
-        bytes: what.bytes,
-        comm: [0; COMM_LEN],
-        packet: *packet,
-        bio: BioEvent { sector: 0, device: 0, ops: 0 },
-    });
-    entry.submit(0);
+    submit(what, Layer::Net, 0, [0; COMM_LEN], packet, &BioEvent { sector: 0, device: 0, ops: 0 });
 }
 
 /// Puts the event of a bio into the ring; the running task submits it.
 #[inline(always)]
 pub fn bio(what: &What, bio: &BioEvent) {
+    let packet = PacketEvent {
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        direction: 0,
+        protocol: 0,
+        ifindex: 0,
+    };
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    submit(what, Layer::Disk, bpf_get_current_pid_tgid() as u32, comm, &packet, bio);
+}
+
+#[inline(always)]
+fn submit(what: &What, layer: Layer, pid: u32, comm: [u8; COMM_LEN], packet: &PacketEvent, bio: &BioEvent) {
     let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
         count(Counter::EventsLost);
         return;
@@ -74,21 +70,13 @@ pub fn bio(what: &What, bio: &BioEvent) {
         delay_ns: what.delay_ns,
         cgroup: what.cgroup,
         generation: what.generation,
-        layer: Layer::Disk as u32,
+        layer: layer as u32,
         action: what.action,
         tgid: what.tgid,
-        pid: bpf_get_current_pid_tgid() as u32,
+        pid,
         bytes: what.bytes,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        packet: PacketEvent {
-            local: [0; 16],
-            remote: [0; 16],
-            local_port: 0,
-            remote_port: 0,
-            direction: 0,
-            protocol: 0,
-            ifindex: 0,
-        },
+        comm,
+        packet: *packet,
         bio: *bio,
     });
     entry.submit(0);

@@ -15,8 +15,8 @@ use fault_common::{
     rule::Rule,
     shared::SharedU64,
     who::{
-        AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, PeerAddress, PeerRules,
-        SocketState, TaskState,
+        AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, ParkingPlace, PeerAddress,
+        PeerRules, SocketState, TASK_WORDS, TaskState,
     },
 };
 
@@ -70,6 +70,10 @@ pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray:
 /// Processes of the target: thread group id → 1.
 #[btf_map]
 pub static TASKS: HashMap<u32, u32, 65536> = HashMap::new();
+/// Which numbers may be in [`TASKS`]: whether a bystander's is not costs one load instead of a hash. Mapped into the
+/// controller, which sets bits as well.
+#[btf_map]
+pub static TASK_BITS: Array<SharedU64, { TASK_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Sockets of the target. Accepted sockets inherit the entry of the listener.
 #[btf_map]
 pub static SOCKETS: LocalStorage<
@@ -103,9 +107,10 @@ pub static ECHOES: LruHashMap<EchoKey, EchoState, 4096> = LruHashMap::new();
 /// What an entry of [`ECHOES`] is made from.
 #[btf_map]
 pub static BLANK_ECHO: PerCpuArray<EchoState, 1> = PerCpuArray::new();
-/// Deadlines of parked tasks, mapped into the controller: page of the parking lot → `CLOCK_MONOTONIC` ns.
+/// Pages of the parking lot, mapped into the controller.
 #[btf_map]
-pub static PARKING: Array<SharedU64, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub static PARKING: Array<ParkingPlace, { PARKING_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 /// Delayed operations of libaio contexts. Who finds no room waits at submission instead.
 #[btf_map]
 pub static AIO_QUEUES: HashMap<AioKey, AioQueue, 4096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();

@@ -3,10 +3,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use super::{TASK_TGID_OFFSET, field, loaded};
-use crate::{
-    maps::{CONTROL, TASKS},
-    who::task,
-};
+use crate::{maps::CONTROL, who::task};
 
 /// `sched_process_fork(parent, child)`: runs in the parent, before the child runs.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
@@ -20,8 +17,7 @@ pub fn task_fork(ctx: RawTracePointContext) -> u32 {
     if let Some(tgid) = field::<u32>(child, loaded(&TASK_TGID_OFFSET))
         && tgid != parent
     {
-        // A full map (65 536 processes) leaves the child out.
-        let _ = TASKS.insert(tgid, 1, 0);
+        task::join(tgid);
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(&ctx, "process {} joins the target, a child of {}", tgid, parent);
     }

@@ -11,7 +11,7 @@ use super::{
     PASS, Skb, coarse_now,
     headers::{self, Headers, Unread},
     ingress::remember_echo,
-    judge::{Passage, judge},
+    judge::{Candidates, Passage, judge},
 };
 use crate::{
     emit::count,
@@ -49,8 +49,7 @@ fn egress(skb: Skb) -> i32 {
         return PASS;
     }
     let Some(control) = CONTROL.get(0) else { return PASS };
-    let now = coarse_now(control);
-    if !control.is_live(now) {
+    if control.active.load() == 0 {
         return PASS;
     }
     let headers = match headers::read(skb) {
@@ -70,7 +69,13 @@ fn egress(skb: Skb) -> i32 {
     if headers.protocol == protocol::ICMP {
         remember_echo(skb, &headers, &owner);
     }
-    judge(&Passage { skb, control, now, direction: Direction::Out, headers: &headers, owner })
+    let Some(candidates) = Candidates::of(skb, control, Direction::Out, &headers) else { return PASS };
+    // Only now: the clock is dearer than to find that no rule names this packet.
+    let now = coarse_now(control);
+    if !control.is_live(now) {
+        return PASS;
+    }
+    judge(&Passage { skb, control, now, direction: Direction::Out, headers: &headers, candidates, owner })
 }
 
 /// The sender of a packet without socket.

@@ -13,7 +13,7 @@ use fault_common::{
 use super::{
     PASS, Skb, coarse_now,
     headers::{self, Headers, Unread, number},
-    judge::{Passage, bank, judge},
+    judge::{Candidates, Passage, bank, judge},
 };
 use crate::{
     emit::count,
@@ -64,15 +64,23 @@ fn ingress(skb: Skb) -> i32 {
             return PASS;
         }
     };
+    // In this order by what each costs: a bystander's packet ends here, one of the target that no rule names before
+    // its socket is looked up.
+    if headers.protocol & (protocol::TCP | protocol::UDP) != 0
+        && !socket::is_local_port(headers.protocol == protocol::UDP, headers.destination_port)
+    {
+        return PASS;
+    }
+    let Some(candidates) = Candidates::of(skb, control, Direction::In, &headers) else { return PASS };
     let Some(owner) = receiver(skb, &headers) else { return PASS };
     let now = coarse_now(control);
     if !control.is_live(now) {
         return PASS;
     }
-    judge(&Passage { skb, control, now, direction: Direction::In, headers: &headers, owner })
+    judge(&Passage { skb, control, now, direction: Direction::In, headers: &headers, candidates, owner })
 }
 
-/// The target's share in the packet. Everything a bystander pays happens here.
+/// The target's share in the packet.
 #[inline(always)]
 fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
     let tuple = match headers.protocol {
@@ -103,6 +111,9 @@ fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
             if quoted.number != number::TCP && quoted.number != number::UDP {
                 return None;
             }
+            if !socket::is_local_port(quoted.number == number::UDP, quoted.source_port) {
+                return None;
+            }
             Tuple {
                 remote: quoted.destination,
                 local: quoted.source,
@@ -114,9 +125,6 @@ fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
         }
         _ => return None,
     };
-    if !socket::is_local_port(tuple.is_udp, tuple.local_port) {
-        return None;
-    }
     // SAFETY: `skb` is the context.
     Some(unsafe { socket::look_up(skb.cast(), &tuple) }?.owner(Direction::In))
 }

@@ -33,19 +33,11 @@ pub struct Passage<'a> {
     pub now: u64,
     pub direction: Direction,
     pub headers: &'a Headers,
+    pub candidates: Candidates,
     pub owner: Owner,
 }
 
 impl Passage<'_> {
-    /// The peer's address, network byte order, IPv4 mapped.
-    #[inline(always)]
-    fn remote(&self) -> [u32; 4] {
-        match self.direction {
-            Direction::Out => self.headers.destination,
-            Direction::In => self.headers.source,
-        }
-    }
-
     /// Ports of the target and of its peer; 0 for protocols without.
     #[inline(always)]
     fn ports(&self) -> (u16, u16) {
@@ -57,34 +49,46 @@ impl Passage<'_> {
             Direction::In => (self.headers.destination_port, self.headers.source_port),
         }
     }
+}
 
-    #[inline(always)]
-    fn interface(&self) -> Option<&'static Interface> {
-        // SAFETY: `skb` is the context.
-        let ifindex = unsafe { (*self.skb).ifindex };
-        // SAFETY: the controller changes entries only while the session is inactive.
-        unsafe { INTERFACES.get(interface_key(kernel::netns_number(), ifindex)) }
-    }
+/// The rules that may look at a packet, never none.
+#[derive(Clone, Copy)]
+pub struct Candidates {
+    generation: u32,
+    /// Of slots.
+    mask: u64,
+}
 
-    /// The rules that may look at this packet, by what costs one look-up however many rules there are.
+impl Candidates {
+    /// By what costs one look-up however many rules there are.
     #[inline(always)]
-    fn candidates(&self, bank: &Bank, index: usize) -> u64 {
-        let mut candidates = match self.direction {
-            Direction::Out => bank.net_out,
-            Direction::In => bank.net_in,
+    pub fn of(skb: Skb, control: &Control, direction: Direction, headers: &Headers) -> Option<Self> {
+        let generation = control.generation.load();
+        let (index, bank) = bank(control, generation);
+        let (mut mask, remote) = match direction {
+            Direction::Out => (bank.net_out, headers.destination),
+            Direction::In => (bank.net_in, headers.source),
         };
-        if candidates & !bank.net_any_peer != 0 {
-            // SAFETY: sixteen bytes either way.
-            let address: [u8; 16] = unsafe { core::mem::transmute(self.remote()) };
+        if mask & !bank.net_any_peer != 0 {
+            // SAFETY: sixteen bytes either way; network byte order, IPv4 mapped.
+            let address: [u8; 16] = unsafe { core::mem::transmute(remote) };
             let named = PEERS.get(&Key::new(128, PeerAddress(address))).map_or(0, |rules| rules.0[index]);
-            candidates &= bank.net_any_peer | named;
+            mask &= bank.net_any_peer | named;
         }
-        if candidates & !bank.net_any_iface != 0 {
-            let named = self.interface().map_or(0, |interface| interface.rules[index]);
-            candidates &= bank.net_any_iface | named;
+        if mask & !bank.net_any_iface != 0 {
+            let named = interface(skb).map_or(0, |interface| interface.rules[index]);
+            mask &= bank.net_any_iface | named;
         }
-        candidates
+        (mask != 0).then_some(Self { generation, mask })
     }
+}
+
+#[inline(always)]
+fn interface(skb: Skb) -> Option<&'static Interface> {
+    // SAFETY: `skb` is the context.
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: the controller changes entries only while the session is inactive.
+    unsafe { INTERFACES.get(interface_key(kernel::netns_number(), ifindex)) }
 }
 
 /// The bank in force, and its number.
@@ -117,13 +121,8 @@ fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
 /// Decides, and does it: the return value of the hook.
 #[inline(always)]
 pub fn judge(passage: &Passage<'_>) -> i32 {
-    let Passage { skb, control, now, direction, headers, owner } = *passage;
-    let generation = control.generation.load();
-    let (index, bank) = bank(control, generation);
-    let candidates = passage.candidates(bank, index);
-    if candidates == 0 {
-        return PASS;
-    }
+    let Passage { skb, control, now, direction, headers, candidates, owner } = *passage;
+    let Candidates { generation, mask } = candidates;
     let (local_port, remote_port) = passage.ports();
     // SAFETY: `skb` is the context.
     let bytes = unsafe { (*skb).len };
@@ -135,7 +134,7 @@ pub fn judge(passage: &Passage<'_>) -> i32 {
     };
     let facts =
         PacketFacts { direction: direction as u32, protocol: headers.protocol, remote_port, local_port };
-    let outcome = decision::decide(index as u32, candidates, &moment, facts, owner.stream);
+    let outcome = decision::decide(generation & 1, mask, &moment, facts, owner.stream);
 
     // Not twice: neither on a second interface it crosses nor when it comes back from the lane.
     // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
@@ -185,7 +184,7 @@ pub fn judge(passage: &Passage<'_>) -> i32 {
     if outcome.delay_ns == 0 {
         return PASS;
     }
-    let Some(interface) = passage.interface().filter(|interface| interface.has_lane != 0) else {
+    let Some(interface) = interface(skb).filter(|interface| interface.has_lane != 0) else {
         return lane::refuse();
     };
     lane::enter(&Departure {

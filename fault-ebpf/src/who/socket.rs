@@ -1,6 +1,6 @@
 //! Does this socket belong to the target, and where does it stand in the random sequences?
 
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use aya_ebpf::{
     bindings::{
@@ -32,9 +32,9 @@ pub struct Owner {
     pub stream: *mut Stream,
 }
 
-/// A socket of the target.
+/// A socket of the target. Not null by its type: an `Option` of it is one register to the verifier, not two.
 #[derive(Clone, Copy)]
-pub struct Member(*mut SocketState);
+pub struct Member(NonNull<SocketState>);
 
 impl Member {
     /// What a decision about a packet in `direction` needs.
@@ -44,13 +44,14 @@ impl Member {
             Direction::Out => 0,
             Direction::In => 1,
         };
+        let state = self.0.as_ptr();
         // SAFETY: a map value; racing programs on other CPUs touch plain numbers only.
         unsafe {
             Owner {
-                tgid: (*self.0).tgid,
-                cgroup: (*self.0).cgroup,
-                departure_ns: &raw mut (*self.0).departure_ns[index],
-                stream: &raw mut (*self.0).streams[index],
+                tgid: (*state).tgid,
+                cgroup: (*state).cgroup,
+                departure_ns: &raw mut (*state).departure_ns[index],
+                stream: &raw mut (*state).streams[index],
             }
         }
     }
@@ -108,7 +109,7 @@ pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
         state_ref.streams[0].number = 0;
         state_ref.streams[1].number = 0;
     }
-    Some(Member(state))
+    NonNull::new(state).map(Member)
 }
 
 /// Four-tuple of a packet as the owner of the destination would receive it. Ports in host byte order.
@@ -162,7 +163,7 @@ pub unsafe fn look_up(context: *mut core::ffi::c_void, tuple: &Tuple) -> Option<
             }
             let state = storage(sock, 0);
             bpf_sk_release(sock.cast());
-            (!state.is_null() && (*state).member != 0).then_some(Member(state))
+            NonNull::new(state).filter(|state| (*state.as_ptr()).member != 0).map(Member)
         }
     } else {
         // SAFETY: as above.

@@ -1,9 +1,9 @@
 //! Does the running task belong to the target?
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
-use fault_common::{control::Control, limits::MAX_CGROUPS};
+use fault_common::{control::Control, limits::MAX_CGROUPS, who::task_bit};
 
-use crate::maps::TASKS;
+use crate::maps::{TASK_BITS, TASKS};
 
 /// The process (thread group) that runs, in the initial PID namespace.
 #[inline(always)]
@@ -14,7 +14,20 @@ pub fn current_tgid() -> u32 {
 /// Whether `tgid` is one of the processes aimed at, or descends from one.
 #[inline(always)]
 pub fn is_target_process(tgid: u32) -> bool {
-    TASKS.get_ptr(tgid).is_some()
+    let (word, bit) = task_bit(tgid);
+    TASK_BITS.get(word).is_some_and(|word| word.load() & bit != 0) && TASKS.get_ptr(tgid).is_some()
+}
+
+/// Makes `tgid` one of the processes aimed at. A full map (65 536 processes) leaves it out.
+#[inline(always)]
+pub fn join(tgid: u32) {
+    let (word, bit) = task_bit(tgid);
+    if let Some(word) = TASK_BITS.get(word)
+        && word.load() & bit == 0
+    {
+        word.set_bits(bit);
+    }
+    let _ = TASKS.insert(tgid, 1, 0);
 }
 
 /// Whether the running task lives in, or below, one of the cgroups aimed at.

@@ -71,7 +71,7 @@ pub type Globals = [(&'static str, u32)];
 /// What only some sessions need; the others keep these maps tiny.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// The parking lot's deadlines: 512 bytes for each CPU.
+    /// The parking lot's deadlines: 1 KiB for each CPU.
     pub parking: bool,
     /// The ring buffer of `--events`: 4 MiB.
     pub events: bool,

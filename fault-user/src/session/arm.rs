@@ -9,7 +9,7 @@ use super::{
     events::Events,
     keeper::Keeper,
     packets::{self, Namespace},
-    plan::Plan,
+    plan::{Needs, Plan},
     rules::Rules,
     sockets::Sockets,
     tasks::{self, Tasks},
@@ -51,6 +51,10 @@ pub struct Armed {
     pub(super) tasks: Tasks,
     pub(super) rules: Rules,
     pub(super) loaded: Loaded,
+    /// What is in place, whatever the rules in force need of it.
+    pub(super) needs: Needs,
+    /// Of all rules that were in force: packets may still be under way.
+    pub(super) longest_delay: Duration,
     pub(super) request: Request,
 }
 
@@ -63,7 +67,7 @@ impl Armed {
     /// # Errors
     /// When anything is refused; then nothing is left.
     pub fn arm(request: Request) -> Result<Self, SessionError> {
-        let needs = request.plan.needs();
+        let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
         let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some() };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
@@ -110,7 +114,7 @@ impl Armed {
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
-        Ok(Self { block, namespaces, sockets, tasks, rules, loaded, request })
+        Ok(Self { block, namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request })
     }
 
     /// One store, and faults happen.

@@ -20,7 +20,6 @@ use crate::{
     },
     kernel::load::Loaded,
     net::lane::LaneStats,
-    spec::{Fault, NetVerb},
 };
 
 /// How much longer than the longest delay asked for the lane may take to run empty.
@@ -99,7 +98,8 @@ impl Active {
     pub async fn heal(self, end: End) -> Healed {
         let started = self.started;
         let mut events = self.events;
-        let Armed { block, mut namespaces, sockets, tasks, rules, loaded, request } = self.armed;
+        let Armed { block, mut namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request } =
+            self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
         let mut troubles = Vec::new();
@@ -110,7 +110,8 @@ impl Active {
         {
             troubles.push(error.into());
         }
-        let stranded = drain(&loaded, &request.plan, &mut troubles).await;
+        let stranded =
+            if needs.packet_delay { drain(&loaded, longest_delay, &mut troubles).await } else { 0 };
         let totals = Totals::read(&loaded.ebpf).unwrap_or_else(|error| {
             troubles.push(error);
             Totals::default()
@@ -162,12 +163,9 @@ fn totals_of(loaded: &Loaded, slot: u32) -> RuleTotals {
     }
 }
 
-/// Waits until every packet that entered a lane has left it. How many have not when patience is over.
-async fn drain(loaded: &Loaded, plan: &Plan, troubles: &mut Vec<SessionError>) -> u64 {
-    if !plan.needs().packet_delay {
-        return 0;
-    }
-    let deadline = Instant::now() + patience(plan);
+/// Waits until every packet that entered a lane has left it. How many have not when even the longest delay is over.
+async fn drain(loaded: &Loaded, longest_delay: Duration, troubles: &mut Vec<SessionError>) -> u64 {
+    let deadline = Instant::now() + (longest_delay + DRAIN_MARGIN).min(DRAIN_LIMIT);
     loop {
         let inside = match Totals::read(&loaded.ebpf) {
             Ok(totals) => totals.get(Counter::LaneIn).saturating_sub(totals.get(Counter::LaneOut)),
@@ -181,15 +179,4 @@ async fn drain(loaded: &Loaded, plan: &Plan, troubles: &mut Vec<SessionError>) -
         }
         sleep(DRAIN_POLL).await;
     }
-}
-
-fn patience(plan: &Plan) -> Duration {
-    let longest = plan.rules.iter().filter_map(|planned| match &planned.fault {
-        Fault::Net(fault) => match &fault.verb {
-            NetVerb::Delay(delay) => Some(delay.mean + delay.jitter.unwrap_or_default() * 2),
-            NetVerb::Drop => None,
-        },
-        Fault::Disk(_) => None,
-    });
-    (longest.sum::<Duration>() + DRAIN_MARGIN).min(DRAIN_LIMIT)
 }

@@ -46,7 +46,8 @@ pub(super) struct Namespace {
     /// Names of the interfaces, by index.
     names: BTreeMap<u32, String>,
     egress: OwnedFd,
-    ingress: OwnedFd,
+    /// Nothing when no rule concerns what comes in: each hook more is a grace period more at arming and at healing.
+    ingress: Option<OwnedFd>,
     /// Changes of interfaces while the session lives.
     pub(super) watcher: Watcher,
     lane: Option<Lane>,
@@ -81,7 +82,7 @@ impl Namespace {
         // The verifier takes tens of milliseconds for each, and does not make one wait for the other.
         let (egress, ingress) = thread::scope(|scope| {
             let egress = scope.spawn(|| load("net_egress"));
-            let ingress = load("net_ingress");
+            let ingress = plan.needs().packets_in.then(|| load("net_ingress")).transpose();
             let egress = egress.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (egress, ingress)
         });
@@ -119,11 +120,17 @@ impl Namespace {
         for interface in &new {
             self.describe(ebpf, plan, interface)?;
         }
+        let programs: Vec<_> = std::iter::once((Direction::Out, &self.egress))
+            .chain(self.ingress.iter().map(|program| (Direction::In, program)))
+            .collect();
         let requests: Vec<_> = new
             .iter()
             .flat_map(|&interface| {
-                [(Direction::Out, &self.egress), (Direction::In, &self.ingress)]
-                    .map(|(direction, program)| Request { interface, direction, program: program.as_fd() })
+                programs.iter().map(move |(direction, program)| Request {
+                    interface,
+                    direction: *direction,
+                    program: program.as_fd(),
+                })
             })
             .collect();
         let announce = |leftover: &net::leftover::Leftover| -> Result<(), SessionError> {

@@ -32,6 +32,8 @@ pub struct PlannedRule {
 pub struct Needs {
     /// Hooks on interfaces.
     pub packets: bool,
+    /// Hooks on their way in, too.
+    pub packets_in: bool,
     /// The lane.
     pub packet_delay: bool,
     /// The block hook.
@@ -45,6 +47,7 @@ impl Needs {
     #[must_use]
     pub const fn cover(self, other: Self) -> bool {
         (self.packets || !other.packets)
+            && (self.packets_in || !other.packets_in)
             && (self.packet_delay || !other.packet_delay)
             && (self.bios || !other.bios)
             && (self.bio_delay || !other.bio_delay)
@@ -111,6 +114,7 @@ impl Plan {
             match &planned.fault {
                 Fault::Net(fault) => {
                     needs.packets = true;
+                    needs.packets_in |= planned.rule.net.directions & Direction::In as u32 != 0;
                     match fault.verb {
                         NetVerb::Drop => {}
                         NetVerb::Delay(_) => needs.packet_delay = true,
@@ -126,6 +130,19 @@ impl Plan {
             }
         }
         needs
+    }
+
+    /// How long a packet that all rules delay may be under way: twice the jitter beyond the mean is rare.
+    #[must_use]
+    pub fn longest_delay(&self) -> Duration {
+        let of = |planned: &PlannedRule| match &planned.fault {
+            Fault::Net(fault) => match &fault.verb {
+                NetVerb::Delay(delay) => delay.mean + delay.jitter.unwrap_or_default() * 2,
+                NetVerb::Drop => Duration::ZERO,
+            },
+            Fault::Disk(_) => Duration::ZERO,
+        };
+        self.rules.iter().map(of).sum()
     }
 
     /// Which slots are of which kind, so that programs skip what cannot concern them.
@@ -201,7 +218,15 @@ mod tests {
     #[test]
     fn needs_are_what_the_verbs_need() {
         let needs = |specs: &[_]| plan(specs).needs();
-        assert_eq!(needs(&[(Layer::Net, "drop")]), Needs { packets: true, ..Needs::default() });
+        let (packets, out) =
+            (Needs { packets: true, ..Needs::default() }, needs(&[(Layer::Net, "drop out")]));
+        assert_eq!(out, packets);
+        assert_eq!(needs(&[(Layer::Net, "drop")]), Needs { packets_in: true, ..packets });
+        assert_eq!(
+            needs(&[(Layer::Net, "drop out"), (Layer::Net, "drop in")]),
+            needs(&[(Layer::Net, "drop in")])
+        );
+        assert!(!out.cover(needs(&[(Layer::Net, "drop in")])));
         assert!(needs(&[(Layer::Net, "delay 1ms")]).packet_delay);
         assert_eq!(needs(&[(Layer::Disk, "error")]), Needs { bios: true, ..Needs::default() });
         assert!(needs(&[(Layer::Disk, "hang 1s")]).bio_delay);

@@ -93,8 +93,7 @@ impl Active {
     /// When the new rules need more of the kernel than the session was armed for; the old ones stay in force.
     pub fn change(&mut self, plan: Plan) -> Result<(), SessionError> {
         let armed = &mut self.armed;
-        let (have, want) = (armed.request.plan.needs(), plan.needs());
-        if !have.cover(want) {
+        if !armed.needs.cover(plan.needs()) {
             return Err(SessionError::NotArmedFor);
         }
         super::packets::check_interfaces(&plan, armed.namespaces.iter().map(Namespace::netns))?;
@@ -108,6 +107,7 @@ impl Active {
         control.seed.store(plan.seed);
         control.started_ns.store(crate::kernel::control::monotonic_ns());
         control.generation.store(generation);
+        armed.longest_delay = armed.longest_delay.max(plan.longest_delay());
         let duration: Option<Duration> = armed.request.plan.duration;
         armed.request.plan = Plan { duration, ..plan };
         Ok(())

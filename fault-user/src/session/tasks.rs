@@ -4,7 +4,7 @@
 //! Order matters, because the target does not stand still: first the programs that see *new* processes and
 //! sockets, then a snapshot of those that exist. Whatever happens between the two is seen by both.
 
-use std::{collections::BTreeSet, fs::File};
+use std::{collections::BTreeSet, fs::File, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
@@ -12,9 +12,17 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSock, ProgramError, RawTracePoint},
 };
 
+use fault_common::{
+    shared::SharedU64,
+    who::{TASK_WORDS, task_bit},
+};
+
 use super::error::SessionError;
 use crate::{
-    kernel::load::Loaded,
+    kernel::{
+        control::Mapped,
+        load::{LoadError, Loaded, find},
+    },
     target::{Target, TargetError, cgroup::Cgroup},
 };
 
@@ -59,6 +67,8 @@ where
 /// Processes of the target, as the kernel programs know them.
 pub(super) struct Tasks {
     known: BTreeSet<u32>,
+    /// The mapped `TASK_BITS`.
+    bits: Mapped<SharedU64>,
 }
 
 impl Tasks {
@@ -66,7 +76,10 @@ impl Tasks {
     pub(super) fn enter(loaded: &mut Loaded, target: &Target) -> Result<Self, SessionError> {
         let cgroups: Vec<_> = target.cgroups.iter().map(Cgroup::target).collect();
         loaded.control.set_cgroups(&cgroups);
-        let mut tasks = Self { known: BTreeSet::new() };
+        let bits = find(&loaded.ebpf, "TASK_BITS")?;
+        let bits =
+            Mapped::new("TASK_BITS", bits.fd().as_fd(), TASK_WORDS as usize).map_err(LoadError::from)?;
+        let mut tasks = Self { known: BTreeSet::new(), bits };
         // A child of a process not yet known is not followed by the fork program; the next round finds it.
         while tasks.add(loaded, &target.snapshot()?.tasks)? {}
         Ok(tasks)
@@ -78,6 +91,8 @@ impl Tasks {
         let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
         for &tgid in &new {
+            let (word, bit) = task_bit(tgid);
+            self.bits[word as usize].set_bits(bit);
             map.insert(tgid, 1, 0).map_err(SessionError::map("TASKS"))?;
         }
         self.known.extend(&new);

@@ -13,6 +13,7 @@
 
 use super::Heartbeat;
 use super::child::Child;
+use super::lateness::{Recent, Ways};
 use super::ledger::{Counters, Ledger};
 use super::slots::Slots;
 use super::wire::{self, Answer, InHeader, InterruptIn, OutHeader, ReadIn, op};
@@ -59,7 +60,8 @@ pub(super) fn fork(
         parked: BinaryHeap::with_capacity(capacity),
         capacity,
         buffer: [0; wire::READ_BUFFER],
-        lead: Lead::default(),
+        own_lateness: Recent::default(),
+        ways: Ways::new(slots.len()),
     };
     // Let the clock's first call, which sets up the vDSO, happen before the fork.
     let _ = now_ns();
@@ -74,37 +76,26 @@ struct Answerer<'a> {
     slots: &'a Slots,
     counters: &'a Counters,
     heartbeat: Option<&'a Heartbeat>,
-    /// (deadline in ns, unique number of the request), earliest first.
-    parked: BinaryHeap<Reverse<(u64, u64)>>,
+    /// Earliest first.
+    parked: BinaryHeap<Reverse<Parked>>,
     capacity: usize,
     buffer: [u8; wire::READ_BUFFER],
-    lead: Lead,
+    /// How late timers wake this process, which asks to be woken that much earlier and then sleeps the rest: short
+    /// sleeps end on time. Microseconds on hardware, half a millisecond on an emulated machine whose processors are idle.
+    own_lateness: Recent,
+    /// How long parked tasks take to run again once they are answered.
+    ways: Ways,
 }
 
-/// How much later than asked this process wakes, at the least: it asks to be woken that much earlier.
-///
-/// Microseconds on hardware, but half a millisecond on an emulated machine whose processors are idle. Nobody is
-/// answered before the deadline all the same.
-#[derive(Default)]
-struct Lead {
-    /// Lateness of the last timers, ns.
-    recent: [u64; 8],
-    next: usize,
-}
-
-impl Lead {
-    /// More than this is no property of the machine but an accident: 1 ms.
-    const MOST_NS: u64 = 1_000_000;
-
-    fn woke(&mut self, late_ns: u64) {
-        self.recent[self.next] = late_ns.min(Self::MOST_NS);
-        self.next = (self.next + 1) % self.recent.len();
-    }
-
-    /// The least of the recent ones.
-    fn ns(&self) -> u64 {
-        self.recent.iter().copied().min().unwrap_or(0)
-    }
+/// A request that is not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Parked {
+    /// When to answer it, CLOCK_MONOTONIC ns.
+    due_ns: u64,
+    /// FUSE's number of it.
+    unique: u64,
+    /// Page of the parking file.
+    page: u64,
 }
 
 /// Why the loop ended.
@@ -152,10 +143,10 @@ impl Answerer<'_> {
     fn wait(&mut self, released: bool) -> Option<End> {
         let mut wait_ns = None;
         let mut wake_ns = None;
-        if let Some(Reverse((deadline, _))) = self.parked.peek() {
+        if let Some(Reverse(first)) = self.parked.peek() {
             let now = now_ns();
-            let left = deadline.saturating_sub(now);
-            let lead = self.lead.ns();
+            let left = first.due_ns.saturating_sub(now);
+            let lead = self.own_lateness.most();
             // Woken too early: sleep the rest, however late that ends.
             let sleep_ns = if left > lead { left - lead } else { left };
             let silence_ns =
@@ -177,7 +168,7 @@ impl Answerer<'_> {
         match poll(&mut ready, timeout.as_ref()) {
             Ok(0) => {
                 if let Some(wake_ns) = wake_ns {
-                    self.lead.woke(now_ns().saturating_sub(wake_ns));
+                    self.own_lateness.add(now_ns().saturating_sub(wake_ns));
                 }
                 return None;
             }
@@ -240,6 +231,7 @@ impl Answerer<'_> {
     }
 
     fn park(&mut self, unique: u64, page: u64) {
+        self.ways.learn(page, self.slots.woke(page));
         let deadline = self.slots.deadline(page);
         // 0 means "at once" to everybody, and is what most reads outside of a session carry.
         let now = if deadline == 0 { 0 } else { now_ns() };
@@ -254,23 +246,25 @@ impl Answerer<'_> {
             self.counters.full.fetch_add(1, Ordering::Relaxed);
             return self.answer(unique);
         }
-        self.parked.push(Reverse((deadline.min(now + MAX_PARK_NS), unique)));
+        let due_ns = deadline.min(now + MAX_PARK_NS) - self.ways.head_start(page, deadline);
+        self.parked.push(Reverse(Parked { due_ns, unique, page }));
         let parked = self.parked.len() as u32;
         self.counters.parked.store(parked, Ordering::Relaxed);
         self.counters.parked_max.fetch_max(parked, Ordering::Relaxed);
     }
 
     fn answer_due(&mut self, mut now: u64) {
-        while let Some(Reverse((deadline, unique))) = self.parked.peek().copied() {
-            if deadline > now {
+        while let Some(Reverse(first)) = self.parked.peek().copied() {
+            if first.due_ns > now {
                 now = now_ns();
-                if deadline > now {
+                if first.due_ns > now {
                     break;
                 }
             }
             self.parked.pop();
-            self.counters.answered_late_by(now - deadline);
-            self.answer(unique);
+            self.counters.answered_late_by(now - first.due_ns);
+            self.ways.answered(first.page, now);
+            self.answer(first.unique);
         }
         self.counters.parked.store(self.parked.len() as u32, Ordering::Relaxed);
     }
@@ -278,7 +272,7 @@ impl Answerer<'_> {
     /// For the one interrupt there ever is, see `ParkingLot::forbid_interrupts`.
     fn let_one_go(&mut self, unique: u64) {
         let before = self.parked.len();
-        self.parked.retain(|Reverse((_, parked))| *parked != unique);
+        self.parked.retain(|Reverse(parked)| parked.unique != unique);
         if self.parked.len() < before {
             self.answer(unique);
             self.counters.parked.store(self.parked.len() as u32, Ordering::Relaxed);
@@ -286,9 +280,9 @@ impl Answerer<'_> {
     }
 
     fn let_everybody_go(&mut self) {
-        while let Some(Reverse((_, unique))) = self.parked.pop() {
+        while let Some(Reverse(parked)) = self.parked.pop() {
             self.counters.released.fetch_add(1, Ordering::Relaxed);
-            self.answer(unique);
+            self.answer(parked.unique);
         }
         self.counters.parked.store(0, Ordering::Relaxed);
     }

@@ -23,6 +23,7 @@
 mod answerer;
 mod child;
 mod helper;
+mod lateness;
 mod ledger;
 mod mount;
 mod slots;
@@ -45,6 +46,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How often parking is rehearsed: as many as the answering process remembers.
+const REHEARSALS: u64 = 4;
+/// How long each lasts: long enough for the processors to fall idle.
+const REHEARSED_NS: u64 = 3_000_000;
 const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long start-up and a release may take before they count as failed.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
@@ -166,6 +171,7 @@ impl ParkingLot {
             let _ = child.protect_from_oom_killer();
         }
         lot.warm_up();
+        lot.rehearse();
         lot.forbid_interrupts();
         Ok(lot)
     }
@@ -200,6 +206,20 @@ impl ParkingLot {
                 break;
             }
         }
+    }
+
+    /// Parks the calling thread a few times, so that the answering process knows how late it and its tasks wake on this
+    /// machine before the first of them is a victim.
+    fn rehearse(&self) {
+        for _ in 0..REHEARSALS {
+            self.slots.set_deadline(0, answerer::now_ns() + REHEARSED_NS);
+            let touched = self.touch(0);
+            self.slots.set_woke(0, answerer::now_ns());
+            if touched.is_err() {
+                break;
+            }
+        }
+        self.slots.set_deadline(0, 0);
     }
 
     /// Makes everybody who parks sleep like one who waits for a disk: uninterruptibly (state D).

@@ -1,28 +1,29 @@
-//! The table of deadlines that the kernel programs write and the answering side reads.
+//! The table of parking places: the kernel programs write it, the answering side reads it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Deadlines by page of the parking file: absolute CLOCK_MONOTONIC nanoseconds, 0 = answer at once.
+use fault_common::who::ParkingPlace;
+
+/// The parking places by page of the parking file.
 ///
-/// Shared memory: usually a `BPF_F_MMAPABLE` array with 8-byte values, so that neither side needs a
-/// system call to tell the other.
+/// Shared memory: usually a `BPF_F_MMAPABLE` array, so that neither side needs a system call to tell
+/// the other.
 #[derive(Debug)]
 pub struct Slots {
-    table: NonNull<AtomicU64>,
+    table: NonNull<ParkingPlace>,
     len: usize,
 }
 
-// SAFETY: the table is shared memory of atomics that lives until `Slots` is dropped; any thread may
+// SAFETY: the table is shared memory of atomic numbers that lives until `Slots` is dropped; any thread may
 // read and write them.
 unsafe impl Send for Slots {}
 // SAFETY: as above.
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Maps a BPF array of `len` 8-byte values created with `BPF_F_MMAPABLE` (Linux ≥ 5.5).
+    /// Maps a BPF array of `len` [`ParkingPlace`]s created with `BPF_F_MMAPABLE` (Linux ≥ 5.5).
     pub fn of_map(map: BorrowedFd<'_>, len: u32) -> io::Result<Self> {
         Self::map(Some(map), len)
     }
@@ -43,13 +44,13 @@ impl Slots {
                 None => mmap_anonymous(std::ptr::null_mut(), bytes, prot, MapFlags::SHARED)?,
             }
         };
-        let table = NonNull::new(start.cast::<AtomicU64>())
+        let table = NonNull::new(start.cast::<ParkingPlace>())
             .ok_or_else(|| io::Error::other("mmap returned a null address"))?;
         Ok(Self { table, len: len as usize })
     }
 
     fn bytes(len: usize) -> usize {
-        (len * size_of::<u64>()).next_multiple_of(rustix::param::page_size()).max(1)
+        (len * size_of::<ParkingPlace>()).next_multiple_of(rustix::param::page_size()).max(1)
     }
 
     /// How many pages can be parked on.
@@ -62,20 +63,34 @@ impl Slots {
         self.len == 0
     }
 
-    /// When to answer a read of page `slot`; out of range means at once.
+    /// The place of page `slot`; `None` when there is no such page.
+    fn place(&self, slot: u64) -> Option<&ParkingPlace> {
+        let inside = slot < self.len as u64;
+        // SAFETY: `slot` is inside the mapped table, which outlives `self`; its numbers may be shared.
+        inside.then(|| unsafe { self.table.add(slot as usize).as_ref() })
+    }
+
+    /// When to answer a read of page `slot`, CLOCK_MONOTONIC nanoseconds; 0, also out of range, means at once.
     pub fn deadline(&self, slot: u64) -> u64 {
-        if slot >= self.len as u64 {
-            return 0;
-        }
-        // SAFETY: `slot` is inside the mapped table, which outlives `self`; atomics may be shared.
-        unsafe { self.table.add(slot as usize).as_ref() }.load(Ordering::Acquire)
+        self.place(slot).map_or(0, |place| place.deadline_ns.load())
+    }
+
+    /// When the task that last parked on page `slot` ran again, CLOCK_MONOTONIC nanoseconds; 0 if nobody did.
+    pub fn woke(&self, slot: u64) -> u64 {
+        self.place(slot).map_or(0, |place| place.woke_ns.load())
     }
 
     /// Sets the deadline of `slot` the way the kernel programs do. Out of range does nothing.
     pub fn set_deadline(&self, slot: u64, deadline_ns: u64) {
-        if slot < self.len as u64 {
-            // SAFETY: as in `deadline`.
-            unsafe { self.table.add(slot as usize).as_ref() }.store(deadline_ns, Ordering::Release);
+        if let Some(place) = self.place(slot) {
+            place.deadline_ns.store(deadline_ns);
+        }
+    }
+
+    /// Says that the task on page `slot` runs again, the way the kernel programs do.
+    pub fn set_woke(&self, slot: u64, now_ns: u64) {
+        if let Some(place) = self.place(slot) {
+            place.woke_ns.store(now_ns);
         }
     }
 }
