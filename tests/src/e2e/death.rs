@@ -174,21 +174,22 @@ fn sigkill_of_run(lane: Lane) -> anyhow::Result<()> {
         let family = descendants(controller.pid().parse()?);
         controller.signal(Signal::SIGKILL)?;
         let result = before.must_return().with_context(|| format!("killed after {after} ms"));
-        // Helpers are gone by now: whoever still lives is COMMAND, whatever it is called at this instant. It holds the
-        // pipes of the controller.
-        let commands: Vec<_> = family.into_iter().filter(|pid| lives(*pid)).collect();
-        let homes: Vec<_> = commands.iter().map(|pid| cgroup_lab::of(*pid)).collect();
-        for pid in &commands {
-            kill(Pid::from_raw(*pid as i32), Signal::SIGKILL).context("COMMAND died with the controller")?;
-        }
+        // Helpers are gone by now: who can still be killed is COMMAND, whatever it is called at this instant. It holds
+        // the pipes of the controller. Before its exec it ends by itself, perhaps between these lines.
+        let homes: Vec<_> = family
+            .into_iter()
+            .filter(|pid| lives(*pid))
+            .filter_map(|pid| {
+                let home = cgroup_lab::of(pid);
+                kill(Pid::from_raw(pid as i32), Signal::SIGKILL).ok().and(home.ok())
+            })
+            .collect();
         let ended = controller.ended()?;
         result?;
-        ensure!(commands.len() <= 1, "{} processes outlive the controller", commands.len());
-        ensure!(ended.stdout.is_empty() || commands.len() == 1, "COMMAND ran and died with the controller");
-        for home in homes {
-            let (is, ours) = (home?, cgroup_lab::of(std::process::id())?);
-            ensure!(is == ours, "COMMAND is in {is}");
-        }
+        ensure!(homes.len() <= 1, "{} processes outlive the controller", homes.len());
+        ensure!(ended.stdout.is_empty() || homes.len() == 1, "COMMAND ran and died with the controller");
+        let ours = cgroup_lab::of(std::process::id())?;
+        ensure!(homes.iter().all(|home| *home == ours), "COMMAND is in {homes:?}");
     }
     Ok(())
 }
