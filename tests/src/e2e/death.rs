@@ -64,7 +64,7 @@ fn instants(rounds: usize, within_ms: u64) -> impl Iterator<Item = u64> {
 
 fn sigkill_while_arming(lane: Lane) -> anyhow::Result<()> {
     // Arming takes tens of milliseconds natively and about ten times as long on an emulated machine.
-    let (rounds, within) = if lane == Lane::Native { (20, 300) } else { (8, 2000) };
+    let (rounds, within) = if lane == Lane::Native { (20, 300) } else { (5, 2000) };
     let lab = NetLab::new("kill")?;
     for after in instants(rounds, within) {
         let pair = Pair::new(&lab, PEER_V4, 9000, FEW)?;

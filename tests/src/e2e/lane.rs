@@ -35,6 +35,13 @@ impl Lane {
         !matches!(self, Self::FmodOnly)
     }
 
+    /// Whether every filter and trigger is tried on packets here. The stock kernel of the version the others are built
+    /// from only has to show that packets are found, lost and late there, too.
+    #[must_use]
+    pub const fn tests_packets_in_detail(self) -> bool {
+        self.tests_packets() && !matches!(self, Self::Debian612)
+    }
+
     /// Whether packets can be delayed here.
     #[must_use]
     pub fn has_packet_delay(self) -> bool {
@@ -60,10 +67,16 @@ impl Lane {
         self.tests_packets() && self.has_packet_delay()
     }
 
-    /// Whether distributions are tested here: on the newest kernel and on the oldest.
+    /// Whether the distributions of late packets are tested here: on the newest kernel and on the oldest.
     #[must_use]
     pub const fn tests_jitter(self) -> bool {
         matches!(self, Self::Fault | Self::Debian61)
+    }
+
+    /// Whether the distributions of late block I/O are tested here. The backend that delays is the same everywhere.
+    #[must_use]
+    pub const fn tests_block_jitter(self) -> bool {
+        matches!(self, Self::Fault)
     }
 }
 
