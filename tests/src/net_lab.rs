@@ -1,6 +1,10 @@
 //! Two network namespaces joined by a veth pair, made and removed by the test itself.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -70,6 +74,12 @@ impl NetLab {
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let lab = Self { target: format!("{PREFIX}{name}-t"), peer: format!("{PREFIX}{name}-p") };
         let (t, p) = (&lab.target, &lab.peer);
+        for name in [t, p] {
+            // Of a run that was killed.
+            if Path::new("/run/netns").join(name).exists() {
+                sh(&format!("ip netns del {name}"))?;
+            }
+        }
         let pair = [
             format!("netns add {t}"),
             format!("netns add {p}"),
