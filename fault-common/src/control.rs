@@ -17,6 +17,8 @@ pub struct Bank {
     pub net_any_peer: u64,
     /// Slots of net rules without `iface`: every interface passes.
     pub net_any_iface: u64,
+    /// Slots of net rules that need the exact time: those with a link (`rate`).
+    pub net_timed: u64,
     /// Slots of disk rules.
     pub disk: u64,
 }

@@ -2,7 +2,7 @@
 
 use crate::shared::SharedU64;
 
-/// Of one rule; lies in the kernel map `RULE_COUNTERS`. `matched = injected + spared`.
+/// Of one rule, shared by all CPUs; lies in the kernel map `RULE_COUNTERS`. `matched = injected + spared`.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct RuleCounters {
@@ -17,6 +17,10 @@ pub struct RuleCounters {
     /// Injections claimed from a budget (`times`), possibly more than there were: one for each CPU that came
     /// too late. Apart from `injected` so that no reader ever sees that one exceed the budget.
     pub claimed: SharedU64,
+    /// When the link of a `rate` is free again, out and in; nanoseconds of the session.
+    pub link_free_ns: [SharedU64; 2],
+    /// Packets lost because the queue before that link was full; they count as injected.
+    pub overflowed: SharedU64,
 }
 
 /// Of the whole session; indices of the per-CPU kernel map `COUNTERS`.
@@ -48,6 +52,8 @@ pub enum Counter {
     SelfTest = 10,
     /// io_uring submissions handed to the ring's workers.
     Punted = 11,
+    /// Copies of packets that could not be made: they arrive once.
+    CopyFailed = 12,
 }
 
 /// Number of [`Counter`]s.
@@ -55,7 +61,7 @@ pub const COUNTERS: u32 = Counter::ALL.len() as u32;
 
 impl Counter {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unparsable,
         Self::LaneIn,
         Self::LaneOut,
@@ -68,6 +74,7 @@ impl Counter {
         Self::ParkForbidden,
         Self::SelfTest,
         Self::Punted,
+        Self::CopyFailed,
     ];
 }
 
@@ -79,4 +86,4 @@ const _: () = {
     }
 };
 
-const _: () = assert!(size_of::<RuleCounters>() == 5 * 8);
+const _: () = assert!(size_of::<RuleCounters>() == 8 * 8);

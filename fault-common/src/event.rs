@@ -15,6 +15,8 @@ pub enum Action {
     Error = 3,
     /// Bio late, then failed.
     DelayThenError = 4,
+    /// Packet doubled, and not late.
+    Duplicate = 5,
 }
 
 /// Of a packet.

@@ -126,6 +126,28 @@ impl SharedU64 {
         self.atomic().fetch_or(bits, Ordering::Relaxed);
     }
 
+    /// Puts `new` in the place of `expected`; returns the value from before, which is `expected` if it was done.
+    #[inline(always)]
+    pub fn compare_exchange(&self, expected: u64, new: u64) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        {
+            use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+            // SAFETY: the cell is valid and aligned.
+            unsafe {
+                atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                    self.0.get(),
+                    expected,
+                    new,
+                )
+                .0
+            }
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        match self.atomic().compare_exchange(expected, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(before) | Err(before) => before,
+        }
+    }
+
     /// Subtracts (wrapping) and returns the value from before.
     #[inline(always)]
     pub fn fetch_sub(&self, value: u64) -> u64 {

@@ -14,13 +14,21 @@ pub struct Stream {
     pub _pad: u32,
     /// Matches so far, per slot.
     pub ordinals: [u32; MAX_RULES],
+    /// What rules remember from one match to the next, per slot: see [`crate::rule::Rule::remembers`].
+    pub memory: [u64; MAX_RULES],
 }
 
 impl Stream {
     /// A stream without a past.
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        Self { number, generation: 0, _pad: 0, ordinals: [0; MAX_RULES] }
+        Self { number, generation: 0, _pad: 0, ordinals: [0; MAX_RULES], memory: [0; MAX_RULES] }
+    }
+
+    /// What the rule in `slot` remembers.
+    #[inline(always)]
+    pub fn memory(&mut self, slot: u32) -> &mut u64 {
+        &mut self.memory[slot as usize & (MAX_RULES - 1)]
     }
 
     /// How many operations matched the rule in `slot` before this one; counts this one. Starts again after
@@ -224,7 +232,7 @@ pub const TASK_WORDS: u32 = 65536 / 64;
 /// Words of `LOCAL_PORTS`.
 pub const PORT_WORDS: u32 = 2 * 65536 / 64;
 
-const _: () = assert!(size_of::<Stream>() == 16 + 4 * MAX_RULES);
+const _: () = assert!(size_of::<Stream>() == 16 + (4 + 8) * MAX_RULES);
 const _: () = assert!(size_of::<SocketState>() == 8 + 8 + 8 + 2 * 8 + 2 * size_of::<Stream>());
 const _: () = assert!(size_of::<PendingPark>() == 16);
 const _: () = assert!(size_of::<TaskState>() == 16 + 5 * 8 + size_of::<Stream>());

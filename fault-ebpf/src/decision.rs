@@ -58,22 +58,23 @@ pub struct Walk<F> {
     facts: F,
 }
 
-/// What the decision sees of the kernel.
-struct Kernel<F> {
-    first: u32,
-    facts: F,
+/// What the decision sees of the kernel, for one slot: each map is asked once.
+struct Kernel<'a, F> {
+    rule: Option<&'static Rule>,
+    counters: Option<&'static RuleCounters>,
+    facts: &'a F,
     stream: *mut Stream,
 }
 
-impl<F: Facts> World for Kernel<F> {
+impl<F: Facts> World for Kernel<'_, F> {
     #[inline(always)]
-    fn rule(&self, slot: u32) -> Option<&Rule> {
-        RULES.get(self.first + slot)
+    fn rule(&self, _slot: u32) -> Option<&Rule> {
+        self.rule
     }
 
     #[inline(always)]
-    fn counters(&self, slot: u32) -> Option<&RuleCounters> {
-        RULE_COUNTERS.get(self.first + slot)
+    fn counters(&self, _slot: u32) -> Option<&RuleCounters> {
+        self.counters
     }
 
     #[inline(always)]
@@ -86,6 +87,12 @@ impl<F: Facts> World for Kernel<F> {
         // SAFETY: a map value that outlives the program's run.
         unsafe { (*self.stream).next(slot) }
     }
+
+    #[inline(always)]
+    fn memory(&mut self, slot: u32) -> &mut u64 {
+        // SAFETY: as above.
+        unsafe { (*self.stream).memory(slot) }
+    }
 }
 
 /// Nothing after this slot. Not 1: of a function that returns 0 or 1 the compiler knows that it need not narrow
@@ -94,9 +101,11 @@ const END: u32 = u32::MAX;
 
 #[inline(always)]
 fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, stream: *mut Stream) -> u32 {
-    let mut kernel = Kernel { first: walk.first, facts: walk.facts, stream };
+    let Walk { first, candidates, moment, outcome, facts, .. } = walk;
     let slot = slot & (MAX_RULES as u32 - 1);
-    if round(&mut kernel, slot, walk.candidates, &walk.moment, &mut walk.outcome) { END } else { 0 }
+    let place = *first + slot;
+    let mut kernel = Kernel { rule: RULES.get(place), counters: RULE_COUNTERS.get(place), facts, stream };
+    if round(&mut kernel, slot, *candidates, moment, outcome) { END } else { 0 }
 }
 
 /// A slot of a rule for packets.
@@ -144,7 +153,7 @@ unsafe extern "C" fn next<F: Facts>(index: u64, context: *mut c_void) -> u64 {
 pub fn decide<F: Facts>(
     bank: u32,
     candidates: u64,
-    moment: &Moment,
+    moment: Moment,
     facts: F,
     stream: *mut Stream,
 ) -> Outcome {
@@ -152,12 +161,12 @@ pub fn decide<F: Facts>(
         first: bank * MAX_RULES as u32,
         _pad: 0,
         candidates,
-        moment: *moment,
+        moment,
         outcome: Outcome::default(),
         facts,
     };
-    // The first slot here: most sessions have one rule, and two calls are a good part of what it costs.
-    if round_at(0, &mut walk, stream) == 0 {
+    // The first slot without the helper, which is a good part of what a decision costs: most sessions have one rule.
+    if F::round(0, &raw mut walk, stream) == 0 {
         let mut context = Loop { walk: &raw mut walk, stream };
         let callback: unsafe extern "C" fn(u64, *mut c_void) -> u64 = next::<F>;
         // SAFETY: the helper calls `next` with the address of `context`, which lives until it returns.

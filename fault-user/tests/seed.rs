@@ -24,7 +24,7 @@ fn predicted(spec: &str, seed: u64) -> BTreeSet<u64> {
     let rules = [plan.rules[0].rule];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
-    let moment = Moment { seed, stream: stream.number, elapsed_ns: 0, bytes: 98 };
+    let moment = Moment { seed, stream: stream.number, elapsed_ns: 0, bytes: 98, link: 0 };
     let hit = |_: &u64| {
         let mut world =
             Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: Facts::Anything };

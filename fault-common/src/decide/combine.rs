@@ -1,6 +1,6 @@
 //! Several rules, one operation.
 
-use super::rng::Coordinates;
+use super::{delay::ORDERED, rate::PER_CONNECTION, rng::Coordinates};
 use crate::{
     counters::RuleCounters,
     limits::MAX_RULES,
@@ -24,14 +24,19 @@ pub enum Verdict {
 pub struct Outcome {
     /// What happens in the end.
     pub verdict: Verdict,
-    /// How late, in nanoseconds: the delays of all rules that hit, added. At most
+    /// How late, in nanoseconds: the delays of all rules that hit, added, and the longest wait for a link. At most
     /// `MAX_RULES × MAX_PACKET_DELAY_NS`; whoever acts on it applies the limit of its own mechanism.
     pub delay_ns: u64,
-    /// [`super::delay::ORDERED`] if any rule that hit asked for it.
+    /// [`ORDERED`] and [`DUPLICATE`], if any rule that hit asked for it.
     pub flags: u32,
     /// Mask of the slots that hit.
     pub hits: u64,
 }
+
+/// [`Outcome::flags`]: the packet arrives twice. Beside [`ORDERED`].
+pub const DUPLICATE: u32 = 2;
+
+const _: () = assert!(ORDERED & DUPLICATE == 0);
 
 /// Where and when the operation happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +47,10 @@ pub struct Moment {
     pub stream: u64,
     /// Nanoseconds since the session became active.
     pub elapsed_ns: u64,
-    /// Size of the operation in bytes, for the report.
+    /// Size of the operation in bytes, for the report and for a `rate`.
     pub bytes: u64,
+    /// Which of the two links of a `rate` the packet takes: 0 out, 1 in.
+    pub link: u32,
 }
 
 /// What [`decide`] needs from its surroundings.
@@ -56,6 +63,8 @@ pub trait World {
     fn matches(&self, rule: &Rule) -> bool;
     /// How many operations of this stream matched the rule before; counts this one.
     fn next_ordinal(&mut self, slot: u32) -> u64;
+    /// What the stream remembers for the rule.
+    fn memory(&mut self, slot: u32) -> &mut u64;
 }
 
 /// Claims one injection of a budget of `times`; false when it is spent.
@@ -71,9 +80,16 @@ fn claim(counters: &RuleCounters, times: u64) -> bool {
     true
 }
 
+/// What a rule makes of an operation it hits.
+struct Hit {
+    verb: Verb,
+    delay_ns: u64,
+    flags: u32,
+}
+
 /// What the rule in `slot` makes of the operation: `None` if it spares it.
 #[inline(always)]
-fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64, u32)> {
+fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<Hit> {
     let ordinal;
     {
         let rule = world.rule(slot)?;
@@ -83,21 +99,57 @@ fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<(Verb, u64
         }
         ordinal = world.next_ordinal(slot);
     }
-    let rule = world.rule(slot)?;
+    let mut memory = *world.memory(slot);
+    let (remembers, hit) = {
+        let (rule, counters) = (world.rule(slot)?, world.counters(slot)?);
+        let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
+        (rule.remembers(), strike(rule, counters, moment, &at, &mut memory))
+    };
+    if remembers {
+        *world.memory(slot) = memory;
+    }
+    hit
+}
+
+/// The decision about an operation that passed the filter.
+#[inline(always)]
+fn strike(
+    rule: &Rule,
+    counters: &RuleCounters,
+    moment: &Moment,
+    at: &Coordinates,
+    memory: &mut u64,
+) -> Option<Hit> {
     let verb = Verb::from_u32(rule.verb)?;
-    let counters = world.counters(slot)?;
     let count = counters.matched.fetch_add(1).wrapping_add(1);
-    let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
-    if !rule.trigger.wants(count, &at) || !claim(counters, rule.trigger.times) {
+    if !rule.trigger.wants(count, at, memory) || !claim(counters, rule.trigger.times) {
         return None;
     }
     counters.bytes.fetch_add(moment.bytes);
-    if !verb.delays() {
-        return Some((verb, 0, 0));
+    let (delay_ns, flags) = match verb {
+        Verb::Drop | Verb::Error => (0, 0),
+        Verb::Duplicate => (0, DUPLICATE),
+        Verb::Delay | Verb::DelayThenError => (rule.delay.sample(at), rule.delay.flags),
+        Verb::Rate => {
+            let sent = if rule.rate.flags & PER_CONNECTION != 0 {
+                rule.rate.send_alone(memory, moment.elapsed_ns, moment.bytes)
+            } else {
+                let link = &counters.link_free_ns[moment.link as usize & 1];
+                rule.rate.send(link, moment.elapsed_ns, moment.bytes)
+            };
+            match sent {
+                Some(delay_ns) => (delay_ns, ORDERED),
+                None => {
+                    counters.overflowed.fetch_add(1);
+                    return Some(Hit { verb: Verb::Drop, delay_ns: 0, flags: 0 });
+                }
+            }
+        }
+    };
+    if delay_ns != 0 {
+        counters.delay_ns.fetch_add(delay_ns);
     }
-    let delay_ns = rule.delay.sample(&at);
-    counters.delay_ns.fetch_add(delay_ns);
-    Some((verb, delay_ns, rule.delay.flags))
+    Some(Hit { verb, delay_ns, flags })
 }
 
 /// What the rule in `slot` (0..64) adds to `outcome`; whether nothing after it can add more.
@@ -113,13 +165,19 @@ pub fn round<W: World>(
     outcome: &mut Outcome,
 ) -> bool {
     if candidates >> slot & 1 != 0
-        && let Some((verb, delay_ns, flags)) = hit(world, slot, moment)
+        && let Some(Hit { verb, delay_ns, flags }) = hit(world, slot, moment)
     {
         outcome.hits |= 1 << slot;
-        outcome.delay_ns = outcome.delay_ns.wrapping_add(delay_ns);
+        outcome.delay_ns = match verb {
+            // Links in a row: the slowest is what the packet waits for. Rules with a link come before those that delay
+            // (`Verb::precedence`), so there is nothing but waits in the sum yet.
+            Verb::Rate if delay_ns < outcome.delay_ns => outcome.delay_ns,
+            Verb::Rate => delay_ns,
+            _ => outcome.delay_ns.wrapping_add(delay_ns),
+        };
         outcome.flags |= flags;
         match verb {
-            Verb::Delay => {}
+            Verb::Delay | Verb::Rate | Verb::Duplicate => {}
             Verb::Drop => {
                 outcome.verdict = Verdict::Drop;
                 return true;

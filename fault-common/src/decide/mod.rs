@@ -5,6 +5,7 @@
 
 pub mod combine;
 pub mod delay;
+pub mod rate;
 pub mod rng;
 pub mod simulation;
 pub mod trigger;

@@ -22,6 +22,10 @@ pub enum Purpose {
     Trigger = 1,
     /// How late is it?
     Delay = 2,
+    /// Does the flow change between its good and its bad state?
+    Transition = 3,
+    /// What came before the first draw of a correlated sequence.
+    Past = 4,
 }
 
 /// Coordinates of one decision.

@@ -16,7 +16,7 @@
 //! let counters = [RuleCounters::default()];
 //! let mut stream = Stream::new(1);
 //! let read = Facts::Bio(BioFacts { ops: op::READ, sectors: 8, ..BioFacts::default() });
-//! let moment = Moment { seed: 42, stream: 1, elapsed_ns: 0, bytes: 4096 };
+//! let moment = Moment { seed: 42, stream: 1, elapsed_ns: 0, bytes: 4096, link: 0 };
 //! let mut failed = Vec::new();
 //! for number in 1..=10 {
 //!     let mut world = Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: read };
@@ -81,6 +81,10 @@ impl World for Simulation<'_> {
 
     fn next_ordinal(&mut self, slot: u32) -> u64 {
         self.stream.next(slot)
+    }
+
+    fn memory(&mut self, slot: u32) -> &mut u64 {
+        self.stream.memory(slot)
     }
 }
 

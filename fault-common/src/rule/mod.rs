@@ -6,7 +6,11 @@ pub mod net;
 use block::BlockFilter;
 use net::NetFilter;
 
-use crate::decide::{delay::Delay, trigger::Trigger};
+use crate::decide::{
+    delay::Delay,
+    rate::{PER_CONNECTION, Rate},
+    trigger::Trigger,
+};
 
 /// Which part of the kernel a rule acts in.
 #[repr(u32)]
@@ -32,6 +36,10 @@ pub enum Verb {
     Error = 3,
     /// The bio is late by [`Rule::delay`] and then ends with `EIO`.
     DelayThenError = 4,
+    /// The packet waits for a slow link: [`Rule::rate`]. It is lost when the queue before that is full.
+    Rate = 5,
+    /// The packet arrives twice.
+    Duplicate = 6,
 }
 
 impl Verb {
@@ -43,6 +51,8 @@ impl Verb {
             2 => Some(Self::Delay),
             3 => Some(Self::Error),
             4 => Some(Self::DelayThenError),
+            5 => Some(Self::Rate),
+            6 => Some(Self::Duplicate),
             _ => None,
         }
     }
@@ -52,16 +62,16 @@ impl Verb {
     pub const fn is_terminal(self) -> bool {
         match self {
             Self::Drop | Self::Error | Self::DelayThenError => true,
-            Self::Delay => false,
+            Self::Delay | Self::Rate | Self::Duplicate => false,
         }
     }
 
-    /// Whether a hit by this verb comes late, by [`Rule::delay`].
+    /// Whether a hit by this verb comes late.
     #[must_use]
     pub const fn delays(self) -> bool {
         match self {
-            Self::Delay | Self::DelayThenError => true,
-            Self::Drop | Self::Error => false,
+            Self::Delay | Self::DelayThenError | Self::Rate => true,
+            Self::Drop | Self::Error | Self::Duplicate => false,
         }
     }
 
@@ -72,7 +82,10 @@ impl Verb {
         match self {
             Self::Drop | Self::Error => 0,
             Self::DelayThenError => 1,
-            Self::Delay => 2,
+            Self::Duplicate => 2,
+            // After what is lost anyway, and before delays: their packets are on the wire, not in the queue.
+            Self::Rate => 3,
+            Self::Delay => 4,
         }
     }
 }
@@ -93,6 +106,8 @@ pub struct Rule {
     pub trigger: Trigger,
     /// How late, for the verbs that delay.
     pub delay: Delay,
+    /// How fast, for [`Verb::Rate`].
+    pub rate: Rate,
     /// Which packets, for [`Layer::Net`].
     pub net: NetFilter,
     /// Which bios, for [`Layer::Disk`].
@@ -100,6 +115,14 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether what happens depends on what the same stream met before ([`crate::who::Stream::memory`]). A rule has one
+    /// memory: the compiler of specs refuses a per-connection rate with a trigger that remembers.
+    #[must_use]
+    #[inline(always)]
+    pub const fn remembers(&self) -> bool {
+        self.trigger.remembers() || self.rate.flags & PER_CONNECTION != 0
+    }
+
     /// Sort key of the slots: [`Verb::precedence`], then the order of the command line. Empty slots come last.
     #[must_use]
     pub const fn storage_order(&self) -> (u32, u32) {
@@ -110,4 +133,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 56 + 24 + 16 + 32);
+const _: () = assert!(size_of::<Rule>() == 16 + 104 + 24 + 16 + 16 + 32);

@@ -3,7 +3,9 @@
 use fault_common::{
     decide::{
         Outcome, Verdict,
+        combine::DUPLICATE,
         delay::{Delay, ORDERED},
+        rate::Rate,
         rng::Coordinates,
         simulation::Facts,
         trigger::{CERTAIN, Trigger},
@@ -21,7 +23,7 @@ use crate::{Bench, rule};
 
 fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
     let verbs = match layer {
-        Layer::Net => vec![Verb::Drop, Verb::Delay],
+        Layer::Net => vec![Verb::Drop, Verb::Delay, Verb::Rate, Verb::Duplicate],
         Layer::Disk => vec![Verb::Error, Verb::Delay, Verb::DelayThenError],
     };
     prop::sample::select(verbs)
@@ -39,9 +41,13 @@ prop_compose! {
         jitter_ns in 0..1_000_000u64,
         distribution in 0..4u32,
         flags in 0..2u32,
+        bytes_per_second in prop_oneof![1..100_000u64, 1..1_000_000_000u64],
     ) -> Rule {
         let mut rule = rule(0, layer, verb, Trigger { threshold, nth, every, times, ..Trigger::ALWAYS });
         rule.delay = Delay { mean_ns, jitter_ns, distribution, flags };
+        if verb == Verb::Rate {
+            rule.rate = Rate { bytes_per_second, flags, _pad: 0 };
+        }
         rule.block.ops = ops;
         rule.net.directions = directions;
         rule
@@ -75,6 +81,14 @@ struct Tally {
     injected: u64,
     bytes: u64,
     delay_ns: u64,
+    overflowed: u64,
+    /// When the link is free.
+    free_ns: u128,
+}
+
+/// How long a packet of `bytes` takes at a rate, as one would write it down.
+fn on_the_link(bytes: u64, rate: &Rate) -> u128 {
+    (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(rate.bytes_per_second))
 }
 
 fn passes(rule: &Rule, facts: Facts) -> bool {
@@ -88,6 +102,7 @@ fn passes(rule: &Rule, facts: Facts) -> bool {
 /// The decision as DESIGN.md §3 says it, without masks, slots in a map, or atomics. `rules` as stored.
 fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: u64) -> Outcome {
     let mut outcome = Outcome::default();
+    let mut waits = 0;
     for (slot, (rule, tally)) in rules.iter().zip(tallies).enumerate() {
         if outcome.verdict != Verdict::Pass || !passes(rule, facts) {
             continue;
@@ -95,7 +110,7 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         let at = Coordinates { seed, rule: rule.id, stream: 1, ordinal: tally.matched };
         tally.matched += 1;
         let budget_left = rule.trigger.times == 0 || tally.injected < rule.trigger.times;
-        if !rule.trigger.wants(tally.matched, &at) || !budget_left {
+        if !rule.trigger.wants(tally.matched, &at, &mut 0) || !budget_left {
             continue;
         }
         outcome.hits |= 1 << slot;
@@ -108,12 +123,31 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
             outcome.flags |= rule.delay.flags;
             tally.delay_ns += delay_ns;
         }
+        let mut lost = false;
+        if verb == Verb::Rate {
+            // All of it happens at the beginning of the session.
+            lost = tally.free_ns > on_the_link(64 * 1514, &rule.rate).max(1_000_000_000);
+            if lost {
+                tally.overflowed += 1;
+            } else {
+                tally.free_ns += on_the_link(bytes, &rule.rate);
+                let delay_ns = u64::try_from(tally.free_ns).unwrap();
+                waits = waits.max(delay_ns);
+                outcome.flags |= ORDERED;
+                tally.delay_ns += delay_ns;
+            }
+        }
+        if verb == Verb::Duplicate {
+            outcome.flags |= DUPLICATE;
+        }
         outcome.verdict = match verb {
+            Verb::Rate if lost => Verdict::Drop,
             Verb::Drop => Verdict::Drop,
             Verb::Error | Verb::DelayThenError => Verdict::Error,
-            Verb::Delay => Verdict::Pass,
+            Verb::Delay | Verb::Rate | Verb::Duplicate => Verdict::Pass,
         };
     }
+    outcome.delay_ns += waits;
     outcome
 }
 
@@ -138,6 +172,8 @@ proptest! {
                 injected: counters.injected.load(),
                 bytes: counters.bytes.load(),
                 delay_ns: counters.delay_ns.load(),
+                overflowed: counters.overflowed.load(),
+                free_ns: tally.free_ns,
             };
             prop_assert_eq!(&said, &tally);
             prop_assert_eq!(said.matched, said.injected + spared);
@@ -243,7 +279,7 @@ fn the_last_slot_works_and_missing_rules_do_not() {
     bench.rules[MAX_RULES - 1].trigger = Trigger::ALWAYS;
     assert_eq!(bench.step(Facts::Anything, 0, 1).hits, 1 << 63);
     // Fewer rules than the mask says: what a swap of rule sets may show for an instant.
-    let moment = fault_common::decide::Moment { seed: 1, stream: 1, elapsed_ns: 0, bytes: 1 };
+    let moment = fault_common::decide::Moment { seed: 1, stream: 1, elapsed_ns: 0, bytes: 1, link: 0 };
     let mut world = fault_common::decide::simulation::Simulation {
         rules: &[],
         counters: &[],

@@ -4,6 +4,7 @@ mod combine;
 mod control;
 mod delay;
 mod filters;
+mod rate;
 mod tag;
 mod threads;
 mod trigger;
@@ -43,7 +44,7 @@ impl Bench {
 
     fn step(&mut self, facts: Facts, elapsed_ns: u64, bytes: u64) -> Outcome {
         let mask = candidates(&self.rules, facts);
-        let moment = Moment { seed: self.seed, stream: self.stream.number, elapsed_ns, bytes };
+        let moment = Moment { seed: self.seed, stream: self.stream.number, elapsed_ns, bytes, link: 0 };
         let mut world =
             Simulation { rules: &self.rules, counters: &self.counters, stream: &mut self.stream, facts };
         decide(&mut world, mask, &moment)

@@ -30,7 +30,7 @@ fn storm(rule: &Rule, counters: &RuleCounters) -> u64 {
     let start = Barrier::new(THREADS as usize);
     let hammer = |number: u64| {
         let mut stream = Stream::new(number);
-        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10 };
+        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10, link: 0 };
         start.wait();
         let hit = |_: &u64| {
             let mut world = Simulation {
@@ -110,7 +110,7 @@ fn the_last_injection_goes_to_one_of_two() {
     let (rule, counters, arrived) = (&rule, &counters, &arrived);
     let race = |number: u64| {
         let mut stream = Stream::new(number);
-        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10 };
+        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10, link: 0 };
         let mut hits = 0;
         for (round, counters) in counters.iter().enumerate() {
             arrived.fetch_add(1, Ordering::AcqRel);

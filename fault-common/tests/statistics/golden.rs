@@ -83,7 +83,8 @@ fn draws() {
 #[test]
 fn which_of_the_first_hundred_are_hit() {
     let trigger = Trigger { threshold: threshold_from_ppb(100_000_000), ..Trigger::ALWAYS };
-    let hits: Vec<u64> = (0..100).filter(|&ordinal| trigger.wants(1, &at(42, 0, 1, ordinal))).collect();
+    let hits: Vec<u64> =
+        (0..100).filter(|&ordinal| trigger.wants(1, &at(42, 0, 1, ordinal), &mut 0)).collect();
     assert_eq!(hits, [29, 30, 53, 58, 60, 68, 72, 73, 92, 97]);
 }
 

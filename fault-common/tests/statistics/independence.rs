@@ -47,7 +47,7 @@ fn unit(at: &Coordinates, purpose: Purpose) -> f64 {
 }
 
 fn hit(trigger: &Trigger, at: Coordinates) -> bool {
-    trigger.wants(1, &at)
+    trigger.wants(1, &at, &mut 0)
 }
 
 /// A neighbour in one coordinate.

@@ -5,6 +5,7 @@
 //! (Bonferroni). Sample sizes stand beside the bounds.
 
 mod bounds;
+mod bursts;
 mod delays;
 mod generator;
 mod golden;

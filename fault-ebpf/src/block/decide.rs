@@ -92,8 +92,9 @@ fn fate(bio: u64, can_park: bool) -> Fate {
         stream: state.stream.number,
         elapsed_ns: control.elapsed_ns(now_ns),
         bytes: (facts.sectors as u64) << 9,
+        link: 0,
     };
-    let outcome = decision::decide(bank, candidates, &moment, facts, &raw mut state.stream);
+    let outcome = decision::decide(bank, candidates, moment, facts, &raw mut state.stream);
     if outcome.hits == 0 {
         return Fate::Pass;
     }

@@ -64,6 +64,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Bytes from the start of the Ethernet frame.
+    #[inline(always)]
+    pub const fn from_frame(self) -> u32 {
+        if self.base == BPF_HDR_START_NET { self.offset + ETHERNET as u32 } else { self.offset }
+    }
+
     /// `bytes` further on.
     #[inline(always)]
     pub const fn plus(self, bytes: u32) -> Self {

@@ -2,10 +2,15 @@
 
 use core::ptr;
 
-use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::BPF_F_INGRESS,
+    btf_maps::lpm_trie::Key,
+    helpers::{bpf_ktime_get_ns, generated::bpf_clone_redirect},
+};
 use fault_common::{
     control::{Bank, Control},
-    decide::{Moment, Verdict, delay::ORDERED},
+    counters::Counter,
+    decide::{Moment, Verdict, combine::DUPLICATE, delay::ORDERED},
     event::{Action, PacketEvent},
     limits::MAX_RULES,
     rule::net::{Direction, PacketFacts, protocol},
@@ -15,7 +20,7 @@ use fault_common::{
 
 use super::{
     PASS, Skb,
-    headers::Headers,
+    headers::{self, Headers},
     lane::{self, Departure},
     swallow,
 };
@@ -29,7 +34,7 @@ use crate::{
 pub struct Passage<'a> {
     pub skb: Skb,
     pub control: &'a Control,
-    /// `CLOCK_MONOTONIC` nanoseconds, coarse.
+    /// `CLOCK_MONOTONIC` nanoseconds, to a timer tick.
     pub now: u64,
     pub direction: Direction,
     pub headers: &'a Headers,
@@ -57,6 +62,8 @@ pub struct Candidates {
     generation: u32,
     /// Of slots.
     mask: u64,
+    /// Some of them need the exact time.
+    timed: bool,
 }
 
 impl Candidates {
@@ -79,7 +86,7 @@ impl Candidates {
             let named = interface(skb).map_or(0, |interface| interface.rules[index]);
             mask &= bank.net_any_iface | named;
         }
-        (mask != 0).then_some(Self { generation, mask })
+        (mask != 0).then_some(Self { generation, mask, timed: mask & bank.net_timed != 0 })
     }
 }
 
@@ -118,23 +125,84 @@ fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
     stream.number
 }
 
+/// Sends a copy along the way the packet is on. It carries the packet's tag, so nobody decides about it again.
+#[inline(always)]
+fn duplicate(skb: Skb, direction: Direction) {
+    // As for what comes out of the lane: a second receive on loopback would lose the packet's route.
+    let again_in = matches!(direction, Direction::In) && interface(skb).is_some_and(|it| it.loopback == 0);
+    // SAFETY: `skb` is the context, and its own interface exists.
+    let failed = unsafe {
+        bpf_clone_redirect(skb, (*skb).ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 })
+    };
+    if failed != 0 {
+        emit::count(Counter::CopyFailed);
+    }
+}
+
+/// Bytes of the packet on the wire, Ethernet header included: of a super-packet, those of all it will be cut into.
+#[inline(always)]
+fn wire_bytes(skb: Skb, direction: Direction, headers: &Headers) -> u32 {
+    // SAFETY: `skb` is the context.
+    let (bytes, on_wire, segments) = unsafe { ((*skb).len, (*skb).wire_len, (*skb).gso_segs) };
+    match direction {
+        // The queue's own account of it (`qdisc_pkt_len_init`, net/core/dev.c).
+        Direction::Out => on_wire,
+        Direction::In if segments > 1 => {
+            let transport = match headers.protocol {
+                // Length of the TCP header in words: the first four bits of the fourth word (RFC 9293).
+                protocol::TCP => {
+                    headers::load(skb, headers.transport.plus(12)).map_or(20, |[word]| (word >> 28) * 4)
+                }
+                _ => 8,
+            };
+            bytes + (segments - 1) * (headers.transport.from_frame() + transport)
+        }
+        Direction::In => bytes,
+    }
+}
+
+/// Tells userspace what was done. A function of its own: what it keeps on the stack is not there while rules are walked.
+#[inline(never)]
+fn report(skb: Skb, what: &emit::What, headers: &Headers, facts: PacketFacts) {
+    // SAFETY: sixteen bytes either way.
+    let (source, destination): ([u8; 16], [u8; 16]) =
+        unsafe { (core::mem::transmute(headers.source), core::mem::transmute(headers.destination)) };
+    let (local, remote) = match facts.direction == Direction::Out as u32 {
+        true => (source, destination),
+        false => (destination, source),
+    };
+    let packet = PacketEvent {
+        local,
+        remote,
+        local_port: facts.local_port,
+        remote_port: facts.remote_port,
+        direction: facts.direction,
+        protocol: headers.number,
+        // SAFETY: `skb` is the context.
+        ifindex: unsafe { (*skb).ifindex },
+    };
+    emit::packet(what, &packet);
+}
+
 /// Decides, and does it: the return value of the hook.
 #[inline(always)]
 pub fn judge(passage: &Passage<'_>) -> i32 {
     let Passage { skb, control, now, direction, headers, candidates, owner } = *passage;
-    let Candidates { generation, mask } = candidates;
+    let Candidates { generation, mask, timed } = candidates;
+    // SAFETY: a helper without arguments.
+    let now = if timed { unsafe { bpf_ktime_get_ns() } } else { now };
     let (local_port, remote_port) = passage.ports();
-    // SAFETY: `skb` is the context.
-    let bytes = unsafe { (*skb).len };
+    let bytes = wire_bytes(skb, direction, headers);
     let moment = Moment {
         seed: control.seed.load(),
         stream: prepare(owner.stream, control, generation),
         elapsed_ns: now.saturating_sub(control.started_ns.load()),
         bytes: u64::from(bytes),
+        link: (direction as u32) >> 1,
     };
     let facts =
         PacketFacts { direction: direction as u32, protocol: headers.protocol, remote_port, local_port };
-    let outcome = decision::decide(generation & 1, mask, &moment, facts, owner.stream);
+    let outcome = decision::decide(generation & 1, mask, moment, facts, owner.stream);
 
     // Not twice: neither on a second interface it crosses nor when it comes back from the lane.
     // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
@@ -144,44 +212,35 @@ pub fn judge(passage: &Passage<'_>) -> i32 {
     if outcome.hits == 0 {
         return PASS;
     }
+    // The same moment for the link's accounts and for the departure.
     // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let action = if outcome.verdict == Verdict::Drop { Action::Drop } else { Action::Delay };
+    let now = if timed { now } else { unsafe { bpf_ktime_get_ns() } };
+    let twice = outcome.flags & DUPLICATE != 0;
+    let action = match outcome.verdict {
+        Verdict::Drop => Action::Drop,
+        _ if twice && outcome.delay_ns == 0 => Action::Duplicate,
+        _ => Action::Delay,
+    };
     if control.events.load() != 0 {
-        // SAFETY: sixteen bytes either way.
-        let (source, destination): ([u8; 16], [u8; 16]) =
-            unsafe { (core::mem::transmute(headers.source), core::mem::transmute(headers.destination)) };
-        let (local, remote) = match direction {
-            Direction::Out => (source, destination),
-            Direction::In => (destination, source),
+        let what = emit::What {
+            time_ns: now,
+            hits: outcome.hits,
+            delay_ns: outcome.delay_ns,
+            cgroup: owner.cgroup,
+            generation,
+            action: action as u32,
+            tgid: owner.tgid,
+            bytes,
         };
-        emit::packet(
-            &emit::What {
-                time_ns: now,
-                hits: outcome.hits,
-                delay_ns: outcome.delay_ns,
-                cgroup: owner.cgroup,
-                generation,
-                action: action as u32,
-                tgid: owner.tgid,
-                bytes,
-            },
-            &PacketEvent {
-                local,
-                remote,
-                local_port,
-                remote_port,
-                direction: direction as u32,
-                protocol: headers.number,
-                // SAFETY: `skb` is the context.
-                ifindex: unsafe { (*skb).ifindex },
-            },
-        );
+        report(skb, &what, headers, facts);
     }
     if outcome.verdict == Verdict::Drop {
         return swallow();
     }
     if outcome.delay_ns == 0 {
+        if twice {
+            duplicate(skb, direction);
+        }
         return PASS;
     }
     let Some(interface) = interface(skb).filter(|interface| interface.has_lane != 0) else {
@@ -192,6 +251,7 @@ pub fn judge(passage: &Passage<'_>) -> i32 {
         now,
         delay_ns: outcome.delay_ns,
         ordered: outcome.flags & ORDERED != 0,
+        twice,
         direction,
         tag: tag.decided(direction, kernel::session_bit(), interface.slot),
         owner,

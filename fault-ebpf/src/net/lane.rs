@@ -55,6 +55,8 @@ pub struct Departure {
     pub delay_ns: u64,
     /// Not before what the same socket sent (received) earlier.
     pub ordered: bool,
+    /// A copy goes with it.
+    pub twice: bool,
     pub direction: Direction,
     /// With the slot of the interface in it.
     pub tag: Tag,
@@ -71,7 +73,7 @@ pub fn refuse() -> i32 {
 /// Sends the packet into the lane: the return value of the hook.
 #[inline(always)]
 pub fn enter(departure: &Departure) -> i32 {
-    let Departure { skb, now, delay_ns, ordered, direction, tag, owner } = *departure;
+    let Departure { skb, now, delay_ns, ordered, twice, direction, tag, owner } = *departure;
     let entry = kernel::lane_entry();
     if entry == 0 {
         return refuse();
@@ -111,6 +113,14 @@ pub fn enter(departure: &Departure) -> i32 {
             (*skb).priority = PRIORITY_CONTROL - 1;
         }
         bpf_set_hash(skb, flow);
+    }
+    if twice {
+        // SAFETY: `skb` is the context, and `entry` an interface of its namespace or a number the kernel refuses.
+        if unsafe { bpf_clone_redirect(skb, entry, 0) } == 0 {
+            count_by(Counter::LaneIn, segments(skb));
+        } else {
+            count(Counter::CopyFailed);
+        }
     }
     // SAFETY: `skb` is the context.
     let has_socket = unsafe { !(*skb).__bindgen_anon_2.sk.is_null() };

@@ -27,6 +27,9 @@ fn spared(trigger: &Trigger, matched: u64) -> String {
     if let Some((word, number)) = late {
         return format!("`{word} {number}` takes {number} operations");
     }
+    if let Some(model) = trigger.gilbert {
+        return format!("every flow stayed in its good state, which ends with a chance of {}", model.to_bad);
+    }
     match trigger.probability.map(|probability| (probability, u64::from(probability.parts_per_billion()))) {
         Some((_, 0)) => "at 0% none ever is".to_owned(),
         Some((share, ppb @ 1..1_000_000_000)) => {

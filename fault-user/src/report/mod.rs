@@ -158,6 +158,9 @@ pub struct RuleReport {
     pub bytes: u64,
     /// Sum of the delays asked for, in nanoseconds.
     pub delay_ns: u64,
+    /// Packets that found the queue of a `rate` full and were lost, among those that were hit; absent for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflowed: Option<u64>,
     /// Mean delay of the operations that were hit, in nanoseconds; absent for a fault that does not delay or
     /// did not hit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +174,7 @@ impl RuleReport {
     /// What `planned` did in a session that was active for `lasted`.
     #[must_use]
     pub fn new(planned: &PlannedRule, totals: RuleTotals, lasted: Duration) -> Self {
-        let RuleTotals { matched, injected, bytes, delay_ns } = totals;
+        let RuleTotals { matched, injected, bytes, delay_ns, overflowed } = totals;
         let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
         Self {
             id: planned.id,
@@ -182,6 +185,7 @@ impl RuleReport {
             spared: matched.saturating_sub(injected),
             bytes,
             delay_ns,
+            overflowed: (planned.rule.verb == Verb::Rate as u32).then_some(overflowed),
             mean_delay_ns: delays.then(|| delay_ns.checked_div(injected)).flatten(),
             hint: hint::hint(&planned.fault, &totals, lasted),
         }

@@ -20,6 +20,7 @@ pub fn notes(totals: &Totals, stranded: u64, lanes: &[LaneStats]) -> Vec<Note> {
         (NoteKind::LaneLost, lanes.iter().map(LaneStats::lost).sum()),
         (NoteKind::LaneStray, totals.get(Counter::LaneStray)),
         (NoteKind::EventsLost, totals.get(Counter::EventsLost)),
+        (NoteKind::CopyFailed, totals.get(Counter::CopyFailed)),
         (NoteKind::ParkForbidden, totals.get(Counter::ParkForbidden)),
         (NoteKind::Unparsable, totals.get(Counter::Unparsable)),
     ];
@@ -41,6 +42,7 @@ const fn name(counter: Counter) -> &'static str {
         Counter::ParkForbidden => "park_forbidden",
         Counter::SelfTest => "self_test",
         Counter::Punted => "punted",
+        Counter::CopyFailed => "copy_failed",
     }
 }
 
@@ -83,6 +85,8 @@ pub enum NoteKind {
     LaneStray,
     /// [`Counter::EventsLost`].
     EventsLost,
+    /// [`Counter::CopyFailed`].
+    CopyFailed,
     /// [`Counter::Unparsable`].
     Unparsable,
 }
@@ -123,6 +127,9 @@ impl Display for Note {
             NoteKind::EventsLost => {
                 let injections = count(number, "injection is", "injections are");
                 write!(f, "{injections} missing from the events: they came faster than they could be written")
+            }
+            NoteKind::CopyFailed => {
+                write!(f, "{packets} {was} not duplicated: the kernel had no memory for the copy")
             }
             NoteKind::Unparsable => {
                 write!(f, "{packets} could not be parsed and passed untouched")

@@ -8,7 +8,8 @@ use std::time::Duration;
 use fault_common::{
     decide::{
         delay::{self, Delay},
-        trigger::{CERTAIN, Trigger, threshold_from_ppb},
+        rate::{PER_CONNECTION, Rate},
+        trigger::{CERTAIN, Gilbert, Trigger, threshold_from_ppb},
     },
     rule::{
         Layer as RuleLayer, Rule, Verb,
@@ -19,7 +20,8 @@ use fault_common::{
 
 use crate::block::device::DeviceNumber;
 use crate::spec::{
-    self, DelaySpec, DiskFault, DiskOp, DiskVerb, Distribution, Fault, NetFault, NetVerb, Protocol,
+    self, DelaySpec, DiskFault, DiskOp, DiskVerb, Distribution, Fault, NetFault, NetVerb, Probability,
+    Protocol,
 };
 
 /// A fault that cannot be said in rules.
@@ -69,21 +71,36 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
             Protocol::Icmp => protocol::ICMP,
         }
     });
-    let (verb, delay) = match &fault.verb {
-        NetVerb::Drop => (Verb::Drop, Delay::default()),
-        NetVerb::Delay(spec) => (Verb::Delay, delay(spec)),
+    let mut rule = Rule { layer: RuleLayer::Net as u32, ..Rule::default() };
+    let verb = match &fault.verb {
+        NetVerb::Drop => Verb::Drop,
+        NetVerb::Duplicate => Verb::Duplicate,
+        NetVerb::Delay(spec) => {
+            rule.delay = delay(spec);
+            Verb::Delay
+        }
+        NetVerb::Reorder { by } => {
+            rule.delay = Delay { mean_ns: nanoseconds(*by), ..Delay::default() };
+            Verb::Delay
+        }
+        NetVerb::Rate { rate, per_connection } => {
+            rule.rate = Rate {
+                bytes_per_second: rate.bytes_per_second(),
+                flags: if *per_connection { PER_CONNECTION } else { 0 },
+                _pad: 0,
+            };
+            Verb::Rate
+        }
     };
     Ok(Rule {
-        layer: RuleLayer::Net as u32,
         verb: verb as u32,
-        delay,
         net: NetFilter {
             directions,
             protocols,
             remote_port: remote_ports(id, fault)?,
             local_port: ports(filter.local_port),
         },
-        ..Rule::default()
+        ..rule
     })
 }
 
@@ -157,14 +174,24 @@ fn delay(spec: &DelaySpec) -> Delay {
 
 fn trigger(trigger: &spec::Trigger) -> Trigger {
     let start_ns = trigger.after.map_or(0, nanoseconds);
+    let threshold = |chance: Probability| threshold_from_ppb(chance.parts_per_billion().into());
     Trigger {
-        threshold: trigger.probability.map_or(CERTAIN, |p| threshold_from_ppb(p.parts_per_billion().into())),
+        threshold: trigger.probability.map_or(CERTAIN, threshold),
         nth: trigger.nth.unwrap_or(0),
         every: trigger.every.unwrap_or(0),
         first: trigger.first.unwrap_or(0),
         times: trigger.times.unwrap_or(0),
         start_ns,
         end_ns: trigger.window.map_or(0, |window| start_ns.saturating_add(nanoseconds(window))),
+        correlation: trigger.burst.map_or(0, threshold),
+        gilbert: trigger.gilbert.map_or(Gilbert::default(), |model| Gilbert {
+            on: 1,
+            _pad: 0,
+            to_bad: threshold(model.to_bad),
+            to_good: threshold(model.to_good),
+            bad: threshold(model.bad),
+            good: threshold(model.good),
+        }),
     }
 }
 
@@ -206,6 +233,7 @@ mod tests {
             times: 2,
             start_ns: 1_000_000_000,
             end_ns: 3_000_000_000,
+            ..Trigger::default()
         };
         assert_eq!(rule.trigger, trigger);
     }

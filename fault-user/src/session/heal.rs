@@ -40,6 +40,8 @@ pub struct RuleTotals {
     pub bytes: u64,
     /// Sum of the delays asked for, nanoseconds.
     pub delay_ns: u64,
+    /// Of those that were hit, lost because the queue of a `rate` was full.
+    pub overflowed: u64,
 }
 
 /// What the whole session counted, indexed by [`Counter`].
@@ -160,6 +162,7 @@ fn totals_of(loaded: &Loaded, slot: u32) -> RuleTotals {
         injected,
         bytes: counters.bytes.load(),
         delay_ns: counters.delay_ns.load(),
+        overflowed: counters.overflowed.load(),
     }
 }
 

@@ -116,8 +116,10 @@ impl Plan {
                     needs.packets = true;
                     needs.packets_in |= planned.rule.net.directions & Direction::In as u32 != 0;
                     match fault.verb {
-                        NetVerb::Drop => {}
-                        NetVerb::Delay(_) => needs.packet_delay = true,
+                        NetVerb::Drop | NetVerb::Duplicate => {}
+                        NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => {
+                            needs.packet_delay = true;
+                        }
                     }
                 }
                 Fault::Disk(fault) => {
@@ -138,7 +140,9 @@ impl Plan {
         let of = |planned: &PlannedRule| match &planned.fault {
             Fault::Net(fault) => match &fault.verb {
                 NetVerb::Delay(delay) => delay.mean + delay.jitter.unwrap_or_default() * 2,
-                NetVerb::Drop => Duration::ZERO,
+                NetVerb::Rate { .. } => Duration::from_nanos(planned.rule.rate.queue_ns()),
+                NetVerb::Reorder { by } => *by,
+                NetVerb::Drop | NetVerb::Duplicate => Duration::ZERO,
             },
             Fault::Disk(_) => Duration::ZERO,
         };
@@ -154,6 +158,9 @@ impl Plan {
             match &planned.fault {
                 Fault::Net(fault) => {
                     bank.net |= bit;
+                    if let NetVerb::Rate { .. } = fault.verb {
+                        bank.net_timed |= bit;
+                    }
                     let directions = planned.rule.net.directions;
                     if directions & Direction::Out as u32 != 0 {
                         bank.net_out |= bit;
@@ -227,7 +234,10 @@ mod tests {
             needs(&[(Layer::Net, "drop in")])
         );
         assert!(!out.cover(needs(&[(Layer::Net, "drop in")])));
-        assert!(needs(&[(Layer::Net, "delay 1ms")]).packet_delay);
+        for waits in ["delay 1ms", "rate 1mbit", "reorder"] {
+            assert!(needs(&[(Layer::Net, waits)]).packet_delay, "{waits}");
+        }
+        assert!(!needs(&[(Layer::Net, "duplicate")]).packet_delay);
         assert_eq!(needs(&[(Layer::Disk, "error")]), Needs { bios: true, ..Needs::default() });
         assert!(needs(&[(Layer::Disk, "hang 1s")]).bio_delay);
     }
@@ -238,15 +248,17 @@ mod tests {
             (Layer::Net, "drop to 10.0.0.1 in"),
             (Layer::Net, "drop iface lo"),
             (Layer::Disk, "error"),
+            (Layer::Net, "rate 10mbit out"),
         ])
         .bank();
         let expected = Bank {
-            net: 0b011,
-            net_out: 0b010,
-            net_in: 0b011,
-            net_any_peer: 0b010,
-            net_any_iface: 0b001,
-            disk: 0b100,
+            net: 0b1011,
+            net_out: 0b1010,
+            net_in: 0b0011,
+            net_any_peer: 0b1010,
+            net_any_iface: 0b1001,
+            net_timed: 0b1000,
+            disk: 0b0100,
         };
         assert_eq!(bank, expected);
     }

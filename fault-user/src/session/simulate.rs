@@ -40,7 +40,8 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
     let delays = fault_common::rule::Verb::from_u32(planned.rule.verb).is_some_and(|verb| verb.delays());
-    let moment = Moment { seed, stream: stream.number, elapsed_ns: planned.rule.trigger.start_ns, bytes: 0 };
+    let moment =
+        Moment { seed, stream: stream.number, elapsed_ns: planned.rule.trigger.start_ns, bytes: 0, link: 0 };
     let mut delays_ns = Vec::new();
     for _ in 0..operations {
         let mut world =

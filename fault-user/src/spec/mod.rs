@@ -17,6 +17,7 @@ mod net;
 mod parse;
 mod print;
 mod problem;
+mod rate;
 mod source;
 mod trigger;
 mod units;
@@ -30,11 +31,13 @@ use std::str::FromStr;
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 pub use error::{SpecError, wants_color};
-pub use net::{Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol};
+pub use net::{
+    ByteRate, Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol, REORDER_BY,
+};
 pub use parse::SPEC_MAX_BYTES;
 pub use problem::{Problem, Quantity};
 pub use source::{Located, Source, Span};
-pub use trigger::{COUNT_MAX, Probability, Trigger, WINDOW_MAX};
+pub use trigger::{COUNT_MAX, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
 
 /// Where in the system a fault sits. Each layer has its own verbs and filters.

@@ -5,10 +5,12 @@ use std::fmt::{self, Display, Formatter};
 use super::delay::{DelaySpec, Distribution};
 use super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 use super::lexer::{needs_quotes, quote};
-use super::net::{Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol};
-use super::trigger::{Probability, Trigger};
+use super::net::{
+    ByteRate, Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol, REORDER_BY,
+};
+use super::trigger::{Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
-use super::{Fault, Layer, words};
+use super::{Fault, Layer, rate, words};
 
 impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -42,7 +44,20 @@ impl Display for NetVerb {
         match self {
             Self::Drop => f.write_str("drop"),
             Self::Delay(delay) => write!(f, "delay {delay}"),
+            Self::Rate { rate, per_connection } => {
+                write!(f, "rate {rate}")?;
+                f.write_str(if *per_connection { " per-connection" } else { "" })
+            }
+            Self::Duplicate => f.write_str("duplicate"),
+            Self::Reorder { by: REORDER_BY } => f.write_str("reorder"),
+            Self::Reorder { by } => write!(f, "reorder by {}", print_duration(*by)),
         }
+    }
+}
+
+impl Display for ByteRate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&rate::print(*self))
     }
 }
 
@@ -198,7 +213,18 @@ fn chance(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
 
 /// The trigger's clauses, each with a space before it.
 fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
-    let Trigger { probability: _, nth, every, first, times, after, window } = trigger;
+    let Trigger { probability: _, burst, gilbert, nth, every, first, times, after, window } = trigger;
+    if let Some(correlation) = burst {
+        write!(f, " burst {correlation}")?;
+    }
+    if let Some(Gilbert { to_bad, to_good, bad, good }) = gilbert {
+        write!(f, " gilbert {to_bad} {to_good}")?;
+        if *good != Probability::NEVER {
+            write!(f, " {bad} {good}")?;
+        } else if *bad != Probability::ALWAYS {
+            write!(f, " {bad}")?;
+        }
+    }
     let counts = [("nth", nth), ("every", every), ("first", first), ("times", times)];
     for (word, count) in counts {
         if let Some(count) = count {

@@ -138,6 +138,9 @@ pub enum Problem {
         /// Why they cannot both hold.
         because: &'static str,
     },
+    /// `burst` without a probability.
+    #[error("`burst` ties the draws of a probability together, and there is none")]
+    BurstOfWhat,
     /// A shape for a jitter that is not there.
     #[error("`{shape}` shapes the jitter, and there is none")]
     ShapeWithoutJitter {
@@ -185,6 +188,8 @@ pub enum Quantity {
     },
     /// `5%`.
     Probability,
+    /// `10mbit`.
+    Rate,
     /// `3`.
     Count,
     /// `80`, `80-90`.
@@ -205,6 +210,7 @@ impl Quantity {
         match self {
             Self::Duration { .. } => "a duration",
             Self::Probability => "a probability",
+            Self::Rate => "a rate",
             Self::Count => "a count",
             Self::Ports => "a port",
             Self::Address => "an address",
@@ -219,6 +225,7 @@ impl Quantity {
         match self {
             Self::Duration { .. } => "a duration such as `100ms`, `2s` or `1m30s`",
             Self::Probability => "a percentage such as `5%` or `0.01%`",
+            Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
             Self::Count => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
             Self::Address => {
@@ -242,6 +249,7 @@ impl Quantity {
                 }
             }
             Self::Probability => "`0%`, or from `0.0001%` to `100%`".to_owned(),
+            Self::Rate => "more than `0mbit` and at most `1000gbit`".to_owned(),
             Self::Count => format!("a whole number from 1 to {COUNT_MAX}"),
             Self::Ports => "ports from 1 to 65535".to_owned(),
             Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),
@@ -254,6 +262,7 @@ impl Quantity {
     const fn step(self) -> &'static str {
         match self {
             Self::Probability => "`0.0001%` or more, in steps of `0.0000001%`",
+            Self::Rate => "a whole number of bytes per second",
             _ => "whole nanoseconds",
         }
     }
@@ -294,6 +303,9 @@ impl Problem {
             Self::Malformed { wanted, flaw, .. } => match flaw {
                 Flaw::Shape | Flaw::NotARange => format!("expected {}", wanted.example()),
                 Flaw::Range => format!("expected {}", wanted.limits()),
+                Flaw::NoUnit | Flaw::UnknownUnit if *wanted == Quantity::Rate => {
+                    "expected a unit: `kbit`, `mbit`, `gbit`, `kB/s`, `MB/s`, `KiB/s` or `MiB/s`".to_owned()
+                }
                 Flaw::NoUnit | Flaw::UnknownUnit => {
                     "expected a unit: `ns`, `us`, `ms`, `s`, `m`, `h` or `d`".to_owned()
                 }
@@ -304,6 +316,7 @@ impl Problem {
             Self::Errno { .. } => "the block layer always reports EIO".to_owned(),
             Self::Twice { .. } => "given again here".to_owned(),
             Self::Contradiction { because, .. } => (*because).to_owned(),
+            Self::BurstOfWhat => "expected a probability such as `5%` as well".to_owned(),
             Self::ShapeWithoutJitter { .. } => "expected `jitter DURATION` as well".to_owned(),
             Self::JitterAboveDelay { mean, .. } => {
                 format!("expected at most `{}`", print_duration(*mean))

@@ -37,6 +37,11 @@ impl Probability {
 pub struct Trigger {
     /// `P%`: each with this chance; none means always.
     pub probability: Option<Probability>,
+    /// `burst C%`: with a probability; how much each draw of a socket or thread takes after the one before. netem's
+    /// correlation (tc-netem(8)): the more, the longer the bursts, and the further the share of hits from `P`.
+    pub burst: Option<Probability>,
+    /// `gilbert P R [H [K]]`, in place of a probability.
+    pub gilbert: Option<Gilbert>,
     /// `nth N`: only the Nth match. From 1. Excludes `every` and `first`.
     pub nth: Option<u64>,
     /// `every N`: the Nth, 2Nth, 3Nth… match. From 1.
@@ -52,10 +57,24 @@ pub struct Trigger {
     pub window: Option<Duration>,
 }
 
+/// The Gilbert–Elliott model, for each socket (and direction) or thread by itself: it starts good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gilbert {
+    /// P: the chance, at each match, that a good flow turns bad. On average 1/P matches later it does.
+    pub to_bad: Probability,
+    /// R: the chance that a bad flow turns good: bad times last 1/R matches on average.
+    pub to_good: Probability,
+    /// H: the chance of a hit in the bad state; always when it is not written. tc-netem(8) calls it `1-h`.
+    pub bad: Probability,
+    /// K: the chance of a hit in the good state; never when it is not written. tc-netem(8) calls it `1-k`.
+    pub good: Probability,
+}
+
 impl Trigger {
     /// Whether no operation can ever be hit (`0%`).
     pub fn is_never(&self) -> bool {
-        self.probability == Some(Probability::NEVER)
+        let model = |model: &Gilbert| model.bad == Probability::NEVER && model.good == Probability::NEVER;
+        self.probability == Some(Probability::NEVER) || self.gilbert.as_ref().is_some_and(model)
     }
 }
 

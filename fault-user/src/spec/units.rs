@@ -46,7 +46,7 @@ const TIME_UNITS: &[(&str, u64)] = &[
 ];
 
 /// `whole` or `whole.fraction`, as written.
-type Decimal<'a> = (&'a str, Option<&'a str>);
+pub(super) type Decimal<'a> = (&'a str, Option<&'a str>);
 
 fn decimal<'a>(input: &mut &'a str) -> winnow::Result<Decimal<'a>> {
     (digit1, opt(preceded('.', digit1))).parse_next(input)
@@ -57,8 +57,13 @@ fn quantity<'a>(input: &mut &'a str) -> winnow::Result<(Decimal<'a>, &'a str)> {
     (decimal, take_while(0.., |c: char| c.is_alphabetic())).parse_next(input)
 }
 
+/// One decimal number and whatever is written after it.
+pub(super) fn number_and_unit(word: &str) -> Result<(Decimal<'_>, &str), Flaw> {
+    (decimal, take_while(0.., |c: char| c.is_alphabetic() || c == '/')).parse(word).map_err(|_| Flaw::Shape)
+}
+
 /// `number × scale` when that is a whole number.
-fn scaled((whole, fraction): Decimal<'_>, scale: u64) -> Result<u64, Flaw> {
+pub(super) fn scaled((whole, fraction): Decimal<'_>, scale: u64) -> Result<u64, Flaw> {
     let mut value = parse_u64(whole)?.checked_mul(scale).ok_or(Flaw::Range)?;
     let mut step = scale;
     for digit in fraction.unwrap_or_default().bytes() {

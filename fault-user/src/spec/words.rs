@@ -43,12 +43,19 @@ pub(super) struct Vocabulary<V: 'static, C: 'static> {
 pub(super) enum NetVerbWord {
     Drop,
     Delay,
+    Rate,
+    Duplicate,
+    Reorder,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetClause {
     /// An operand of `delay`.
     Ordered,
+    /// An operand of `rate`.
+    PerConnection,
+    /// An operand of `reorder`.
+    By,
     /// A filter.
     Filter(NetFilterWord),
 }
@@ -74,10 +81,10 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
     verbs: &[
         now("drop", "drop", NetVerbWord::Drop),
         now("delay", "delay DURATION", NetVerbWord::Delay),
-        later("rate", "rate RATE"),
-        later("duplicate", "duplicate"),
+        now("rate", "rate RATE", NetVerbWord::Rate),
+        now("duplicate", "duplicate", NetVerbWord::Duplicate),
+        now("reorder", "reorder [by DURATION]", NetVerbWord::Reorder),
         later("corrupt", "corrupt"),
-        later("reorder", "reorder"),
         later("reset", "reset"),
         later("refuse", "refuse"),
         later("unreachable", "unreachable"),
@@ -95,6 +102,8 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         packets("local-port", "local-port P", NetFilterWord::LocalPort),
         packets("iface", "iface NAME", NetFilterWord::Iface),
         now("ordered", "ordered", NetClause::Ordered),
+        now("per-connection", "per-connection", NetClause::PerConnection),
+        now("by", "by DURATION", NetClause::By),
         later("from", "from ADDR[:PORT]"),
         later("syn", "syn"),
         later("data", "data"),
@@ -102,7 +111,6 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         later("fin", "fin"),
         later("connection", "connection N"),
         later("connections", "connections P%"),
-        later("per-connection", "per-connection"),
         later("fix-checksum", "fix-checksum"),
     ],
 };
@@ -176,6 +184,8 @@ pub(super) const DELAY: Table<DelayWord> = &[
 /// The keywords of the trigger; every layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TriggerWord {
+    Burst,
+    Gilbert,
     Nth,
     Every,
     First,
@@ -185,14 +195,14 @@ pub(super) enum TriggerWord {
 }
 
 pub(super) const TRIGGER: Table<TriggerWord> = &[
+    now("burst", "burst C%", TriggerWord::Burst),
+    now("gilbert", "gilbert P% R% [H% [K%]]", TriggerWord::Gilbert),
     now("nth", "nth N", TriggerWord::Nth),
     now("every", "every N", TriggerWord::Every),
     now("first", "first N", TriggerWord::First),
     now("times", "times N", TriggerWord::Times),
     now("after", "after DURATION", TriggerWord::After),
     now("for", "for DURATION", TriggerWord::For),
-    later("burst", "burst P%"),
-    later("gilbert", "gilbert P R [H K]"),
     later("cycle", "cycle ON/OFF"),
 ];
 

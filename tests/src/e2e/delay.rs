@@ -161,7 +161,7 @@ fn one_way(_: Lane) -> anyhow::Result<()> {
 }
 
 /// The report's own account of the lane, which must agree with what was counted outside.
-fn lane_lost_nothing(report: &crate::driver::Report, packets: u64) -> anyhow::Result<()> {
+pub(super) fn lane_lost_nothing(report: &crate::driver::Report, packets: u64) -> anyhow::Result<()> {
     for (name, expected) in
         [("lane_in", packets), ("lane_out", packets), ("lane_stray", 0), ("lane_refused", 0)]
     {
@@ -213,7 +213,7 @@ fn bulk_tcp(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wait_for_listener(namespace: &str, port: u16) -> anyhow::Result<()> {
+pub(super) fn wait_for_listener(namespace: &str, port: u16) -> anyhow::Result<()> {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while sh(&format!("ip netns exec {namespace} ss -H -t -l -n sport = :{port}"))?.trim().is_empty() {
         ensure!(std::time::Instant::now() < deadline, "nobody listens on port {port}");

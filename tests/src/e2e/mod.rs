@@ -15,6 +15,7 @@ mod programs;
 mod refusals;
 mod run;
 mod targets;
+mod verbs;
 
 use std::{
     fs::File,
@@ -123,6 +124,7 @@ fn tests() -> Vec<Test> {
         programs::TESTS,
         delay::TESTS,
         jitter::TESTS,
+        verbs::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         file_system::TESTS,

@@ -24,6 +24,9 @@ pub struct Counted {
     pub reordered: u64,
     /// Nanoseconds between sending and receiving (one clock: both ends are on this machine).
     pub delays_ns: Vec<u64>,
+    /// Nanoseconds between the first arrival and the last.
+    #[serde(default)]
+    pub span_ns: u64,
     /// Numbers that never arrived, up to the first thousand.
     pub missing: Vec<u64>,
 }

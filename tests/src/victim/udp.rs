@@ -152,6 +152,7 @@ impl Count {
         let mut highest = None;
         let mut buffer = [0u8; 65536];
         let mut silent_since = None;
+        let mut first = None;
         while report.received < self.count {
             let Ok(length) = socket.recv(&mut buffer) else {
                 let since = silent_since.get_or_insert_with(Instant::now);
@@ -164,6 +165,7 @@ impl Count {
             };
             let now = now_ns();
             silent_since = None;
+            report.span_ns = now - *first.get_or_insert(now);
             let (Some(Ok(number)), Some(Ok(sent))) = (
                 buffer[..length].get(..8).map(<[u8; 8]>::try_from),
                 buffer[..length].get(8..16).map(<[u8; 8]>::try_from),

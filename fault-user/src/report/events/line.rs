@@ -100,11 +100,12 @@ impl Line {
 }
 
 fn action(number: u32) -> &'static str {
-    const ACTIONS: [(Action, &str); 4] = [
+    const ACTIONS: [(Action, &str); 5] = [
         (Action::Drop, "drop"),
         (Action::Delay, "delay"),
         (Action::Error, "error"),
         (Action::DelayThenError, "delay_then_error"),
+        (Action::Duplicate, "duplicate"),
     ];
     ACTIONS.iter().find(|(action, _)| *action as u32 == number).map_or("unknown", |(_, word)| word)
 }

@@ -1,6 +1,7 @@
 //! What a word that cannot be read was probably meant to be.
 
 use super::super::problem::Quantity;
+use super::super::rate;
 use super::super::units::{self, Flaw};
 use super::shown;
 
@@ -75,6 +76,8 @@ pub(super) fn stray(text: &str) -> Option<Advice> {
 pub(super) fn operand(text: &str, wanted: Quantity, flaw: Flaw) -> Advice {
     let none = Advice::default();
     match (wanted, flaw) {
+        (Quantity::Rate, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}mbit")),
+        (Quantity::Rate, Flaw::UnknownUnit) => rate::with_alias(text).map_or(none, word),
         (_, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}ms")),
         (_, Flaw::UnknownUnit) => with_alias(text).map_or(none, word),
         (Quantity::Probability, Flaw::Shape) if text.contains(',') => word(text.replace(',', ".")),

@@ -1,11 +1,15 @@
 //! Packets.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::super::delay::NET_DELAY_MAX;
 use super::super::error::SpecError;
-use super::super::net::{Direction, Endpoint, NetFault, NetFilter, NetVerb, PortRange, Protocol};
+use super::super::net::{
+    ByteRate, Direction, Endpoint, NetFault, NetFilter, NetVerb, PortRange, Protocol, REORDER_BY,
+};
 use super::super::problem::{Problem, Quantity};
+use super::super::rate;
 use super::super::source::Located;
 use super::super::units::{self, Flaw};
 use super::super::words::{NET, NetClause, NetFilterWord, NetVerbWord};
@@ -29,9 +33,12 @@ pub(in super::super) fn fault(text: &str) -> Result<NetFault, SpecError> {
             Clause::Own(NetClause::Ordered) => {
                 action.delay(&parser, keyword, verb)?.ordered(&parser, keyword)?
             }
+            Clause::Own(NetClause::PerConnection) => action.per_connection(&parser, keyword, verb)?,
+            Clause::Own(NetClause::By) => action.by(&mut parser, keyword, verb)?,
             Clause::Own(NetClause::Filter(word)) => filter.clause(&mut parser, word, keyword)?,
         }
     }
+    action.agree(&parser, &trigger)?;
     Ok(NetFault {
         verb: action.finish(&parser)?,
         filter: filter.finish(&parser)?,
@@ -45,6 +52,9 @@ pub(in super::super) fn fault(text: &str) -> Result<NetFault, SpecError> {
 enum Action {
     Drop,
     Delay(delay::Draft),
+    Rate { rate: ByteRate, per_connection: Once<()> },
+    Duplicate,
+    Reorder { by: Once<Duration> },
 }
 
 impl Action {
@@ -52,6 +62,12 @@ impl Action {
         Ok(match word {
             NetVerbWord::Drop => Self::Drop,
             NetVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, NET_DELAY_MAX)?),
+            NetVerbWord::Rate => Self::Rate {
+                rate: parser.quantity(verb, Quantity::Rate, rate::read)?.0,
+                per_connection: Once::default(),
+            },
+            NetVerbWord::Duplicate => Self::Duplicate,
+            NetVerbWord::Reorder => Self::Reorder { by: Once::default() },
         })
     }
 
@@ -63,14 +79,55 @@ impl Action {
     ) -> Result<&mut delay::Draft, SpecError> {
         match self {
             Self::Delay(draft) => Ok(draft),
-            Self::Drop => Err(parser.wrong_verb(clause, verb, "delay")),
+            Self::Drop | Self::Rate { .. } | Self::Duplicate | Self::Reorder { .. } => {
+                Err(parser.wrong_verb(clause, verb, "delay"))
+            }
         }
+    }
+
+    /// `per-connection`.
+    fn per_connection(&mut self, parser: &Parser, clause: Keyword, verb: Keyword) -> Result<(), SpecError> {
+        match self {
+            Self::Rate { per_connection, .. } => per_connection.set(parser, clause, ()),
+            Self::Drop | Self::Delay(_) | Self::Duplicate | Self::Reorder { .. } => {
+                Err(parser.wrong_verb(clause, verb, "rate"))
+            }
+        }
+    }
+
+    /// `by D`, from after `by`.
+    fn by(&mut self, parser: &mut Parser, clause: Keyword, verb: Keyword) -> Result<(), SpecError> {
+        match self {
+            Self::Reorder { by } => {
+                let duration = parser.duration(clause, false, NET_DELAY_MAX)?.0;
+                by.set(parser, clause, duration)
+            }
+            Self::Drop | Self::Delay(_) | Self::Rate { .. } | Self::Duplicate => {
+                Err(parser.wrong_verb(clause, verb, "reorder"))
+            }
+        }
+    }
+
+    /// The link of each connection and the trigger's own memory have one place.
+    fn agree(&self, parser: &Parser, trigger: &trigger::Draft) -> Result<(), SpecError> {
+        if let Self::Rate { per_connection, .. } = self
+            && let (Some(link), Some(chain)) = (per_connection.keyword(), trigger.remembers())
+        {
+            let because = "a link of each connection cannot come and go in bursts";
+            return Err(parser.contradiction(link, chain, because));
+        }
+        Ok(())
     }
 
     fn finish(self, parser: &Parser) -> Result<NetVerb, SpecError> {
         Ok(match self {
             Self::Drop => NetVerb::Drop,
             Self::Delay(draft) => NetVerb::Delay(draft.finish(parser)?),
+            Self::Rate { rate, per_connection } => {
+                NetVerb::Rate { rate, per_connection: per_connection.value().is_some() }
+            }
+            Self::Duplicate => NetVerb::Duplicate,
+            Self::Reorder { by } => NetVerb::Reorder { by: by.value().unwrap_or(REORDER_BY) },
         })
     }
 }

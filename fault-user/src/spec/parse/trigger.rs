@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::error::SpecError;
-use super::super::problem::Quantity;
-use super::super::trigger::{Probability, Trigger, WINDOW_MAX};
+use super::super::problem::{Problem, Quantity};
+use super::super::trigger::{Gilbert, Probability, Trigger, WINDOW_MAX};
 use super::super::units;
 use super::super::words::TriggerWord;
 use super::once::Once;
@@ -14,6 +14,8 @@ use super::{Keyword, Parser};
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     probability: Once<Probability>,
+    burst: Once<Probability>,
+    gilbert: Once<Gilbert>,
     nth: Once<u64>,
     every: Once<u64>,
     first: Once<u64>,
@@ -37,6 +39,14 @@ impl Draft {
         keyword: Keyword,
     ) -> Result<(), SpecError> {
         let slot = match word {
+            TriggerWord::Burst => {
+                let (correlation, _) = parser.quantity(keyword, Quantity::Probability, units::probability)?;
+                return self.burst.set(parser, keyword, correlation);
+            }
+            TriggerWord::Gilbert => {
+                let model = gilbert(parser, keyword)?;
+                return self.gilbert.set(parser, keyword, model);
+            }
             TriggerWord::Nth => &mut self.nth,
             TriggerWord::Every => &mut self.every,
             TriggerWord::First => &mut self.first,
@@ -55,8 +65,22 @@ impl Draft {
         slot.set(parser, keyword, count)
     }
 
+    /// The keyword of a clause by which decisions depend on earlier ones, if there is one.
+    pub(super) fn remembers(&self) -> Option<Keyword> {
+        self.burst.keyword().or(self.gilbert.keyword())
+    }
+
     /// The finished trigger.
     pub(super) fn finish(self, parser: &Parser) -> Result<Trigger, SpecError> {
+        if let Some(gilbert) = self.gilbert.keyword()
+            && let Some(other) = self.probability.keyword().or(self.burst.keyword())
+        {
+            let because = "the model has chances of its own";
+            return Err(parser.contradiction(gilbert, other, because));
+        }
+        if let (Some(burst), None) = (self.burst.keyword(), self.probability.keyword()) {
+            return Err(parser.error(burst.span, Problem::BurstOfWhat));
+        }
         if let Some(nth) = self.nth.keyword() {
             if let Some(every) = self.every.keyword() {
                 let because = "one match, or one of every so many, not both";
@@ -75,6 +99,8 @@ impl Draft {
         }
         Ok(Trigger {
             probability: self.probability.value(),
+            burst: self.burst.value(),
+            gilbert: self.gilbert.value(),
             nth: self.nth.value(),
             every: self.every.value(),
             first: self.first.value(),
@@ -83,4 +109,18 @@ impl Draft {
             window: self.window.value(),
         })
     }
+}
+
+/// The operands of `gilbert`.
+fn gilbert(parser: &mut Parser, keyword: Keyword) -> Result<Gilbert, SpecError> {
+    let chance = |parser: &mut Parser| {
+        parser.quantity(keyword, Quantity::Probability, units::probability).map(|(chance, _)| chance)
+    };
+    let (to_bad, to_good) = (chance(parser)?, chance(parser)?);
+    let more = |parser: &mut Parser| {
+        parser.words.peek().is_some_and(|word| !word.quoted && units::looks_like_probability(&word.text))
+    };
+    let bad = if more(parser) { chance(parser)? } else { Probability::ALWAYS };
+    let good = if more(parser) { chance(parser)? } else { Probability::NEVER };
+    Ok(Gilbert { to_bad, to_good, bad, good })
 }

@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    COUNT_MAX, Cidr, DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp, DiskVerb,
-    Distribution, Endpoint, Fault, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Peer,
-    PortRange, Probability, Protocol, SectorRange, Source, Trigger, WINDOW_MAX, parse,
+    ByteRate, COUNT_MAX, Cidr, DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp, DiskVerb,
+    Distribution, Endpoint, Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb,
+    Peer, PortRange, Probability, Protocol, SectorRange, Source, Trigger, WINDOW_MAX, parse,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -69,15 +69,29 @@ fn triggers() -> impl Strategy<Value = Trigger> {
             (every, first) => (None, every, first),
         }),
     ];
+    let chance = move || probability.clone();
+    let model = (chance(), chance(), chance(), chance()).prop_map(|(to_bad, to_good, bad, good)| Gilbert {
+        to_bad,
+        to_good,
+        bad,
+        good,
+    });
+    let chances = prop_oneof![
+        3 => option::of(chance()).prop_map(|probability| (probability, None, None)),
+        1 => (chance(), chance()).prop_map(|(probability, burst)| (Some(probability), Some(burst), None)),
+        1 => model.prop_map(|model| (None, None, Some(model))),
+    ];
     (
-        option::of(probability),
+        chances,
         which,
         option::of(count()),
         option::of(durations(0, WINDOW_MAX)),
         option::of(durations(1, WINDOW_MAX)),
     )
-        .prop_map(|(probability, (nth, every, first), times, after, window)| Trigger {
+        .prop_map(|((probability, burst, gilbert), (nth, every, first), times, after, window)| Trigger {
             probability,
+            burst,
+            gilbert,
             nth,
             every,
             first,
@@ -164,8 +178,23 @@ fn disk_filters() -> impl Strategy<Value = DiskFilter> {
 }
 
 fn net_faults() -> impl Strategy<Value = Fault> {
-    let verb = prop_oneof![Just(NetVerb::Drop), delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),];
-    (verb, net_filters(), triggers()).prop_map(|(verb, filter, trigger)| {
+    let bytes = prop_oneof![
+        1..=ByteRate::MAX.bytes_per_second(),
+        (1_u64..2000, 0_u32..4).prop_map(|(digits, power)| digits * 125 * 1000_u64.pow(power) / 2),
+        (1_u64..2000, 0_u32..3).prop_map(|(digits, power)| digits << (10 * power)),
+    ];
+    let rate = bytes.prop_filter_map("rate", ByteRate::new);
+    let verb = prop_oneof![
+        Just(NetVerb::Drop),
+        delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),
+        (rate, any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
+        Just(NetVerb::Duplicate),
+        durations(1, NET_DELAY_MAX).prop_map(|by| NetVerb::Reorder { by }),
+    ];
+    (verb, net_filters(), triggers()).prop_map(|(verb, filter, mut trigger)| {
+        if matches!(verb, NetVerb::Rate { per_connection: true, .. }) {
+            (trigger.burst, trigger.gilbert) = (None, None);
+        }
         Fault::Net(NetFault { verb, filter, trigger, source: Source::default() })
     })
 }

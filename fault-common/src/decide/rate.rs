@@ -1,0 +1,78 @@
+//! A slow link: packets wait for those before them, each for as long as it takes to be sent.
+//!
+//! One number describes the link: when it is free again. A packet that comes before that waits until then, and then for
+//! its own time; the queue is what lies between now and that moment. netem computes its `rate` in the same way
+//! (`packet_time_ns`, net/sched/sch_netem.c).
+
+use crate::shared::SharedU64;
+
+/// [`Rate::flags`]: each socket (and direction) has a link of its own.
+pub const PER_CONNECTION: u32 = 1;
+
+/// The queue holds at least this much time: 1 s. Longer waits look like an outage to TCP.
+const QUEUE_NS: u64 = 1_000_000_000;
+/// And at least this many bytes, 64 full Ethernet frames, or a slow link could not hold one TCP window.
+const QUEUE_BYTES: u64 = 64 * 1514;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// How fast.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// More than 0, at most 2^40 (8.8 Tbit/s).
+    pub bytes_per_second: u64,
+    /// [`PER_CONNECTION`] or 0.
+    pub flags: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+}
+
+impl Rate {
+    /// How long a packet of `bytes` (at most 2^24) occupies the link, in nanoseconds, rounded up.
+    #[must_use]
+    #[inline(always)]
+    pub const fn transmission_ns(&self, bytes: u64) -> u64 {
+        let rate = if self.bytes_per_second == 0 { 1 } else { self.bytes_per_second };
+        let bytes = bytes & 0xff_ffff;
+        (bytes * NS_PER_S).div_ceil(rate)
+    }
+
+    /// How long a packet may have to wait for the link, in nanoseconds: whoever would wait longer is lost.
+    #[must_use]
+    #[inline(always)]
+    pub const fn queue_ns(&self) -> u64 {
+        let bytes = self.transmission_ns(QUEUE_BYTES);
+        if bytes > QUEUE_NS { bytes } else { QUEUE_NS }
+    }
+
+    /// Sends a packet over a link that others use at the same time: how late it arrives, in nanoseconds, or `None` when
+    /// the queue is full. `free_ns` is when the link is free, on the clock of `now_ns`.
+    #[inline(always)]
+    pub fn send(&self, free_ns: &SharedU64, now_ns: u64, bytes: u64) -> Option<u64> {
+        let free = free_ns.load();
+        if free > now_ns.saturating_add(self.queue_ns()) {
+            return None;
+        }
+        let own = self.transmission_ns(bytes);
+        if free <= now_ns && free_ns.compare_exchange(free, now_ns.wrapping_add(own)) == free {
+            return Some(own);
+        }
+        // Busy, or somebody was quicker: behind those.
+        let done = free_ns.fetch_add(own).wrapping_add(own);
+        Some(done.saturating_sub(now_ns))
+    }
+
+    /// As [`Rate::send`], over a link of one stream.
+    #[inline(always)]
+    pub const fn send_alone(&self, free_ns: &mut u64, now_ns: u64, bytes: u64) -> Option<u64> {
+        if *free_ns > now_ns.saturating_add(self.queue_ns()) {
+            return None;
+        }
+        let start = if *free_ns > now_ns { *free_ns } else { now_ns };
+        *free_ns = start.wrapping_add(self.transmission_ns(bytes));
+        Some(free_ns.wrapping_sub(now_ns))
+    }
+}
+
+const _: () = assert!(size_of::<Rate>() == 16);

@@ -1,0 +1,71 @@
+//! Slow links.
+
+use std::thread;
+
+use fault_common::{
+    decide::rate::{PER_CONNECTION, Rate},
+    shared::SharedU64,
+};
+use proptest::prelude::*;
+
+fn rate(bytes_per_second: u64) -> Rate {
+    Rate { bytes_per_second, ..Rate::default() }
+}
+
+proptest! {
+    #[test]
+    fn never_faster_than_the_link_and_never_idle_while_somebody_waits(
+        bytes_per_second in prop_oneof![1..100_000u64, 1..10_000_000_000u64],
+        packets in prop::collection::vec((0..2_000_000u64, 1..65_536u64), 1..200),
+    ) {
+        let rate = rate(bytes_per_second);
+        let (shared, mut own) = (SharedU64::new(0), 0);
+        let (mut now, mut free) = (0u64, 0u64);
+        for (pause, bytes) in packets {
+            now += pause;
+            let sent = rate.send(&shared, now, bytes);
+            // One link for all or one for each: the same link.
+            prop_assert_eq!(sent, Rate { flags: PER_CONNECTION, ..rate }.send_alone(&mut own, now, bytes));
+            match sent {
+                None => prop_assert!(free > now + rate.queue_ns(), "lost though there was room"),
+                Some(late) => {
+                    prop_assert!(free <= now + rate.queue_ns(), "the queue has no end");
+                    // The link starts with it when it is free, and needs its time for it.
+                    let done = free.max(now) + rate.transmission_ns(bytes);
+                    prop_assert_eq!(now + late, done);
+                    free = done;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_bit_pattern_overflows(rate in any::<u64>(), free in any::<u64>(), now in any::<u64>(), bytes in any::<u64>()) {
+        let rate = Rate { bytes_per_second: rate, flags: 0, _pad: 0 };
+        let _ = (rate.send(&SharedU64::new(free), now, bytes), rate.send_alone(&mut { free }, now, bytes));
+    }
+}
+
+#[test]
+fn a_queue_holds_a_second_or_64_frames() {
+    assert_eq!(rate(125_000).transmission_ns(1250), 10_000_000);
+    assert_eq!(rate(3).transmission_ns(1), 333_333_334, "rounded up");
+    assert_eq!(rate(1_250_000).queue_ns(), 1_000_000_000);
+    assert_eq!(rate(1514).queue_ns(), 64_000_000_000);
+}
+
+#[test]
+fn whoever_sends_at_the_same_time_shares_the_link() {
+    // Four threads, 10 000 packets of 1 µs each, all at moment 0: every microsecond belongs to one of them.
+    let (rate, link) = (rate(1_000_000_000), SharedU64::new(0));
+    let mut late: Vec<u64> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| (0..10_000).filter_map(|_| rate.send(&link, 0, 1000)).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a sender")).collect()
+    });
+    late.sort_unstable();
+    assert_eq!(late, (1..=40_000).map(|packet| packet * 1000).collect::<Vec<u64>>());
+}
