@@ -7,7 +7,7 @@ use crate::shared::{SharedU32, SharedU64};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bank {
-    /// Slots of net rules.
+    /// Slots of net rules that look at packets.
     pub net: u64,
     /// Slots of net rules that look at what the target sends.
     pub net_out: u64,
@@ -19,6 +19,8 @@ pub struct Bank {
     pub net_any_iface: u64,
     /// Slots of net rules that need the exact time: those with a link (`rate`).
     pub net_timed: u64,
+    /// Slots of net rules that look at calls, and not at packets.
+    pub net_calls: u64,
     /// Slots of disk rules.
     pub disk: u64,
 }

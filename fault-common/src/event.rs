@@ -17,6 +17,8 @@ pub enum Action {
     DelayThenError = 4,
     /// Packet doubled, and not late.
     Duplicate = 5,
+    /// Call failed.
+    Fail = 6,
 }
 
 /// Of a packet.

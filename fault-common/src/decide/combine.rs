@@ -15,7 +15,7 @@ pub enum Verdict {
     Pass,
     /// The packet is lost.
     Drop,
-    /// The bio fails (after [`Outcome::delay_ns`]).
+    /// The bio fails (after [`Outcome::delay_ns`]), or the call.
     Error,
 }
 
@@ -127,7 +127,7 @@ fn strike(
     }
     counters.bytes.fetch_add(moment.bytes);
     let (delay_ns, flags) = match verb {
-        Verb::Drop | Verb::Error => (0, 0),
+        Verb::Drop | Verb::Error | Verb::Fail => (0, 0),
         Verb::Duplicate => (0, DUPLICATE),
         Verb::Delay | Verb::DelayThenError => (rule.delay.sample(at), rule.delay.flags),
         Verb::Rate => {
@@ -182,7 +182,7 @@ pub fn round<W: World>(
                 outcome.verdict = Verdict::Drop;
                 return true;
             }
-            Verb::Error | Verb::DelayThenError => {
+            Verb::Error | Verb::DelayThenError | Verb::Fail => {
                 outcome.verdict = Verdict::Error;
                 return true;
             }

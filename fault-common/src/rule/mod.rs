@@ -40,6 +40,8 @@ pub enum Verb {
     Rate = 5,
     /// The packet arrives twice.
     Duplicate = 6,
+    /// A call of connect(2), sendto(2) or sendmsg(2) ends with [`Rule::errno`], and nothing is sent.
+    Fail = 7,
 }
 
 impl Verb {
@@ -53,6 +55,7 @@ impl Verb {
             4 => Some(Self::DelayThenError),
             5 => Some(Self::Rate),
             6 => Some(Self::Duplicate),
+            7 => Some(Self::Fail),
             _ => None,
         }
     }
@@ -61,7 +64,7 @@ impl Verb {
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         match self {
-            Self::Drop | Self::Error | Self::DelayThenError => true,
+            Self::Drop | Self::Error | Self::DelayThenError | Self::Fail => true,
             Self::Delay | Self::Rate | Self::Duplicate => false,
         }
     }
@@ -71,7 +74,7 @@ impl Verb {
     pub const fn delays(self) -> bool {
         match self {
             Self::Delay | Self::DelayThenError | Self::Rate => true,
-            Self::Drop | Self::Error | Self::Duplicate => false,
+            Self::Drop | Self::Error | Self::Duplicate | Self::Fail => false,
         }
     }
 
@@ -80,7 +83,7 @@ impl Verb {
     #[must_use]
     pub const fn precedence(self) -> u32 {
         match self {
-            Self::Drop | Self::Error => 0,
+            Self::Drop | Self::Error | Self::Fail => 0,
             Self::DelayThenError => 1,
             Self::Duplicate => 2,
             // After what is lost anyway, and before delays: their packets are on the wire, not in the queue.
@@ -100,8 +103,8 @@ pub struct Rule {
     pub layer: u32,
     /// A [`Verb`] as a number; 0 is an empty slot.
     pub verb: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// What the call fails with, for [`Verb::Fail`].
+    pub errno: u32,
     /// When a matching operation is hit.
     pub trigger: Trigger,
     /// How late, for the verbs that delay.

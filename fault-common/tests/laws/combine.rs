@@ -143,7 +143,7 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         outcome.verdict = match verb {
             Verb::Rate if lost => Verdict::Drop,
             Verb::Drop => Verdict::Drop,
-            Verb::Error | Verb::DelayThenError => Verdict::Error,
+            Verb::Error | Verb::DelayThenError | Verb::Fail => Verdict::Error,
             Verb::Delay | Verb::Rate | Verb::Duplicate => Verdict::Pass,
         };
     }

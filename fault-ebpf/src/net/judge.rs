@@ -106,7 +106,7 @@ pub fn bank(control: &Control, generation: u32) -> (usize, &Bank) {
 
 /// Numbers the stream if it has no number, and starts its sequences afresh when the rules have changed.
 #[inline(always)]
-fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
+pub fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
     // SAFETY: a map value; see `Owner`.
     let stream = unsafe { &mut *stream };
     let fresh = stream.number == 0;

@@ -5,10 +5,12 @@
 //! | [`egress`] | tcx (clsact below 6.6) egress of every watched interface |
 //! | [`ingress`] | tcx (clsact) ingress of every watched interface |
 //! | [`lane`] | the way into the delay lane, and tcx (clsact) egress of its far device |
+//! | [`calls`] | `cgroup/connect4`, `connect6`, `sendmsg4`, `sendmsg6` at the root of the v2 hierarchy |
 //! | [`sockets`] | `cgroup/sock_create`, `cgroup/post_bind4`, `cgroup/post_bind6` at the root of the v2 hierarchy |
 //!
 //! [`headers`] reads what a filter needs; [`judge`] asks `fault_common::decide` and does what it says.
 
+mod calls;
 mod egress;
 mod headers;
 mod ingress;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::number;
 use crate::{
     session::heal::RuleTotals,
-    spec::{DiskOp, Fault, Trigger},
+    spec::{DiskOp, Fault, NetFault, NetVerb, Trigger},
 };
 
 /// For a rule that hit nothing in a session that was active for `lasted`.
@@ -49,6 +49,10 @@ fn unmatched(fault: &Fault, lasted: Duration) -> String {
         return format!("it was to begin after {after}, and the session ended after {lasted}");
     }
     match fault {
+        Fault::Net(NetFault { verb: NetVerb::Fail(_), filter, .. }) => match filter.to_string().trim() {
+            "" => "the target did not call connect or sendmsg".to_owned(),
+            filter => format!("the target had no call of connect or sendmsg that is `{filter}`"),
+        },
         Fault::Net(fault) => match fault.filter.to_string().trim() {
             "" => "the target sent and received no packet".to_owned(),
             filter => format!("the target had no packet that is `{filter}`"),

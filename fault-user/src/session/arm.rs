@@ -82,8 +82,11 @@ impl Armed {
         if !request.target.pids.is_empty() {
             tasks::follow_processes(&mut loaded.ebpf)?;
         }
-        if needs.packets {
+        if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;
+        }
+        if needs.calls {
+            tasks::follow_calls(&mut loaded.ebpf)?;
         }
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::default();
@@ -91,9 +94,9 @@ impl Armed {
 
         let mut namespaces = Vec::new();
         let mut sockets = None;
-        if needs.packets {
+        if needs.packets || needs.calls {
             let snapshot = request.target.snapshot()?;
-            let handles = snapshot.netns.clone();
+            let handles = if needs.packets { snapshot.netns.clone() } else { Vec::new() };
             packets::check_interfaces(&request.plan, &handles)?;
             sockets = Some(Sockets::adopt(&loaded, &snapshot)?);
             for numbered in packets::numbered(handles)? {

@@ -75,6 +75,10 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
     let verb = match &fault.verb {
         NetVerb::Drop => Verb::Drop,
         NetVerb::Duplicate => Verb::Duplicate,
+        NetVerb::Fail(error) => {
+            rule.errno = error.number().unsigned_abs();
+            Verb::Fail
+        }
         NetVerb::Delay(spec) => {
             rule.delay = delay(spec);
             Verb::Delay

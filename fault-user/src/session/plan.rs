@@ -11,7 +11,7 @@ use fault_common::{
 use super::compile::{CompileError, compile};
 use crate::{
     block::device::DeviceNumber,
-    spec::{DiskVerb, Fault, NetVerb},
+    spec::{DiskVerb, Fault, NetFault, NetVerb},
 };
 
 /// One fault of the plan.
@@ -36,6 +36,8 @@ pub struct Needs {
     pub packets_in: bool,
     /// The lane.
     pub packet_delay: bool,
+    /// Hooks on connect(2) and sendmsg(2).
+    pub calls: bool,
     /// The block hook.
     pub bios: bool,
     /// The parking lot.
@@ -49,6 +51,7 @@ impl Needs {
         (self.packets || !other.packets)
             && (self.packets_in || !other.packets_in)
             && (self.packet_delay || !other.packet_delay)
+            && (self.calls || !other.calls)
             && (self.bios || !other.bios)
             && (self.bio_delay || !other.bio_delay)
     }
@@ -112,11 +115,12 @@ impl Plan {
         let mut needs = Needs::default();
         for planned in &self.rules {
             match &planned.fault {
+                Fault::Net(NetFault { verb: NetVerb::Fail(_), .. }) => needs.calls = true,
                 Fault::Net(fault) => {
                     needs.packets = true;
                     needs.packets_in |= planned.rule.net.directions & Direction::In as u32 != 0;
                     match fault.verb {
-                        NetVerb::Drop | NetVerb::Duplicate => {}
+                        NetVerb::Drop | NetVerb::Duplicate | NetVerb::Fail(_) => {}
                         NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => {
                             needs.packet_delay = true;
                         }
@@ -142,7 +146,7 @@ impl Plan {
                 NetVerb::Delay(delay) => delay.mean + delay.jitter.unwrap_or_default() * 2,
                 NetVerb::Rate { .. } => Duration::from_nanos(planned.rule.rate.queue_ns()),
                 NetVerb::Reorder { by } => *by,
-                NetVerb::Drop | NetVerb::Duplicate => Duration::ZERO,
+                NetVerb::Drop | NetVerb::Duplicate | NetVerb::Fail(_) => Duration::ZERO,
             },
             Fault::Disk(_) => Duration::ZERO,
         };
@@ -157,6 +161,13 @@ impl Plan {
             let bit = 1 << planned.slot;
             match &planned.fault {
                 Fault::Net(fault) => {
+                    if fault.filter.to.is_empty() {
+                        bank.net_any_peer |= bit;
+                    }
+                    if let NetVerb::Fail(_) = fault.verb {
+                        bank.net_calls |= bit;
+                        continue;
+                    }
                     bank.net |= bit;
                     if let NetVerb::Rate { .. } = fault.verb {
                         bank.net_timed |= bit;
@@ -167,9 +178,6 @@ impl Plan {
                     }
                     if directions & Direction::In as u32 != 0 {
                         bank.net_in |= bit;
-                    }
-                    if fault.filter.to.is_empty() {
-                        bank.net_any_peer |= bit;
                     }
                     if fault.filter.iface.is_none() {
                         bank.net_any_iface |= bit;
@@ -238,6 +246,7 @@ mod tests {
             assert!(needs(&[(Layer::Net, waits)]).packet_delay, "{waits}");
         }
         assert!(!needs(&[(Layer::Net, "duplicate")]).packet_delay);
+        assert_eq!(needs(&[(Layer::Net, "refuse")]), Needs { calls: true, ..Needs::default() });
         assert_eq!(needs(&[(Layer::Disk, "error")]), Needs { bios: true, ..Needs::default() });
         assert!(needs(&[(Layer::Disk, "hang 1s")]).bio_delay);
     }
@@ -258,6 +267,7 @@ mod tests {
             net_any_peer: 0b1010,
             net_any_iface: 0b1001,
             net_timed: 0b1000,
+            net_calls: 0,
             disk: 0b0100,
         };
         assert_eq!(bank, expected);

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fs::File, os::fd::AsFd as _};
 use aya::{
     Ebpf,
     maps::HashMap,
-    programs::{CgroupAttachMode, CgroupSock, ProgramError, RawTracePoint},
+    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint},
 };
 
 use fault_common::{
@@ -40,9 +40,7 @@ pub(super) fn follow_processes(ebpf: &mut Ebpf) -> Result<(), SessionError> {
 ///
 /// At the root of the v2 hierarchy, whatever the target is: a process named by `--pid` may live anywhere.
 pub(super) fn follow_sockets(ebpf: &mut Ebpf) -> Result<(), SessionError> {
-    let root = Cgroup::root().map_err(TargetError::from)?;
-    let directory = File::open(&root.path)
-        .map_err(|source| SessionError::Open { path: root.path.display().to_string(), source })?;
+    let directory = root_of_cgroups()?;
     for program in ["sock_create", "sock_bind4", "sock_bind6"] {
         let hook: &mut CgroupSock = program_mut(ebpf, program)?;
         hook.load().map_err(SessionError::program(program))?;
@@ -51,6 +49,23 @@ pub(super) fn follow_sockets(ebpf: &mut Ebpf) -> Result<(), SessionError> {
         hook.attach(&directory, CgroupAttachMode::Single).map_err(SessionError::program(program))?;
     }
     Ok(())
+}
+
+/// Attaches the programs that fail calls of connect(2) and sendmsg(2), at the same place.
+pub(super) fn follow_calls(ebpf: &mut Ebpf) -> Result<(), SessionError> {
+    let directory = root_of_cgroups()?;
+    for program in ["call_connect4", "call_connect6", "call_sendmsg4", "call_sendmsg6"] {
+        let hook: &mut CgroupSockAddr = program_mut(ebpf, program)?;
+        hook.load().map_err(SessionError::program(program))?;
+        hook.attach(&directory, CgroupAttachMode::Single).map_err(SessionError::program(program))?;
+    }
+    Ok(())
+}
+
+fn root_of_cgroups() -> Result<File, SessionError> {
+    let root = Cgroup::root().map_err(TargetError::from)?;
+    File::open(&root.path)
+        .map_err(|source| SessionError::Open { path: root.path.display().to_string(), source })
 }
 
 /// The program `name` of the object, as the type it is.

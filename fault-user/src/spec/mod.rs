@@ -32,7 +32,8 @@ pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 pub use error::{SpecError, wants_color};
 pub use net::{
-    ByteRate, Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol, REORDER_BY,
+    ByteRate, CallError, Cidr, Direction, Endpoint, Errno, NetFault, NetFilter, NetVerb, Peer, PortRange,
+    Protocol, REORDER_BY,
 };
 pub use parse::SPEC_MAX_BYTES;
 pub use problem::{Problem, Quantity};

@@ -6,7 +6,8 @@ use super::delay::{DelaySpec, Distribution};
 use super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 use super::lexer::{needs_quotes, quote};
 use super::net::{
-    ByteRate, Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol, REORDER_BY,
+    ByteRate, CallError, Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol,
+    REORDER_BY,
 };
 use super::trigger::{Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
@@ -49,6 +50,9 @@ impl Display for NetVerb {
                 f.write_str(if *per_connection { " per-connection" } else { "" })
             }
             Self::Duplicate => f.write_str("duplicate"),
+            Self::Fail(CallError::Refused) => f.write_str("refuse"),
+            Self::Fail(CallError::Unreachable) => f.write_str("unreachable"),
+            Self::Fail(CallError::Errno(errno)) => write!(f, "fail {}", errno.name()),
             Self::Reorder { by: REORDER_BY } => f.write_str("reorder"),
             Self::Reorder { by } => write!(f, "reorder by {}", print_duration(*by)),
         }

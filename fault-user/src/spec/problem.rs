@@ -190,6 +190,8 @@ pub enum Quantity {
     Probability,
     /// `10mbit`.
     Rate,
+    /// `ECONNREFUSED`.
+    Errno,
     /// `3`.
     Count,
     /// `80`, `80-90`.
@@ -211,6 +213,7 @@ impl Quantity {
             Self::Duration { .. } => "a duration",
             Self::Probability => "a probability",
             Self::Rate => "a rate",
+            Self::Errno => "an errno of connect(2) or sendmsg(2)",
             Self::Count => "a count",
             Self::Ports => "a port",
             Self::Address => "an address",
@@ -226,6 +229,7 @@ impl Quantity {
             Self::Duration { .. } => "a duration such as `100ms`, `2s` or `1m30s`",
             Self::Probability => "a percentage such as `5%` or `0.01%`",
             Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
+            Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
             Self::Count => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
             Self::Address => {
@@ -254,7 +258,7 @@ impl Quantity {
             Self::Ports => "ports from 1 to 65535".to_owned(),
             Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),
             Self::Sectors => format!("sectors from 0 to {}", u64::MAX),
-            Self::Interface | Self::Path => self.example().to_owned(),
+            Self::Interface | Self::Path | Self::Errno => self.example().to_owned(),
         }
     }
 

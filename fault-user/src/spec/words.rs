@@ -46,6 +46,9 @@ pub(super) enum NetVerbWord {
     Rate,
     Duplicate,
     Reorder,
+    Refuse,
+    Unreachable,
+    Fail,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +87,12 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         now("rate", "rate RATE", NetVerbWord::Rate),
         now("duplicate", "duplicate", NetVerbWord::Duplicate),
         now("reorder", "reorder [by DURATION]", NetVerbWord::Reorder),
+        now("refuse", "refuse", NetVerbWord::Refuse),
+        now("unreachable", "unreachable", NetVerbWord::Unreachable),
+        now("fail", "fail ERRNO", NetVerbWord::Fail),
         later("corrupt", "corrupt"),
         later("reset", "reset"),
-        later("refuse", "refuse"),
-        later("unreachable", "unreachable"),
         later("hang", "hang"),
-        later("fail", "fail ERRNO"),
     ],
     clauses: &[
         packets("in", "in", NetFilterWord::In),

@@ -1,5 +1,6 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod calls;
 mod death;
 mod delay;
 mod disk;
@@ -125,6 +126,7 @@ fn tests() -> Vec<Test> {
         delay::TESTS,
         jitter::TESTS,
         verbs::TESTS,
+        calls::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         file_system::TESTS,

@@ -1,5 +1,6 @@
 //! What a word that cannot be read was probably meant to be.
 
+use super::super::net::Errno;
 use super::super::problem::Quantity;
 use super::super::rate;
 use super::super::units::{self, Flaw};
@@ -72,10 +73,19 @@ pub(super) fn stray(text: &str) -> Option<Advice> {
     }
 }
 
+/// The name of an error that was probably meant.
+fn nearest_errno(text: &str) -> Option<String> {
+    let upper = shown(&text.to_uppercase());
+    let distance = |errno: &Errno| strsim::damerau_levenshtein(&upper, errno.name());
+    let nearest = Errno::ALL.into_iter().min_by_key(distance)?;
+    (distance(&nearest) <= 2).then(|| nearest.name().to_owned())
+}
+
 /// About a word that is not the operand `wanted`.
 pub(super) fn operand(text: &str, wanted: Quantity, flaw: Flaw) -> Advice {
     let none = Advice::default();
     match (wanted, flaw) {
+        (Quantity::Errno, Flaw::Shape) => nearest_errno(text).map_or(none, word),
         (Quantity::Rate, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}mbit")),
         (Quantity::Rate, Flaw::UnknownUnit) => rate::with_alias(text).map_or(none, word),
         (_, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}ms")),

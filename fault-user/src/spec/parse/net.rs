@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::super::delay::NET_DELAY_MAX;
 use super::super::error::SpecError;
 use super::super::net::{
-    ByteRate, Direction, Endpoint, NetFault, NetFilter, NetVerb, PortRange, Protocol, REORDER_BY,
+    ByteRate, CallError, Direction, Endpoint, Errno, NetFault, NetFilter, NetVerb, PortRange, Protocol,
+    REORDER_BY,
 };
 use super::super::problem::{Problem, Quantity};
 use super::super::rate;
@@ -38,7 +39,7 @@ pub(in super::super) fn fault(text: &str) -> Result<NetFault, SpecError> {
             Clause::Own(NetClause::Filter(word)) => filter.clause(&mut parser, word, keyword)?,
         }
     }
-    action.agree(&parser, &trigger)?;
+    action.agree(&parser, verb, &filter, &trigger)?;
     Ok(NetFault {
         verb: action.finish(&parser)?,
         filter: filter.finish(&parser)?,
@@ -55,6 +56,7 @@ enum Action {
     Rate { rate: ByteRate, per_connection: Once<()> },
     Duplicate,
     Reorder { by: Once<Duration> },
+    Fail(CallError),
 }
 
 impl Action {
@@ -68,6 +70,12 @@ impl Action {
             },
             NetVerbWord::Duplicate => Self::Duplicate,
             NetVerbWord::Reorder => Self::Reorder { by: Once::default() },
+            NetVerbWord::Refuse => Self::Fail(CallError::Refused),
+            NetVerbWord::Unreachable => Self::Fail(CallError::Unreachable),
+            NetVerbWord::Fail => {
+                let read = |word: &str| Errno::named(word).ok_or(Flaw::Shape);
+                Self::Fail(CallError::Errno(parser.quantity(verb, Quantity::Errno, read)?.0))
+            }
         })
     }
 
@@ -79,7 +87,7 @@ impl Action {
     ) -> Result<&mut delay::Draft, SpecError> {
         match self {
             Self::Delay(draft) => Ok(draft),
-            Self::Drop | Self::Rate { .. } | Self::Duplicate | Self::Reorder { .. } => {
+            Self::Drop | Self::Rate { .. } | Self::Duplicate | Self::Reorder { .. } | Self::Fail(_) => {
                 Err(parser.wrong_verb(clause, verb, "delay"))
             }
         }
@@ -89,7 +97,7 @@ impl Action {
     fn per_connection(&mut self, parser: &Parser, clause: Keyword, verb: Keyword) -> Result<(), SpecError> {
         match self {
             Self::Rate { per_connection, .. } => per_connection.set(parser, clause, ()),
-            Self::Drop | Self::Delay(_) | Self::Duplicate | Self::Reorder { .. } => {
+            Self::Drop | Self::Delay(_) | Self::Duplicate | Self::Reorder { .. } | Self::Fail(_) => {
                 Err(parser.wrong_verb(clause, verb, "rate"))
             }
         }
@@ -102,14 +110,32 @@ impl Action {
                 let duration = parser.duration(clause, false, NET_DELAY_MAX)?.0;
                 by.set(parser, clause, duration)
             }
-            Self::Drop | Self::Delay(_) | Self::Rate { .. } | Self::Duplicate => {
+            Self::Drop | Self::Delay(_) | Self::Rate { .. } | Self::Duplicate | Self::Fail(_) => {
                 Err(parser.wrong_verb(clause, verb, "reorder"))
             }
         }
     }
 
-    /// The link of each connection and the trigger's own memory have one place.
-    fn agree(&self, parser: &Parser, trigger: &trigger::Draft) -> Result<(), SpecError> {
+    /// Whether verb, filter and trigger go together.
+    fn agree(
+        &self,
+        parser: &Parser,
+        verb: Keyword,
+        filter: &Draft,
+        trigger: &trigger::Draft,
+    ) -> Result<(), SpecError> {
+        if let Self::Fail(_) = self {
+            // The call comes before the packet.
+            for (clause, because) in [
+                (filter.inwards.keyword(), "a call is made by the target, nothing comes in by it"),
+                (filter.iface.keyword(), "a call is made before the interface is known"),
+            ] {
+                if let Some(clause) = clause {
+                    return Err(parser.contradiction(verb, clause, because));
+                }
+            }
+        }
+        // The link of each connection and the trigger's own memory have one place.
         if let Self::Rate { per_connection, .. } = self
             && let (Some(link), Some(chain)) = (per_connection.keyword(), trigger.remembers())
         {
@@ -127,6 +153,7 @@ impl Action {
                 NetVerb::Rate { rate, per_connection: per_connection.value().is_some() }
             }
             Self::Duplicate => NetVerb::Duplicate,
+            Self::Fail(error) => NetVerb::Fail(error),
             Self::Reorder { by } => NetVerb::Reorder { by: by.value().unwrap_or(REORDER_BY) },
         })
     }

@@ -11,9 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    ByteRate, COUNT_MAX, Cidr, DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp, DiskVerb,
-    Distribution, Endpoint, Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb,
-    Peer, PortRange, Probability, Protocol, SectorRange, Source, Trigger, WINDOW_MAX, parse,
+    ByteRate, COUNT_MAX, CallError, Cidr, DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp,
+    DiskVerb, Distribution, Endpoint, Errno, Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault,
+    NetFilter, NetVerb, Peer, PortRange, Probability, Protocol, SectorRange, Source, Trigger, WINDOW_MAX,
+    parse,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -189,9 +190,18 @@ fn net_faults() -> impl Strategy<Value = Fault> {
         delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),
         (rate, any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
         Just(NetVerb::Duplicate),
+        Just(NetVerb::Fail(CallError::Refused)),
+        Just(NetVerb::Fail(CallError::Unreachable)),
+        select(Errno::ALL.to_vec()).prop_map(|errno| NetVerb::Fail(CallError::Errno(errno))),
         durations(1, NET_DELAY_MAX).prop_map(|by| NetVerb::Reorder { by }),
     ];
-    (verb, net_filters(), triggers()).prop_map(|(verb, filter, mut trigger)| {
+    (verb, net_filters(), triggers()).prop_map(|(verb, mut filter, mut trigger)| {
+        if let NetVerb::Fail(_) = verb {
+            filter.iface = None;
+            if filter.direction == Direction::In {
+                filter.direction = Direction::Out;
+            }
+        }
         if matches!(verb, NetVerb::Rate { per_connection: true, .. }) {
             (trigger.burst, trigger.gilbert) = (None, None);
         }
