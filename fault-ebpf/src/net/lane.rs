@@ -1,9 +1,9 @@
 //! The lane: where late packets wait.
 //!
 //! ```text
-//! hook ── tag, departure time ──▶ E: macvlan, root qdisc fq ──▶ C: near end of a veth ─┐ tcx egress: `lane_exit`
-//!   ▲                                                                                  │ redirect
-//!   └──────────────── the interface it was on: out, or in again, not decided twice ◀───┘
+//! hook ── tag, departure time ──▶ E: macvlan, root qdisc fq ──▶ C: tap ─┐ tcx egress: `lane_exit`
+//!   ▲                                                                   │ redirect
+//!   └──── the interface it was on: out, or in again, not decided twice ◀┘
 //! ```
 //! E and C live in the target's namespace, so there is no hop through the per-CPU backlog, and mark, dst,
 //! conntrack entry and checksum state stay with the packet. fq holds each packet until its departure time
