@@ -6,10 +6,14 @@ use fault_common::{
         Moment, decide,
         simulation::{Facts, Simulation},
     },
+    rule::Verb,
     who::Stream,
 };
 
 use super::plan::PlannedRule;
+
+/// Bytes of the packets that a simulated `rate` sees.
+const FULL_FRAME: u64 = 1514;
 
 /// What happened to simulated operations of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +37,22 @@ impl Expectation {
 }
 
 /// Runs `operations` operations that pass the rule's filter, in its time window, through
-/// [`decide`](fault_common::decide::decide), alone: what other faults of the session take first is left out.
+/// [`decide`](fault_common::decide::decide), alone: what other faults of the session take first is left out. A `rate` sees
+/// full frames, one after the other.
 #[must_use]
 pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectation {
     let rules = [planned.rule];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
-    let delays = fault_common::rule::Verb::from_u32(planned.rule.verb).is_some_and(|verb| verb.delays());
-    let moment =
-        Moment { seed, stream: stream.number, elapsed_ns: planned.rule.trigger.start_ns, bytes: 0, link: 0 };
+    let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
+    let is_link = planned.rule.verb == Verb::Rate as u32;
+    let mut moment = Moment {
+        seed,
+        stream: stream.number,
+        elapsed_ns: planned.rule.trigger.start_ns,
+        bytes: if is_link { FULL_FRAME } else { 0 },
+        link: 0,
+    };
     let mut delays_ns = Vec::new();
     for _ in 0..operations {
         let mut world =
@@ -50,7 +61,29 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
         if delays && outcome.hits != 0 {
             delays_ns.push(outcome.delay_ns);
         }
+        if is_link {
+            // The next one comes when this one has gone: what a full frame takes, without any queue.
+            moment.elapsed_ns += outcome.delay_ns;
+        }
     }
     delays_ns.sort_unstable();
     Expectation { matched: counters[0].matched.load(), injected: counters[0].injected.load(), delays_ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        session::plan::Plan,
+        spec::{Layer, parse},
+    };
+
+    #[test]
+    fn a_link_takes_its_time_for_a_full_frame() {
+        let fault = parse(Layer::Net, "rate 10mbit").expect("a spec");
+        let plan = Plan::new(vec![fault], &[None], 1, None).expect("a plan");
+        let expectation = simulate(&plan.rules[0], 1, 1000);
+        assert_eq!((expectation.matched, expectation.injected), (1000, 1000));
+        assert_eq!(expectation.delays_ns, vec![1514 * 800; 1000]);
+    }
 }
