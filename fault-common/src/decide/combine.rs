@@ -99,7 +99,8 @@ fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<Hit> {
         }
         ordinal = world.next_ordinal(slot);
     }
-    let mut memory = *world.memory(slot);
+    // At its first match a stream remembers nothing: what lies there is of the rule set before.
+    let mut memory = if ordinal == 0 { 0 } else { *world.memory(slot) };
     let (remembers, hit) = {
         let (rule, counters) = (world.rule(slot)?, world.counters(slot)?);
         let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };

@@ -3,10 +3,18 @@
 use std::thread;
 
 use fault_common::{
-    decide::rate::{PER_CONNECTION, Rate},
+    decide::{
+        Verdict,
+        rate::{PER_CONNECTION, Rate},
+        simulation::Facts,
+        trigger::Trigger,
+    },
+    rule::{Layer, Verb},
     shared::SharedU64,
 };
 use proptest::prelude::*;
+
+use crate::{Bench, rule};
 
 fn rate(bytes_per_second: u64) -> Rate {
     Rate { bytes_per_second, ..Rate::default() }
@@ -44,6 +52,18 @@ proptest! {
         let rate = Rate { bytes_per_second: rate, flags: 0, _pad: 0 };
         let _ = (rate.send(&SharedU64::new(free), now, bytes), rate.send_alone(&mut { free }, now, bytes));
     }
+}
+
+#[test]
+fn a_changed_rule_set_starts_with_a_free_link() {
+    let mut rule = rule(0, Layer::Net, Verb::Rate, Trigger::ALWAYS);
+    rule.rate = Rate { bytes_per_second: 1000, flags: PER_CONNECTION, _pad: 0 };
+    let mut bench = Bench::new(vec![rule]);
+    // Of the rule that was in this slot before, on a clock that has started afresh since.
+    bench.stream.memory[0] = 1 << 50;
+    let outcome = bench.step(Facts::Anything, 0, 1000);
+    assert_eq!((outcome.verdict, outcome.delay_ns), (Verdict::Pass, 1_000_000_000));
+    assert_eq!(bench.step(Facts::Anything, 0, 1000).delay_ns, 2_000_000_000, "and then remembers");
 }
 
 #[test]
