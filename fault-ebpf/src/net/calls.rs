@@ -2,7 +2,6 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    btf_maps::lpm_trie::Key,
     helpers::generated::bpf_set_retval,
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
@@ -12,16 +11,15 @@ use fault_common::{
     event::{Action, PacketEvent},
     limits::MAX_RULES,
     rule::net::{Direction, PacketFacts, protocol},
-    who::PeerAddress,
 };
 
 use super::{
     coarse_now,
-    judge::{bank, prepare},
+    judge::{bank, for_peer, prepare},
 };
 use crate::{
     decision, emit,
-    maps::{CONTROL, PEERS, RULES},
+    maps::{CONTROL, RULES},
     who::socket,
 };
 
@@ -100,10 +98,7 @@ fn call(addr: *mut bpf_sock_addr, remote: [u32; 4]) -> i32 {
     }
     // SAFETY: sixteen bytes either way.
     let address: [u8; 16] = unsafe { core::mem::transmute(remote) };
-    if mask & !bank.net_any_peer != 0 {
-        let named = PEERS.get(&Key::new(128, PeerAddress(address))).map_or(0, |rules| rules.0[index]);
-        mask &= bank.net_any_peer | named;
-    }
+    mask = for_peer(mask, bank, index, address);
     let now = coarse_now(control);
     if mask == 0 || !control.is_live(now) {
         return ALLOW;

@@ -76,18 +76,24 @@ impl Candidates {
             Direction::Out => (bank.net_out, headers.destination),
             Direction::In => (bank.net_in, headers.source),
         };
-        if mask & !bank.net_any_peer != 0 {
-            // SAFETY: sixteen bytes either way; network byte order, IPv4 mapped.
-            let address: [u8; 16] = unsafe { core::mem::transmute(remote) };
-            let named = PEERS.get(&Key::new(128, PeerAddress(address))).map_or(0, |rules| rules.0[index]);
-            mask &= bank.net_any_peer | named;
-        }
+        // SAFETY: sixteen bytes either way; network byte order, IPv4 mapped.
+        mask = for_peer(mask, bank, index, unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(remote) });
         if mask & !bank.net_any_iface != 0 {
             let named = interface(skb).map_or(0, |interface| interface.rules[index]);
             mask &= bank.net_any_iface | named;
         }
         (mask != 0).then_some(Self { generation, mask, timed: mask & bank.net_timed != 0 })
     }
+}
+
+/// The slots of `mask` whose `to` covers this peer: one look-up, and none when no rule names a peer.
+#[inline(always)]
+pub fn for_peer(mask: u64, bank: &Bank, index: usize, remote: [u8; 16]) -> u64 {
+    if mask & !bank.net_any_peer == 0 {
+        return mask;
+    }
+    let named = PEERS.get(&Key::new(128, PeerAddress(remote))).map_or(0, |rules| rules.0[index]);
+    mask & (bank.net_any_peer | named)
 }
 
 #[inline(always)]
