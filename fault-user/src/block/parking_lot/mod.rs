@@ -22,9 +22,9 @@
 
 mod answerer;
 mod child;
-mod helper;
 mod lateness;
 mod ledger;
+mod mapping;
 mod mount;
 mod slots;
 mod wire;
@@ -159,7 +159,7 @@ impl ParkingLot {
             .map_err(|e| ParkingLotError::new("fork the answering process", e))?;
         // From here on the answering process alone holds the device, so its death ends everything.
         drop(fuse.device);
-        let helper = helper::fork(fuse.mount.as_fd(), owner.as_fd(), address_in.as_fd(), slots.len() as u64)
+        let helper = mapping::fork(fuse.mount.as_fd(), owner.as_fd(), address_in.as_fd(), slots.len() as u64)
             .map_err(|e| ParkingLotError::new("fork the helper", e))?;
         drop(address_in);
 
