@@ -21,6 +21,18 @@ pub struct Bank {
     pub net_timed: u64,
     /// Slots of net rules that look at calls, and not at packets.
     pub net_calls: u64,
+    /// Slots of exceptions: alone they are no reason to decide anything.
+    pub net_spare: u64,
+    /// Slots of net rules that look at the packets of the wire: a super-packet is cut before they decide.
+    pub net_cut: u64,
+    /// Slots of net rules that need the checksum in the packet, as it would be on the wire.
+    pub net_checksum: u64,
+    /// Slots of net rules that ask what kind of segment it is, or where in its connection.
+    pub net_segment: u64,
+    /// Slots of net rules that ask where in its connection a packet is.
+    pub net_position: u64,
+    /// Slots of net rules that look at some connections only.
+    pub net_connections: u64,
     /// Slots of disk rules.
     pub disk: u64,
 }
@@ -55,6 +67,8 @@ pub struct Control {
     pub seed: SharedU64,
     /// Streams (sockets, threads) numbered so far.
     pub streams: SharedU64,
+    /// Connections numbered so far.
+    pub connections: SharedU64,
     /// Events are wanted (`--events`).
     pub events: SharedU32,
     /// The controller: never a target.

@@ -21,6 +21,8 @@ pub struct RuleCounters {
     pub link_free_ns: [SharedU64; 2],
     /// Packets lost because the queue before that link was full; they count as injected.
     pub overflowed: SharedU64,
+    /// Connections that a rule with `connection N` has met.
+    pub connections: SharedU64,
 }
 
 /// Of the whole session; indices of the per-CPU kernel map `COUNTERS`.
@@ -54,6 +56,14 @@ pub enum Counter {
     Punted = 11,
     /// Copies of packets that could not be made: they arrive once.
     CopyFailed = 12,
+    /// Super-packets that were decided about as one, because they could not be cut into the packets of the wire.
+    Uncut = 13,
+    /// Packets sent into the cutter, counted as those of the wire they are cut into.
+    CutIn = 15,
+    /// Packets that came out of the cutter.
+    CutOut = 16,
+    /// Packets that should have been changed (`corrupt`, `reset`) and could not be; they pass untouched.
+    Unchanged = 14,
 }
 
 /// Number of [`Counter`]s.
@@ -61,7 +71,7 @@ pub const COUNTERS: u32 = Counter::ALL.len() as u32;
 
 impl Counter {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Unparsable,
         Self::LaneIn,
         Self::LaneOut,
@@ -75,6 +85,10 @@ impl Counter {
         Self::SelfTest,
         Self::Punted,
         Self::CopyFailed,
+        Self::Uncut,
+        Self::Unchanged,
+        Self::CutIn,
+        Self::CutOut,
     ];
 }
 
@@ -86,4 +100,4 @@ const _: () = {
     }
 };
 
-const _: () = assert!(size_of::<RuleCounters>() == 8 * 8);
+const _: () = assert!(size_of::<RuleCounters>() == 9 * 8);

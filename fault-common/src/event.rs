@@ -19,6 +19,10 @@ pub enum Action {
     Duplicate = 5,
     /// Call failed.
     Fail = 6,
+    /// Bits of the packet flipped, and it is not late.
+    Corrupt = 7,
+    /// Packet turned into the end of its connection.
+    Reset = 8,
 }
 
 /// Of a packet.

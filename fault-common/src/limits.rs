@@ -2,6 +2,8 @@
 
 /// Rules of one session: a rule is one bit of a 64-bit mask.
 pub const MAX_RULES: usize = 64;
+/// Bits of one packet that one `corrupt` may flip.
+pub const MAX_CORRUPT_BITS: u32 = 32;
 /// Rule sets kept side by side, so that a session changes from one to the other by one store.
 pub const BANKS: usize = 2;
 /// cgroups one session may aim at.

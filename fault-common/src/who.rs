@@ -1,6 +1,6 @@
 //! What is remembered about a target's socket and a target's task.
 
-use crate::{limits::MAX_RULES, shared::SharedU64};
+use crate::{decide::Walk, limits::MAX_RULES, rule::block::BioFacts, shared::SharedU64};
 
 /// Of one stream (a socket or a thread): where it stands in the random sequence of each rule.
 #[repr(C)]
@@ -42,6 +42,34 @@ impl Stream {
     }
 }
 
+/// Of one connection, both directions: which one it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Number of the connection, from 1, in order of first appearance in the session; 0 is not numbered yet.
+    pub number: u64,
+    /// Rule set [`Connection::places`] belong to.
+    pub generation: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Which of the connections that the rule in this slot met it is, from 1; 0 is not met yet.
+    pub places: [u32; MAX_RULES],
+}
+
+impl Connection {
+    /// A connection without a past.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self { number, generation: 0, _pad: 0, places: [0; MAX_RULES] }
+    }
+
+    /// Its place among those of the rule in `slot`.
+    #[inline(always)]
+    pub fn place(&mut self, slot: u32) -> &mut u32 {
+        &mut self.places[slot as usize & (MAX_RULES - 1)]
+    }
+}
+
 /// Value of the socket storage `SOCKETS`. A socket with an entry belongs to the target.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +85,15 @@ pub struct SocketState {
     pub listening: u32,
     /// Explicit padding.
     pub _pad: u32,
+    /// `SO_COOKIE` of the socket this was written for; 0 when unknown. An accepted socket has the listener's.
+    pub cookie: u64,
     /// Latest departure asked for, per direction (out, in), for `ordered`; `CLOCK_MONOTONIC` nanoseconds.
     pub departure_ns: [u64; 2],
     /// Decisions about packets out of and into this socket are separate sequences: acknowledgements coming
     /// in must not shift the fate of what goes out.
     pub streams: [Stream; 2],
+    /// Which connection it is.
+    pub connection: Connection,
 }
 
 /// A bio of this task waits to be parked.
@@ -104,6 +136,9 @@ pub struct TaskState {
     pub aio_operation: u64,
     /// Where the thread stands in the random sequences.
     pub stream: Stream,
+    /// The decision that is being made. Here and not on the stack, which the way through all rules would overflow; of the
+    /// task and not of the CPU, for another task may preempt it in the middle.
+    pub walk: Walk<BioFacts>,
 }
 
 /// Key of `AIO_QUEUES`: contexts are numbers within a process.
@@ -151,8 +186,8 @@ pub struct Interface {
     pub loopback: u32,
     /// 1: its packets can be delayed. 0: no rule needs a lane, or they have no Ethernet header to take it with.
     pub has_lane: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// 1: its super-packets can be cut.
+    pub has_cutter: u32,
     /// Slots whose `iface` names this interface, per bank.
     pub rules: [u64; crate::limits::BANKS],
 }
@@ -209,6 +244,8 @@ pub struct EchoState {
     pub departure_ns: u64,
     /// Decisions about the replies.
     pub stream: Stream,
+    /// Which conversation it is.
+    pub connection: Connection,
 }
 
 /// Index into and bit of `LOCAL_PORTS` (one bit for each TCP and UDP port a target socket is bound to).
@@ -233,9 +270,12 @@ pub const TASK_WORDS: u32 = 65536 / 64;
 pub const PORT_WORDS: u32 = 2 * 65536 / 64;
 
 const _: () = assert!(size_of::<Stream>() == 16 + (4 + 8) * MAX_RULES);
-const _: () = assert!(size_of::<SocketState>() == 8 + 8 + 8 + 2 * 8 + 2 * size_of::<Stream>());
+const _: () =
+    assert!(size_of::<SocketState>() == 4 * 8 + 2 * 8 + 2 * size_of::<Stream>() + size_of::<Connection>());
+const _: () = assert!(size_of::<Connection>() == 16 + 4 * MAX_RULES);
 const _: () = assert!(size_of::<PendingPark>() == 16);
-const _: () = assert!(size_of::<TaskState>() == 16 + 5 * 8 + size_of::<Stream>());
+const _: () =
+    assert!(size_of::<TaskState>() == 16 + 5 * 8 + size_of::<Stream>() + size_of::<Walk<BioFacts>>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<Interface>() == 16 + 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<EchoKey>() == 24);

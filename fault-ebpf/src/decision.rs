@@ -5,10 +5,10 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use fault_common::{
     counters::RuleCounters,
-    decide::{Moment, Outcome, World, round},
+    decide::{Outcome, Walk, World, round},
     limits::MAX_RULES,
     rule::{Rule, block::BioFacts, net::PacketFacts},
-    who::Stream,
+    who::{Connection, Stream},
 };
 
 use crate::maps::{RULE_COUNTERS, RULES};
@@ -18,7 +18,16 @@ pub trait Facts: Copy {
     /// Whether they pass the rule's filter.
     fn pass(&self, rule: &Rule) -> bool;
     /// The rule in `slot`: whether it ends the walk.
-    fn round(slot: u32, walk: *mut Walk<Self>, stream: *mut Stream) -> u32;
+    fn round(slot: u32, walk: *mut Walk<Self>, memory: Memory) -> u32;
+}
+
+/// Where decisions are remembered: map values that outlive the program's run.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    /// Numbered, with ordinals of the generation in force.
+    pub stream: *mut Stream,
+    /// Nothing for bios.
+    pub connection: *mut Connection,
 }
 
 impl Facts for PacketFacts {
@@ -28,8 +37,8 @@ impl Facts for PacketFacts {
     }
 
     #[inline(always)]
-    fn round(slot: u32, walk: *mut Walk<Self>, stream: *mut Stream) -> u32 {
-        round_of_packet(slot, walk, stream)
+    fn round(slot: u32, walk: *mut Walk<Self>, memory: Memory) -> u32 {
+        round_of_packet(slot, walk, memory.stream, memory.connection)
     }
 }
 
@@ -40,22 +49,9 @@ impl Facts for BioFacts {
     }
 
     #[inline(always)]
-    fn round(slot: u32, walk: *mut Walk<Self>, stream: *mut Stream) -> u32 {
-        round_of_bio(slot, walk, stream)
+    fn round(slot: u32, walk: *mut Walk<Self>, memory: Memory) -> u32 {
+        round_of_bio(slot, walk, memory.stream)
     }
-}
-
-/// What travels from slot to slot.
-#[repr(C)]
-pub struct Walk<F> {
-    /// Index of the bank's first rule.
-    first: u32,
-    /// Explicit padding.
-    _pad: u32,
-    candidates: u64,
-    moment: Moment,
-    outcome: Outcome,
-    facts: F,
 }
 
 /// What the decision sees of the kernel, for one slot: each map is asked once.
@@ -63,7 +59,7 @@ struct Kernel<'a, F> {
     rule: Option<&'static Rule>,
     counters: Option<&'static RuleCounters>,
     facts: &'a F,
-    stream: *mut Stream,
+    memory: Memory,
 }
 
 impl<F: Facts> World for Kernel<'_, F> {
@@ -84,14 +80,23 @@ impl<F: Facts> World for Kernel<'_, F> {
 
     #[inline(always)]
     fn next_ordinal(&mut self, slot: u32) -> u64 {
-        // SAFETY: a map value that outlives the program's run.
-        unsafe { (*self.stream).next(slot) }
+        // SAFETY: see `Memory`.
+        unsafe { (*self.memory.stream).next(slot) }
     }
 
     #[inline(always)]
     fn memory(&mut self, slot: u32) -> &mut u64 {
-        // SAFETY: as above.
-        unsafe { (*self.stream).memory(slot) }
+        // SAFETY: see `Memory`.
+        unsafe { (*self.memory.stream).memory(slot) }
+    }
+
+    #[inline(always)]
+    fn place(&mut self, slot: u32) -> Option<&mut u32> {
+        if self.memory.connection.is_null() {
+            return None;
+        }
+        // SAFETY: see `Memory`; not null.
+        Some(unsafe { (*self.memory.connection).place(slot) })
     }
 }
 
@@ -100,11 +105,11 @@ impl<F: Facts> World for Kernel<'_, F> {
 const END: u32 = u32::MAX;
 
 #[inline(always)]
-fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, stream: *mut Stream) -> u32 {
+fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, memory: Memory) -> u32 {
     let Walk { first, candidates, moment, outcome, facts, .. } = walk;
     let slot = slot & (MAX_RULES as u32 - 1);
     let place = *first + slot;
-    let mut kernel = Kernel { rule: RULES.get(place), counters: RULE_COUNTERS.get(place), facts, stream };
+    let mut kernel = Kernel { rule: RULES.get(place), counters: RULE_COUNTERS.get(place), facts, memory };
     if round(&mut kernel, slot, *candidates, moment, outcome) { END } else { 0 }
 }
 
@@ -114,12 +119,17 @@ fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, stream: *mut Stream) -> u32
 /// of the loop until nothing changes any more. That is a good part of the time it takes to load a program.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn round_of_packet(slot: u32, walk: *mut Walk<PacketFacts>, stream: *mut Stream) -> u32 {
-    if walk.is_null() || stream.is_null() {
+pub extern "C" fn round_of_packet(
+    slot: u32,
+    walk: *mut Walk<PacketFacts>,
+    stream: *mut Stream,
+    connection: *mut Connection,
+) -> u32 {
+    if walk.is_null() || stream.is_null() || connection.is_null() {
         return END;
     }
     // SAFETY: not null, and the verifier has checked the size.
-    round_at(slot, unsafe { &mut *walk }, stream)
+    round_at(slot, unsafe { &mut *walk }, Memory { stream, connection })
 }
 
 /// A slot of a rule for bios; as [`round_of_packet`].
@@ -130,47 +140,37 @@ pub extern "C" fn round_of_bio(slot: u32, walk: *mut Walk<BioFacts>, stream: *mu
         return END;
     }
     // SAFETY: not null, and the verifier has checked the size.
-    round_at(slot, unsafe { &mut *walk }, stream)
+    round_at(slot, unsafe { &mut *walk }, Memory { stream, connection: core::ptr::null_mut() })
 }
 
 /// What `bpf_loop` hands to each round.
 struct Loop<F> {
     walk: *mut Walk<F>,
-    stream: *mut Stream,
+    memory: Memory,
 }
 
 /// One round of `bpf_loop`, which counts from 0 and starts at slot 1: 1 ends the loop.
 unsafe extern "C" fn next<F: Facts>(index: u64, context: *mut c_void) -> u64 {
     // SAFETY: `decide` below hands the address of its `Loop<F>`.
     let context = unsafe { &*context.cast::<Loop<F>>() };
-    u64::from(F::round(index as u32 + 1, context.walk, context.stream) != 0)
+    u64::from(F::round(index as u32 + 1, context.walk, context.memory) != 0)
 }
 
-/// What the rules of `candidates` (a mask of slots of `bank`, 0 or 1) make of an operation.
+/// Decides about the operation that `walk` describes (its moment and its facts are written already): what the rules of
+/// `candidates`, a mask of slots of `bank` (0 or 1), make of it. That is in `walk`, too, afterwards.
 ///
-/// `stream` must be a map value, numbered, with ordinals of the generation in force.
+/// Nobody else may use `walk` meanwhile. It is better not on the stack, of which the kernel gives 512 bytes to the
+/// program, the callback of `bpf_loop` and the round together.
 #[inline(always)]
-pub fn decide<F: Facts>(
-    bank: u32,
-    candidates: u64,
-    moment: Moment,
-    facts: F,
-    stream: *mut Stream,
-) -> Outcome {
-    let mut walk = Walk {
-        first: bank * MAX_RULES as u32,
-        _pad: 0,
-        candidates,
-        moment,
-        outcome: Outcome::default(),
-        facts,
-    };
+pub fn decide<F: Facts>(walk: &mut Walk<F>, bank: u32, candidates: u64, memory: Memory) {
+    walk.first = bank * MAX_RULES as u32;
+    walk.candidates = candidates;
+    walk.outcome = Outcome::default();
     // The first slot without the helper, which is a good part of what a decision costs: most sessions have one rule.
-    if F::round(0, &raw mut walk, stream) == 0 {
-        let mut context = Loop { walk: &raw mut walk, stream };
+    if F::round(0, walk, memory) == 0 {
+        let mut context = Loop { walk, memory };
         let callback: unsafe extern "C" fn(u64, *mut c_void) -> u64 = next::<F>;
         // SAFETY: the helper calls `next` with the address of `context`, which lives until it returns.
         unsafe { bpf_loop(MAX_RULES as u32 - 1, callback as *mut c_void, (&raw mut context).cast(), 0) };
     }
-    walk.outcome
 }

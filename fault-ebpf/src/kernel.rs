@@ -34,6 +34,14 @@ placeholder!(
     fn lane_entry() -> u32 = 0x12
 );
 placeholder!(
+    /// Interface index of the cutter's entry in this namespace; 0 when there is no cutter.
+    fn cutter_entry() -> u32 = 0x13
+);
+placeholder!(
+    /// 1: the cutter marks its packets with a VLAN tag.
+    fn cutter_tags() -> u32 = 0x14
+);
+placeholder!(
     /// Number of this copy of the parking program, below `PARKING_PLACES_PER_CPU`.
     fn parker_number() -> u32 = 0x20
 );

@@ -24,10 +24,15 @@ fn predicted(spec: &str, seed: u64) -> BTreeSet<u64> {
     let rules = [plan.rules[0].rule];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
-    let moment = Moment { seed, stream: stream.number, elapsed_ns: 0, bytes: 98, link: 0 };
+    let moment = Moment { seed, stream: stream.number, bytes: 98, ..Moment::default() };
     let hit = |_: &u64| {
-        let mut world =
-            Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: Facts::Anything };
+        let mut world = Simulation {
+            rules: &rules,
+            counters: &counters,
+            stream: &mut stream,
+            connection: None,
+            facts: Facts::Anything,
+        };
         decide(&mut world, 1, &moment).hits != 0
     };
     (1..=PINGS).filter(hit).collect()

@@ -1,13 +1,18 @@
 //! Several rules, one operation.
 
-use super::{delay::ORDERED, rate::PER_CONNECTION, rng::Coordinates};
+use super::{
+    delay::ORDERED,
+    rate::PER_CONNECTION,
+    rng::{self, Coordinates, Purpose},
+};
 use crate::{
     counters::RuleCounters,
     limits::MAX_RULES,
-    rule::{Rule, Verb},
+    rule::{Rule, Verb, net::BOTH_DIRECTIONS},
 };
 
 /// What happens to the operation.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes on (after [`Outcome::delay_ns`]).
@@ -17,9 +22,12 @@ pub enum Verdict {
     Drop,
     /// The bio fails (after [`Outcome::delay_ns`]), or the call.
     Error,
+    /// The packet becomes the end of its connection.
+    Reset,
 }
 
 /// The sum of all rules that hit.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// What happens in the end.
@@ -27,19 +35,46 @@ pub struct Outcome {
     /// How late, in nanoseconds: the delays of all rules that hit, added, and the longest wait for a link. At most
     /// `MAX_RULES × MAX_PACKET_DELAY_NS`; whoever acts on it applies the limit of its own mechanism.
     pub delay_ns: u64,
-    /// [`ORDERED`] and [`DUPLICATE`], if any rule that hit asked for it.
+    /// [`ORDERED`], [`DUPLICATE`], [`BREAK_CHECKSUM`] and [`BOTH_ENDS`], if any rule that hit asked for it.
     pub flags: u32,
+    /// How many bits of the packet are flipped.
+    pub corrupt_bits: u32,
+    /// Where those lie: a random number.
+    pub corrupt_where: u64,
     /// Mask of the slots that hit.
     pub hits: u64,
 }
 
 /// [`Outcome::flags`]: the packet arrives twice. Beside [`ORDERED`].
 pub const DUPLICATE: u32 = 2;
+/// [`Outcome::flags`]: bits are flipped behind the checksum's back.
+pub const BREAK_CHECKSUM: u32 = 4;
+/// [`Outcome::flags`]: the connection ends for the target and for its peer.
+pub const BOTH_ENDS: u32 = 8;
 
-const _: () = assert!(ORDERED & DUPLICATE == 0);
+const _: () = assert!(ORDERED == 1);
+
+/// The way through the rules, as a kernel program keeps it: what travels from slot to slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walk<F> {
+    /// Index of the bank's first rule.
+    pub first: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Mask of the slots that may look.
+    pub candidates: u64,
+    /// Where and when.
+    pub moment: Moment,
+    /// What it comes to.
+    pub outcome: Outcome,
+    /// What filters look at.
+    pub facts: F,
+}
 
 /// Where and when the operation happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     /// `--seed`.
     pub seed: u64,
@@ -49,8 +84,12 @@ pub struct Moment {
     pub elapsed_ns: u64,
     /// Size of the operation in bytes, for the report and for a `rate`.
     pub bytes: u64,
+    /// Number of the connection; 0 when it belongs to none.
+    pub connection: u64,
     /// Which of the two links of a `rate` the packet takes: 0 out, 1 in.
     pub link: u32,
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
 /// What [`decide`] needs from its surroundings.
@@ -65,6 +104,8 @@ pub trait World {
     fn next_ordinal(&mut self, slot: u32) -> u64;
     /// What the stream remembers for the rule.
     fn memory(&mut self, slot: u32) -> &mut u64;
+    /// Which of the rule's connections this is, from 1; 0 is not known yet. Nothing where there are no connections.
+    fn place(&mut self, slot: u32) -> Option<&mut u32>;
 }
 
 /// Claims one injection of a budget of `times`; false when it is spent.
@@ -80,39 +121,65 @@ fn claim(counters: &RuleCounters, times: u64) -> bool {
     true
 }
 
-/// What a rule makes of an operation it hits.
-struct Hit {
-    verb: Verb,
-    delay_ns: u64,
-    flags: u32,
+/// Whether the operation belongs to a connection that the rule in `slot` looks at.
+#[inline(always)]
+fn is_chosen<W: World>(world: &mut W, slot: u32, moment: &Moment) -> bool {
+    let Some(rule) = world.rule(slot) else { return false };
+    if rule.connections.are_all() {
+        return true;
+    }
+    if moment.connection == 0 || !rule.connections.are_chosen(moment.seed, rule.id, moment.connection) {
+        return false;
+    }
+    let number = rule.connections.number;
+    if number == 0 {
+        return true;
+    }
+    let known = match world.place(slot) {
+        Some(place) => *place,
+        None => return false,
+    };
+    if known != 0 {
+        return known == number;
+    }
+    let Some(counters) = world.counters(slot) else { return false };
+    let met = counters.connections.fetch_add(1).wrapping_add(1) as u32;
+    if let Some(place) = world.place(slot) {
+        *place = met;
+    }
+    met == number
 }
 
-/// What the rule in `slot` makes of the operation: `None` if it spares it.
+/// What the rule in `slot` makes of the operation, added to `outcome`; whether that ends the matter.
 #[inline(always)]
-fn hit<W: World>(world: &mut W, slot: u32, moment: &Moment) -> Option<Hit> {
-    let ordinal;
+fn ends<W: World>(world: &mut W, slot: u32, moment: &Moment, outcome: &mut Outcome) -> bool {
+    let Some(rule) = world.rule(slot) else { return false };
+    if Verb::from_u32(rule.verb).is_none()
+        || !rule.trigger.in_window(moment.elapsed_ns)
+        || !world.matches(rule)
+        || !is_chosen(world, slot, moment)
     {
-        let rule = world.rule(slot)?;
-        Verb::from_u32(rule.verb)?;
-        if !rule.trigger.in_window(moment.elapsed_ns) || !world.matches(rule) {
-            return None;
-        }
-        ordinal = world.next_ordinal(slot);
+        return false;
     }
+    let ordinal = world.next_ordinal(slot);
     // At its first match a stream remembers nothing: what lies there is of the rule set before.
     let mut memory = if ordinal == 0 { 0 } else { *world.memory(slot) };
-    let (remembers, hit) = {
-        let (rule, counters) = (world.rule(slot)?, world.counters(slot)?);
-        let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
-        (rule.remembers(), strike(rule, counters, moment, &at, &mut memory))
-    };
+    let (Some(rule), Some(counters)) = (world.rule(slot), world.counters(slot)) else { return false };
+    let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
+    let remembers = rule.remembers();
+    let count = counters.matched.fetch_add(1).wrapping_add(1);
+    let mut ended = false;
+    if rule.trigger.wants(count, &at, &mut memory) && claim(counters, rule.trigger.times) {
+        counters.bytes.fetch_add(moment.bytes);
+        ended = strike(rule, counters, moment, &at, &mut memory, (slot, outcome));
+    }
     if remembers {
         *world.memory(slot) = memory;
     }
-    hit
+    ended
 }
 
-/// The decision about an operation that passed the filter.
+/// What a rule does to an operation it hits, added to the outcome; whether that ends the matter.
 #[inline(always)]
 fn strike(
     rule: &Rule,
@@ -120,17 +187,39 @@ fn strike(
     moment: &Moment,
     at: &Coordinates,
     memory: &mut u64,
-) -> Option<Hit> {
-    let verb = Verb::from_u32(rule.verb)?;
-    let count = counters.matched.fetch_add(1).wrapping_add(1);
-    if !rule.trigger.wants(count, at, memory) || !claim(counters, rule.trigger.times) {
-        return None;
+    (slot, outcome): (u32, &mut Outcome),
+) -> bool {
+    let Some(verb) = Verb::from_u32(rule.verb) else { return false };
+    if matches!(verb, Verb::Spare) {
+        // Exceptions come first: nothing has hit yet.
+        return true;
     }
-    counters.bytes.fetch_add(moment.bytes);
-    let (delay_ns, flags) = match verb {
-        Verb::Drop | Verb::Error | Verb::Fail => (0, 0),
-        Verb::Duplicate => (0, DUPLICATE),
-        Verb::Delay | Verb::DelayThenError => (rule.delay.sample(at), rule.delay.flags),
+    outcome.hits |= 1 << slot;
+    match verb {
+        Verb::Spare => {}
+        Verb::Drop => outcome.verdict = Verdict::Drop,
+        Verb::Error | Verb::Fail => outcome.verdict = Verdict::Error,
+        Verb::Reset => {
+            outcome.verdict = Verdict::Reset;
+            outcome.flags |= if rule.net.directions == BOTH_DIRECTIONS { BOTH_ENDS } else { 0 };
+        }
+        Verb::Corrupt => {
+            outcome.corrupt_bits = outcome.corrupt_bits.wrapping_add(rule.corruption.bits);
+            outcome.corrupt_where = rng::draw(at, Purpose::Corruption);
+            outcome.flags |= if rule.corruption.fix_checksum == 0 { BREAK_CHECKSUM } else { 0 };
+        }
+        Verb::Duplicate => outcome.flags |= DUPLICATE,
+        Verb::Delay | Verb::DelayThenError => {
+            let delay_ns = rule.delay.sample(at);
+            if delay_ns != 0 {
+                counters.delay_ns.fetch_add(delay_ns);
+            }
+            outcome.delay_ns = outcome.delay_ns.wrapping_add(delay_ns);
+            outcome.flags |= rule.delay.flags;
+            if matches!(verb, Verb::DelayThenError) {
+                outcome.verdict = Verdict::Error;
+            }
+        }
         Verb::Rate => {
             let sent = if rule.rate.flags & PER_CONNECTION != 0 {
                 rule.rate.send_alone(memory, moment.elapsed_ns, moment.bytes)
@@ -138,19 +227,23 @@ fn strike(
                 let link = &counters.link_free_ns[moment.link as usize & 1];
                 rule.rate.send(link, moment.elapsed_ns, moment.bytes)
             };
-            match sent {
-                Some(delay_ns) => (delay_ns, ORDERED),
-                None => {
-                    counters.overflowed.fetch_add(1);
-                    return Some(Hit { verb: Verb::Drop, delay_ns: 0, flags: 0 });
-                }
+            let Some(delay_ns) = sent else {
+                counters.overflowed.fetch_add(1);
+                outcome.verdict = Verdict::Drop;
+                return true;
+            };
+            if delay_ns != 0 {
+                counters.delay_ns.fetch_add(delay_ns);
             }
+            // Links in a row: the slowest is what the packet waits for. Rules with a link come before those that delay
+            // (`Verb::precedence`), so there is nothing but waits in the sum yet.
+            if outcome.delay_ns < delay_ns {
+                outcome.delay_ns = delay_ns;
+            }
+            outcome.flags |= ORDERED;
         }
-    };
-    if delay_ns != 0 {
-        counters.delay_ns.fetch_add(delay_ns);
     }
-    Some(Hit { verb, delay_ns, flags })
+    verb.is_terminal()
 }
 
 /// What the rule in `slot` (0..64) adds to `outcome`; whether nothing after it can add more.
@@ -165,29 +258,8 @@ pub fn round<W: World>(
     moment: &Moment,
     outcome: &mut Outcome,
 ) -> bool {
-    if candidates >> slot & 1 != 0
-        && let Some(Hit { verb, delay_ns, flags }) = hit(world, slot, moment)
-    {
-        outcome.hits |= 1 << slot;
-        outcome.delay_ns = match verb {
-            // Links in a row: the slowest is what the packet waits for. Rules with a link come before those that delay
-            // (`Verb::precedence`), so there is nothing but waits in the sum yet.
-            Verb::Rate if delay_ns < outcome.delay_ns => outcome.delay_ns,
-            Verb::Rate => delay_ns,
-            _ => outcome.delay_ns.wrapping_add(delay_ns),
-        };
-        outcome.flags |= flags;
-        match verb {
-            Verb::Delay | Verb::Rate | Verb::Duplicate => {}
-            Verb::Drop => {
-                outcome.verdict = Verdict::Drop;
-                return true;
-            }
-            Verb::Error | Verb::DelayThenError | Verb::Fail => {
-                outcome.verdict = Verdict::Error;
-                return true;
-            }
-        }
+    if candidates >> slot & 1 != 0 && ends(world, slot, moment, outcome) {
+        return true;
     }
     // Nothing after this slot: the common case is one or two rules.
     candidates >> slot >> 1 == 0

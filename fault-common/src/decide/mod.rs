@@ -4,10 +4,12 @@
 //! [`World`] they hand it (maps there, [slices](simulation) here).
 
 pub mod combine;
+pub mod connections;
+pub mod corruption;
 pub mod delay;
 pub mod rate;
 pub mod rng;
 pub mod simulation;
 pub mod trigger;
 
-pub use combine::{Moment, Outcome, Verdict, World, decide, round};
+pub use combine::{Moment, Outcome, Verdict, Walk, World, decide, round};

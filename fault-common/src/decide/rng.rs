@@ -26,6 +26,10 @@ pub enum Purpose {
     Transition = 3,
     /// What came before the first draw of a correlated sequence.
     Past = 4,
+    /// Which bits are flipped?
+    Corruption = 5,
+    /// Is the connection one of those that are looked at?
+    Connection = 6,
 }
 
 /// Coordinates of one decision.
@@ -52,6 +56,13 @@ const fn mix(mut z: u64) -> u64 {
 #[inline(always)]
 const fn nth_output(state: u64, n: u64) -> u64 {
     mix(state.wrapping_add(n.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA)))
+}
+
+/// Number `n` (from 0) of those that follow from a random number that was drawn already.
+#[must_use]
+#[inline(always)]
+pub const fn output(random: u64, n: u64) -> u64 {
+    nth_output(random, n)
 }
 
 /// A uniformly distributed 64-bit number.

@@ -16,10 +16,10 @@
 //! let counters = [RuleCounters::default()];
 //! let mut stream = Stream::new(1);
 //! let read = Facts::Bio(BioFacts { ops: op::READ, sectors: 8, ..BioFacts::default() });
-//! let moment = Moment { seed: 42, stream: 1, elapsed_ns: 0, bytes: 4096, link: 0 };
+//! let moment = Moment { seed: 42, stream: 1, bytes: 4096, ..Moment::default() };
 //! let mut failed = Vec::new();
 //! for number in 1..=10 {
-//!     let mut world = Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: read };
+//!     let mut world = Simulation { rules: &rules, counters: &counters, stream: &mut stream, connection: None, facts: read };
 //!     if decide(&mut world, candidates(&rules, read), &moment).verdict == Verdict::Error {
 //!         failed.push(number);
 //!     }
@@ -33,7 +33,7 @@ use crate::{
     counters::RuleCounters,
     limits::MAX_RULES,
     rule::{Layer, Rule, block::BioFacts, net::PacketFacts},
-    who::Stream,
+    who::{Connection, Stream},
 };
 
 /// The operation that is decided about.
@@ -58,6 +58,8 @@ pub struct Simulation<'a> {
     /// Where the stream stands in the random sequences. Its number does not matter here, see
     /// [`super::Moment::stream`].
     pub stream: &'a mut Stream,
+    /// The connection it belongs to, if there are connections.
+    pub connection: Option<&'a mut Connection>,
     /// The operation.
     pub facts: Facts,
 }
@@ -85,6 +87,10 @@ impl World for Simulation<'_> {
 
     fn memory(&mut self, slot: u32) -> &mut u64 {
         self.stream.memory(slot)
+    }
+
+    fn place(&mut self, slot: u32) -> Option<&mut u32> {
+        self.connection.as_mut().map(|connection| connection.place(slot))
     }
 }
 

@@ -7,6 +7,7 @@ use block::BlockFilter;
 use net::NetFilter;
 
 use crate::decide::{
+    connections::Connections,
     delay::Delay,
     rate::{PER_CONNECTION, Rate},
     trigger::Trigger,
@@ -42,6 +43,12 @@ pub enum Verb {
     Duplicate = 6,
     /// A call of connect(2), sendto(2) or sendmsg(2) ends with [`Rule::errno`], and nothing is sent.
     Fail = 7,
+    /// Nothing happens, whatever the other rules say: an exception (`--except`), not a fault.
+    Spare = 8,
+    /// Bits of the packet are flipped: [`Rule::corruption`].
+    Corrupt = 9,
+    /// The packet becomes the end of its TCP connection (RST).
+    Reset = 10,
 }
 
 impl Verb {
@@ -56,6 +63,9 @@ impl Verb {
             5 => Some(Self::Rate),
             6 => Some(Self::Duplicate),
             7 => Some(Self::Fail),
+            8 => Some(Self::Spare),
+            9 => Some(Self::Corrupt),
+            10 => Some(Self::Reset),
             _ => None,
         }
     }
@@ -64,8 +74,8 @@ impl Verb {
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         match self {
-            Self::Drop | Self::Error | Self::DelayThenError | Self::Fail => true,
-            Self::Delay | Self::Rate | Self::Duplicate => false,
+            Self::Spare | Self::Drop | Self::Error | Self::DelayThenError | Self::Fail | Self::Reset => true,
+            Self::Delay | Self::Rate | Self::Duplicate | Self::Corrupt => false,
         }
     }
 
@@ -74,7 +84,13 @@ impl Verb {
     pub const fn delays(self) -> bool {
         match self {
             Self::Delay | Self::DelayThenError | Self::Rate => true,
-            Self::Drop | Self::Error | Self::Duplicate | Self::Fail => false,
+            Self::Drop
+            | Self::Error
+            | Self::Duplicate
+            | Self::Fail
+            | Self::Spare
+            | Self::Corrupt
+            | Self::Reset => false,
         }
     }
 
@@ -83,14 +99,27 @@ impl Verb {
     #[must_use]
     pub const fn precedence(self) -> u32 {
         match self {
-            Self::Drop | Self::Error | Self::Fail => 0,
-            Self::DelayThenError => 1,
-            Self::Duplicate => 2,
+            Self::Spare => 0,
+            Self::Drop | Self::Error | Self::Fail => 1,
+            Self::DelayThenError | Self::Reset => 2,
+            Self::Corrupt => 3,
+            Self::Duplicate => 4,
             // After what is lost anyway, and before delays: their packets are on the wire, not in the queue.
-            Self::Rate => 3,
-            Self::Delay => 4,
+            Self::Rate => 5,
+            Self::Delay => 6,
         }
     }
+}
+
+/// What [`Verb::Corrupt`] does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Corruption {
+    /// How many bits are flipped, 1 to [`crate::limits::MAX_CORRUPT_BITS`].
+    pub bits: u32,
+    /// 1: of the payload only, and the checksum is made right again: the program reads the flipped bits.
+    /// 0: of the transport header and payload; the receiver's checksum finds out.
+    pub fix_checksum: u32,
 }
 
 /// One fault, compiled. All-zero is "no rule".
@@ -111,6 +140,10 @@ pub struct Rule {
     pub delay: Delay,
     /// How fast, for [`Verb::Rate`].
     pub rate: Rate,
+    /// What is flipped, for [`Verb::Corrupt`].
+    pub corruption: Corruption,
+    /// Which connections.
+    pub connections: Connections,
     /// Which packets, for [`Layer::Net`].
     pub net: NetFilter,
     /// Which bios, for [`Layer::Disk`].
@@ -136,4 +169,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 104 + 24 + 16 + 16 + 32);
+const _: () = assert!(size_of::<Rule>() == 16 + 104 + 24 + 16 + 8 + 16 + 32 + 32);

@@ -25,6 +25,28 @@ pub mod protocol {
     pub const OTHER: u32 = 8;
 }
 
+/// Bits of [`NetFilter::segments`] and [`PacketFacts::segment`]: what kind of segment of a conversation it is.
+pub mod segment {
+    /// TCP with SYN: the first packet of a connection, and the first answer.
+    pub const SYN: u32 = 1;
+    /// Carries payload: TCP without SYN, or a UDP datagram.
+    pub const DATA: u32 = 2;
+    /// TCP that does nothing but acknowledge: no payload, no SYN, FIN or RST.
+    pub const ACK: u32 = 4;
+    /// TCP with FIN.
+    pub const FIN: u32 = 8;
+}
+
+/// Bits of [`NetFilter::calls`] and [`PacketFacts::call`]: which system call, where it is not a packet.
+pub mod call {
+    /// connect(2).
+    pub const CONNECT: u32 = 1;
+    /// sendto(2), sendmsg(2) of a UDP socket that names its peer.
+    pub const SENDMSG: u32 = 2;
+    /// bind(2).
+    pub const BIND: u32 = 4;
+}
+
 /// Inclusive range of ports; `0..=0` is every port and also packets without ports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +81,12 @@ pub struct NetFilter {
     pub remote_port: PortRange,
     /// Port of the target.
     pub local_port: PortRange,
+    /// Mask of [`segment`] bits; 0 is every packet.
+    pub segments: u32,
+    /// Mask of [`call`] bits; 0 is every call.
+    pub calls: u32,
+    /// How many bytes of a connection's payload pass untouched, in each direction (`after SIZE`).
+    pub after_bytes: u64,
 }
 
 /// What a filter needs to know of a packet.
@@ -73,6 +101,15 @@ pub struct PacketFacts {
     pub remote_port: u16,
     /// Port of the target, host byte order, 0 when the protocol has none.
     pub local_port: u16,
+    /// Mask of [`segment`] bits.
+    pub segment: u32,
+    /// One [`call`] bit; 0 for packets.
+    pub call: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Payload of the connection in this direction up to and with this packet, in bytes; one more for a packet without
+    /// payload, which comes after all of it. 0 when unknown.
+    pub position: u64,
 }
 
 impl NetFilter {
@@ -84,8 +121,11 @@ impl NetFilter {
             && (self.protocols == 0 || self.protocols & packet.protocol != 0)
             && self.remote_port.contains(packet.remote_port)
             && self.local_port.contains(packet.local_port)
+            && (self.segments == 0 || self.segments & packet.segment != 0)
+            && (self.calls == 0 || self.calls & packet.call != 0)
+            && (self.after_bytes == 0 || packet.position > self.after_bytes)
     }
 }
 
-const _: () = assert!(size_of::<NetFilter>() == 16);
-const _: () = assert!(size_of::<PacketFacts>() == 12);
+const _: () = assert!(size_of::<NetFilter>() == 32);
+const _: () = assert!(size_of::<PacketFacts>() == 32);

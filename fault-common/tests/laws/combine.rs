@@ -1,21 +1,25 @@
 //! Several rules, one operation.
 
 use fault_common::{
+    counters::RuleCounters,
     decide::{
-        Outcome, Verdict,
-        combine::DUPLICATE,
+        Moment, Outcome, Verdict,
+        combine::{BOTH_ENDS, BREAK_CHECKSUM, DUPLICATE},
+        connections::Connections,
+        decide,
         delay::{Delay, ORDERED},
         rate::Rate,
-        rng::Coordinates,
-        simulation::Facts,
+        rng::{Coordinates, Purpose, draw},
+        simulation::{Facts, Simulation},
         trigger::{CERTAIN, Trigger},
     },
     limits::MAX_RULES,
     rule::{
-        Layer, Rule, Verb,
+        Corruption, Layer, Rule, Verb,
         block::{BioFacts, op},
-        net::{Direction, PacketFacts, protocol},
+        net::{BOTH_DIRECTIONS, Direction, PacketFacts, protocol},
     },
+    who::{Connection, Stream},
 };
 use proptest::prelude::*;
 
@@ -23,7 +27,7 @@ use crate::{Bench, rule};
 
 fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
     let verbs = match layer {
-        Layer::Net => vec![Verb::Drop, Verb::Delay, Verb::Rate, Verb::Duplicate],
+        Layer::Net => vec![Verb::Drop, Verb::Reset, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay],
         Layer::Disk => vec![Verb::Error, Verb::Delay, Verb::DelayThenError],
     };
     prop::sample::select(verbs)
@@ -48,6 +52,9 @@ prop_compose! {
         if verb == Verb::Rate {
             rule.rate = Rate { bytes_per_second, flags, _pad: 0 };
         }
+        if verb == Verb::Corrupt {
+            rule.corruption = Corruption { bits: 1 + flags, fix_checksum: flags };
+        }
         rule.block.ops = ops;
         rule.net.directions = directions;
         rule
@@ -67,7 +74,13 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
 
 fn operation() -> impl Strategy<Value = Facts> {
     let packet = (1..3u32).prop_map(|direction| {
-        Facts::Packet(PacketFacts { direction, protocol: protocol::TCP, remote_port: 80, local_port: 40000 })
+        Facts::Packet(PacketFacts {
+            direction,
+            protocol: protocol::TCP,
+            remote_port: 80,
+            local_port: 40000,
+            ..PacketFacts::default()
+        })
     });
     let bio = prop::sample::select(vec![op::READ, op::WRITE, op::FLUSH, op::WRITE | op::FLUSH])
         .prop_map(|ops| Facts::Bio(BioFacts { ops, sectors: 8, ..BioFacts::default() }));
@@ -113,10 +126,10 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         if !rule.trigger.wants(tally.matched, &at, &mut 0) || !budget_left {
             continue;
         }
-        outcome.hits |= 1 << slot;
         tally.injected += 1;
         tally.bytes += bytes;
         let verb = Verb::from_u32(rule.verb).unwrap();
+        outcome.hits |= 1 << slot;
         if matches!(verb, Verb::Delay | Verb::DelayThenError) {
             let delay_ns = rule.delay.sample(&at);
             outcome.delay_ns += delay_ns;
@@ -140,15 +153,80 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         if verb == Verb::Duplicate {
             outcome.flags |= DUPLICATE;
         }
+        if verb == Verb::Reset && rule.net.directions == BOTH_DIRECTIONS {
+            outcome.flags |= BOTH_ENDS;
+        }
+        if verb == Verb::Corrupt {
+            outcome.corrupt_bits += rule.corruption.bits;
+            outcome.corrupt_where = draw(&at, Purpose::Corruption);
+            outcome.flags |= if rule.corruption.fix_checksum == 0 { BREAK_CHECKSUM } else { 0 };
+        }
         outcome.verdict = match verb {
             Verb::Rate if lost => Verdict::Drop,
             Verb::Drop => Verdict::Drop,
             Verb::Error | Verb::DelayThenError | Verb::Fail => Verdict::Error,
-            Verb::Delay | Verb::Rate | Verb::Duplicate => Verdict::Pass,
+            Verb::Reset => Verdict::Reset,
+            Verb::Spare | Verb::Delay | Verb::Rate | Verb::Duplicate | Verb::Corrupt => Verdict::Pass,
         };
     }
     outcome.delay_ns += waits;
     outcome
+}
+
+/// The connections of 10 000 that a rule with this choice hits, one packet each way from each of them.
+fn hit_connections(connections: Connections, seed: u64) -> Vec<u64> {
+    let picky = Rule { connections, ..rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS) };
+    let counters = [RuleCounters::default()];
+    let mut hit = Vec::new();
+    for number in 1..=10_000 {
+        let mut connection = Connection::new(number);
+        let hits = [0, 1].map(|link| {
+            let mut stream = Stream::new(number * 2 + link);
+            let moment = Moment {
+                seed,
+                stream: stream.number,
+                connection: number,
+                link: link as u32,
+                ..Moment::default()
+            };
+            let mut world = Simulation {
+                rules: &[picky],
+                counters: &counters,
+                stream: &mut stream,
+                connection: Some(&mut connection),
+                facts: Facts::Anything,
+            };
+            decide(&mut world, 1, &moment).hits
+        });
+        assert_eq!(hits[0], hits[1], "both directions of connection {number} share its fate");
+        if hits[0] != 0 {
+            hit.push(number);
+        }
+    }
+    hit
+}
+
+#[test]
+fn some_of_many_connections() {
+    assert_eq!(hit_connections(Connections { number: 7, ..Connections::default() }, 1), [7]);
+    assert_eq!(hit_connections(Connections::default(), 1).len(), 10_000);
+    let share =
+        |percent| Connections { by_chance: 1, share: CERTAIN / 100 * percent, ..Connections::default() };
+    assert_eq!(hit_connections(share(0), 1), []);
+    // 99.9 % of Binomial(10 000, 0.2) lies within 2000 ± 132.
+    let fifth = hit_connections(share(20), 1);
+    assert!(fifth.len().abs_diff(2000) <= 132, "{}", fifth.len());
+    assert_eq!(fifth, hit_connections(share(20), 1), "the same seed chooses the same");
+    assert_ne!(fifth, hit_connections(share(20), 2));
+}
+
+#[test]
+fn what_belongs_to_no_connection_is_none_of_some() {
+    let connections = Connections { by_chance: 1, share: CERTAIN, ..Connections::default() };
+    let picky = Rule { connections, ..rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS) };
+    let mut bench = Bench::new(vec![picky]);
+    assert_eq!(bench.step(Facts::Anything, 0, 1), Outcome::default());
+    assert_eq!(bench.counters[0].matched.load(), 0);
 }
 
 proptest! {
@@ -198,11 +276,32 @@ proptest! {
             prop_assert_eq!((outcome.verdict, outcome.delay_ns), (verdict, 0));
         } else if verbs.contains(&Verb::DelayThenError) {
             prop_assert_eq!(outcome.verdict, Verdict::Error);
+        } else if verbs.contains(&Verb::Reset) {
+            prop_assert_eq!(outcome.verdict, Verdict::Reset);
         } else {
             prop_assert_eq!(outcome.verdict, Verdict::Pass);
         }
         // Whoever came first decides, nobody after it is looked at.
         prop_assert_eq!(outcome.hits.count_ones() <= 1, verbs.len() <= 1 || outcome.verdict != Verdict::Pass);
+    }
+
+    #[test]
+    fn exceptions_spare_from_everything_and_are_no_hits(rules in rules(), facts in operation(), layer in 0..2) {
+        let layer = if layer == 0 { Layer::Net } else { Layer::Disk };
+        let mut exception = rule(MAX_RULES as u32, layer, Verb::Spare, Trigger::ALWAYS);
+        exception.net.directions = Direction::Out as u32;
+        let spared = passes(&exception, facts);
+        let with: Vec<Rule> = rules.iter().copied().skip(1).chain([exception]).collect();
+        let mut bench = Bench::new(with);
+        let outcome = bench.step(facts, 0, 1);
+        let matched: u64 = bench.counters.iter().map(|counters| counters.matched.load()).sum();
+        if spared {
+            prop_assert_eq!((outcome, matched), (Outcome::default(), 1));
+        } else {
+            let without = rules.into_iter().skip(1).collect();
+            let expected = Bench::new(without).step(facts, 0, 1);
+            prop_assert_eq!((outcome.verdict, outcome.delay_ns), (expected.verdict, expected.delay_ns));
+        }
     }
 
     #[test]
@@ -249,7 +348,7 @@ proptest! {
     }
 
     #[test]
-    fn numbers_that_are_no_verb_do_nothing(verb in prop_oneof![Just(0), 5u32..]) {
+    fn numbers_that_are_no_verb_do_nothing(verb in prop_oneof![Just(0), 11u32..]) {
         let mut unknown = rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS);
         unknown.verb = verb;
         let mut bench = Bench::new(vec![unknown]);
@@ -279,12 +378,13 @@ fn the_last_slot_works_and_missing_rules_do_not() {
     bench.rules[MAX_RULES - 1].trigger = Trigger::ALWAYS;
     assert_eq!(bench.step(Facts::Anything, 0, 1).hits, 1 << 63);
     // Fewer rules than the mask says: what a swap of rule sets may show for an instant.
-    let moment = fault_common::decide::Moment { seed: 1, stream: 1, elapsed_ns: 0, bytes: 1, link: 0 };
-    let mut world = fault_common::decide::simulation::Simulation {
+    let moment = Moment { seed: 1, stream: 1, bytes: 1, ..Moment::default() };
+    let mut world = Simulation {
         rules: &[],
         counters: &[],
         stream: &mut bench.stream,
+        connection: None,
         facts: Facts::Anything,
     };
-    assert_eq!(fault_common::decide::decide(&mut world, u64::MAX, &moment), Outcome::default());
+    assert_eq!(decide(&mut world, u64::MAX, &moment), Outcome::default());
 }

@@ -93,14 +93,30 @@ proptest! {
         protocol in prop_oneof![Just(1u32), Just(2), Just(4), Just(8)],
         remote in 0..4u16,
         local: u16,
+        (segments, segment) in (0..16u32, 0..16u32),
+        (calls, call) in (0..8u32, prop_oneof![Just(0u32), Just(1), Just(2), Just(4)]),
+        (after_bytes, position) in (prop_oneof![Just(0), 0..10u64], 0..12u64),
     ) {
-        let filter = NetFilter { directions, protocols, remote_port, local_port };
-        let packet = PacketFacts { direction, protocol, remote_port: remote, local_port: local };
+        let filter =
+            NetFilter { directions, protocols, remote_port, local_port, segments, calls, after_bytes };
+        let packet = PacketFacts {
+            direction,
+            protocol,
+            remote_port: remote,
+            local_port: local,
+            segment,
+            call,
+            _pad: 0,
+            position,
+        };
         let conditions = [
             directions & direction != 0,
             protocols == 0 || protocols & protocol != 0,
             remote_port.contains(remote),
             local_port.contains(local),
+            segments == 0 || segments & segment != 0,
+            calls == 0 || calls & call != 0,
+            after_bytes == 0 || position > after_bytes,
         ];
         prop_assert_eq!(filter.matches(&packet), conditions.into_iter().all(|holds| holds));
     }

@@ -44,9 +44,15 @@ impl Bench {
 
     fn step(&mut self, facts: Facts, elapsed_ns: u64, bytes: u64) -> Outcome {
         let mask = candidates(&self.rules, facts);
-        let moment = Moment { seed: self.seed, stream: self.stream.number, elapsed_ns, bytes, link: 0 };
-        let mut world =
-            Simulation { rules: &self.rules, counters: &self.counters, stream: &mut self.stream, facts };
+        let moment =
+            Moment { seed: self.seed, stream: self.stream.number, elapsed_ns, bytes, ..Moment::default() };
+        let mut world = Simulation {
+            rules: &self.rules,
+            counters: &self.counters,
+            stream: &mut self.stream,
+            connection: None,
+            facts,
+        };
         decide(&mut world, mask, &moment)
     }
 

@@ -30,13 +30,14 @@ fn storm(rule: &Rule, counters: &RuleCounters) -> u64 {
     let start = Barrier::new(THREADS as usize);
     let hammer = |number: u64| {
         let mut stream = Stream::new(number);
-        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10, link: 0 };
+        let moment = Moment { seed: 7, stream: number, bytes: 10, ..Moment::default() };
         start.wait();
         let hit = |_: &u64| {
             let mut world = Simulation {
                 rules: std::slice::from_ref(rule),
                 counters: std::slice::from_ref(counters),
                 stream: &mut stream,
+                connection: None,
                 facts: Facts::Anything,
             };
             decide(&mut world, 1, &moment).hits != 0
@@ -110,7 +111,7 @@ fn the_last_injection_goes_to_one_of_two() {
     let (rule, counters, arrived) = (&rule, &counters, &arrived);
     let race = |number: u64| {
         let mut stream = Stream::new(number);
-        let moment = Moment { seed: 7, stream: number, elapsed_ns: 0, bytes: 10, link: 0 };
+        let moment = Moment { seed: 7, stream: number, bytes: 10, ..Moment::default() };
         let mut hits = 0;
         for (round, counters) in counters.iter().enumerate() {
             arrived.fetch_add(1, Ordering::AcqRel);
@@ -127,6 +128,7 @@ fn the_last_injection_goes_to_one_of_two() {
                 rules: std::slice::from_ref(rule),
                 counters: std::slice::from_ref(counters),
                 stream: &mut stream,
+                connection: None,
                 facts: Facts::Anything,
             };
             hits += decide(&mut world, 1, &moment).hits;

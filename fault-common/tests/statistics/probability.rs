@@ -34,11 +34,16 @@ fn through_decide(ppb: u64, draws: u64) {
     let rules = [Rule { layer: Layer::Net as u32, verb: Verb::Drop as u32, trigger, ..Rule::default() }];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
-    let moment = Moment { seed: 2026, stream: 1, elapsed_ns: 0, bytes: 1500, link: 0 };
+    let moment = Moment { seed: 2026, stream: 1, bytes: 1500, ..Moment::default() };
     let mut hits = 0;
     for _ in 0..draws {
-        let mut world =
-            Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: Facts::Anything };
+        let mut world = Simulation {
+            rules: &rules,
+            counters: &counters,
+            stream: &mut stream,
+            connection: None,
+            facts: Facts::Anything,
+        };
         hits += decide(&mut world, 1, &moment).hits;
     }
     assert_rate("decide", &trigger, draws, hits, ALPHA);

@@ -1,6 +1,6 @@
 //! The decider: the only program that looks at rules. It never sleeps.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext,
@@ -14,7 +14,7 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::Counter,
-    decide::{Moment, Outcome, Verdict},
+    decide::{Outcome, Verdict},
     event::{Action, BioEvent},
     limits::MAX_PARK_NS,
     rule::block::BioFacts,
@@ -22,7 +22,13 @@ use fault_common::{
 };
 
 use super::{aio, batch, bio, owner, state};
-use crate::{decision, emit, kernel::decider_may_leave, maps::CONTROL, who::task};
+use crate::{
+    decision::{self, Memory},
+    emit,
+    kernel::decider_may_leave,
+    maps::CONTROL,
+    who::task,
+};
 
 /// What the function returns for a bio that fails. The kernel ends it with EIO whatever the number is.
 pub const FAIL: u64 = -5i64 as u64;
@@ -87,22 +93,24 @@ fn fate(bio: u64, can_park: bool) -> Fate {
     }
     let Some(state) = state::numbered(control) else { return Fate::Pass };
     let facts = bio::facts(bio);
-    let moment = Moment {
-        seed: control.seed.load(),
-        stream: state.stream.number,
-        elapsed_ns: control.elapsed_ns(now_ns),
-        bytes: (facts.sectors as u64) << 9,
-        link: 0,
-    };
-    let outcome = decision::decide(bank, candidates, moment, facts, &raw mut state.stream);
+    let moment = &mut state.walk.moment;
+    moment.seed = control.seed.load();
+    moment.stream = state.stream.number;
+    moment.elapsed_ns = control.elapsed_ns(now_ns);
+    moment.bytes = (facts.sectors as u64) << 9;
+    state.walk.facts = facts;
+    let memory = Memory { stream: &raw mut state.stream, connection: ptr::null_mut() };
+    decision::decide(&mut state.walk, bank, candidates, memory);
+    let outcome = &state.walk.outcome;
     if outcome.hits == 0 {
         return Fate::Pass;
     }
     if control.events.load() != 0 {
-        report(control, now_ns, tgid, &facts, &outcome);
+        report(control, now_ns, tgid, &facts, outcome);
     }
-    let end = if matches!(outcome.verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };
-    if outcome.delay_ns == 0 || !can_park {
+    let (verdict, delay_ns) = (outcome.verdict, outcome.delay_ns);
+    let end = if matches!(verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };
+    if delay_ns == 0 || !can_park {
         return end;
     }
     if !owner.may_park {
@@ -110,12 +118,12 @@ fn fate(bio: u64, can_park: bool) -> Fate {
         return end;
     }
     if aio::submits(control) {
-        let delay_ns = if outcome.delay_ns < MAX_PARK_NS { outcome.delay_ns } else { MAX_PARK_NS };
+        let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
         if aio::push(state, tgid, bio, now_ns.wrapping_add(delay_ns)) {
             return end;
         }
     }
-    leave_deadline(control, state, now_ns, outcome.delay_ns, end)
+    leave_deadline(control, state, now_ns, delay_ns, end)
 }
 
 /// Leaves a deadline for the parkers, unless it has passed already.

@@ -1,4 +1,4 @@
-//! Calls that fail before anything is sent: connect(2), and sendto(2) or sendmsg(2) of a UDP socket that names a peer.
+//! Calls that fail before anything is sent: connect(2), sendto(2) or sendmsg(2) of a UDP socket that names a peer, bind(2).
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -7,18 +7,20 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use fault_common::{
-    decide::Moment,
+    decide::Walk,
     event::{Action, PacketEvent},
     limits::MAX_RULES,
-    rule::net::{Direction, PacketFacts, protocol},
+    rule::net::{Direction, PacketFacts, call, protocol},
 };
 
 use super::{
+    candidates::{bank, for_peer},
     coarse_now,
-    judge::{bank, for_peer, prepare},
+    judge::{prepare, prepare_connection},
 };
 use crate::{
-    decision, emit,
+    decision::{self, Memory},
+    emit,
     maps::{CONTROL, RULES},
     who::socket,
 };
@@ -37,26 +39,41 @@ const IPPROTO_MPTCP: u32 = 262;
 /// `cgroup/connect4`.
 #[cgroup_sock_addr(connect4)]
 pub fn call_connect4(ctx: SockAddrContext) -> i32 {
-    call(ctx.sock_addr, v4(ctx.sock_addr))
+    call(ctx.sock_addr, v4(ctx.sock_addr), call::CONNECT)
 }
 
 /// `cgroup/connect6`.
 #[cgroup_sock_addr(connect6)]
 pub fn call_connect6(ctx: SockAddrContext) -> i32 {
-    call(ctx.sock_addr, v6(ctx.sock_addr))
+    call(ctx.sock_addr, v6(ctx.sock_addr), call::CONNECT)
 }
 
 /// `cgroup/sendmsg4`.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn call_sendmsg4(ctx: SockAddrContext) -> i32 {
-    call(ctx.sock_addr, v4(ctx.sock_addr))
+    call(ctx.sock_addr, v4(ctx.sock_addr), call::SENDMSG)
 }
 
 /// `cgroup/sendmsg6`.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn call_sendmsg6(ctx: SockAddrContext) -> i32 {
-    call(ctx.sock_addr, v6(ctx.sock_addr))
+    call(ctx.sock_addr, v6(ctx.sock_addr), call::SENDMSG)
 }
+
+/// `cgroup/bind4`.
+#[cgroup_sock_addr(bind4)]
+pub fn call_bind4(ctx: SockAddrContext) -> i32 {
+    call(ctx.sock_addr, NOBODY, call::BIND)
+}
+
+/// `cgroup/bind6`.
+#[cgroup_sock_addr(bind6)]
+pub fn call_bind6(ctx: SockAddrContext) -> i32 {
+    call(ctx.sock_addr, NOBODY, call::BIND)
+}
+
+/// Who binds has no peer: `::`.
+const NOBODY: [u32; 4] = [0; 4];
 
 /// The peer, network byte order, IPv4 mapped.
 #[inline(always)]
@@ -77,7 +94,7 @@ fn v6(addr: *mut bpf_sock_addr) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn call(addr: *mut bpf_sock_addr, remote: [u32; 4]) -> i32 {
+fn call(addr: *mut bpf_sock_addr, remote: [u32; 4], what: u32) -> i32 {
     let Some(control) = CONTROL.get(0) else { return ALLOW };
     let generation = control.generation.load();
     let (index, bank) = bank(control, generation);
@@ -100,11 +117,16 @@ fn call(addr: *mut bpf_sock_addr, remote: [u32; 4]) -> i32 {
     let address: [u8; 16] = unsafe { core::mem::transmute(remote) };
     mask = for_peer(mask, bank, index, address);
     let now = coarse_now(control);
-    if mask == 0 || !control.is_live(now) {
+    if mask & !bank.net_spare == 0 || !control.is_live(now) {
         return ALLOW;
     }
     // SAFETY: the context.
-    let (number, port) = unsafe { ((*addr).protocol, (*addr).user_port) };
+    let (number, port) = unsafe { ((*addr).protocol, u16::from_be((*addr).user_port as u16)) };
+    let (local_port, remote_port) = match what {
+        call::BIND => (port, 0),
+        // SAFETY: a socket, not null.
+        _ => (unsafe { (*sock).src_port } as u16, port),
+    };
     let facts = PacketFacts {
         direction: Direction::Out as u32,
         protocol: match number {
@@ -113,20 +135,25 @@ fn call(addr: *mut bpf_sock_addr, remote: [u32; 4]) -> i32 {
             IPPROTO_ICMP | IPPROTO_ICMPV6 => protocol::ICMP,
             _ => protocol::OTHER,
         },
-        remote_port: u16::from_be(port as u16),
-        // SAFETY: a socket, not null.
-        local_port: unsafe { (*sock).src_port } as u16,
+        remote_port,
+        local_port,
+        call: what,
+        ..PacketFacts::default()
     };
     // SAFETY: a map value, not null.
     let stream = unsafe { &raw mut (*state).streams[0] };
-    let moment = Moment {
-        seed: control.seed.load(),
-        stream: prepare(stream, control, generation),
-        elapsed_ns: control.elapsed_ns(now),
-        bytes: 0,
-        link: 0,
-    };
-    let outcome = decision::decide(generation & 1, mask, moment, facts, stream);
+    // SAFETY: as above.
+    let (connection, listening) = unsafe { (&raw mut (*state).connection, (*state).listening != 0) };
+    // On the stack: a call can be preempted by another one on its CPU.
+    let mut walk = Walk::<PacketFacts> { facts, ..Walk::default() };
+    walk.moment.seed = control.seed.load();
+    walk.moment.stream = prepare(stream, control, generation);
+    walk.moment.elapsed_ns = control.elapsed_ns(now);
+    if mask & bank.net_connections != 0 && !listening {
+        walk.moment.connection = prepare_connection(connection, control, generation);
+    }
+    decision::decide(&mut walk, generation & 1, mask, Memory { stream, connection });
+    let outcome = &walk.outcome;
     if outcome.hits == 0 {
         return ALLOW;
     }

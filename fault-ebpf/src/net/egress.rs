@@ -1,23 +1,29 @@
 //! Packets that leave: `net_egress`.
 
-use aya_ebpf::{bindings::bpf_sock, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::bpf_sock, helpers::generated::bpf_get_socket_cookie, macros::classifier, programs::TcContext,
+};
 use fault_common::{
+    control::Control,
     counters::Counter,
     rule::net::{Direction, protocol},
     tag::Tag,
 };
 
 use super::{
-    PASS, Skb, coarse_now,
+    PASS, Skb,
+    candidates::{Candidates, Place},
+    coarse_now, cut,
     headers::{self, Headers, Unread},
     ingress::remember_echo,
-    judge::{Candidates, Passage, judge},
+    judge::{Passage, judge},
+    segment::{Carried, acknowledged},
 };
 use crate::{
     emit::count,
     kernel,
-    maps::CONTROL,
-    who::socket::{self, Member, Tuple},
+    maps::{CONTROL, LOOK_UPS},
+    who::socket::{self, Ends, Member},
 };
 
 /// tcx (clsact) egress of a watched interface.
@@ -69,13 +75,56 @@ fn egress(skb: Skb) -> i32 {
     if headers.protocol == protocol::ICMP {
         remember_echo(skb, &headers, &owner);
     }
-    let Some(candidates) = Candidates::of(skb, control, Direction::Out, &headers) else { return PASS };
+    let place = Place::of(skb, tag, Direction::Out);
+    let Some(candidates) = Candidates::of(&place, control, &headers) else { return PASS };
     // Only now: the clock is dearer than to find that no rule names this packet.
     let now = coarse_now(control);
     if !control.is_live(now) {
         return PASS;
     }
-    judge(&Passage { skb, control, now, direction: Direction::Out, headers: &headers, candidates, owner })
+    if let Some(action) = cut::divert(skb, &candidates, &place) {
+        return action;
+    }
+    let carried = carried(skb, member, &candidates);
+    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place })
+}
+
+/// What the cutter made of a packet that leaves: as [`net_egress`] from where it sent it away.
+#[inline(always)]
+pub fn segment(skb: Skb, control: &Control, place: &Place) -> i32 {
+    // SAFETY: `skb` is the context.
+    let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
+    let Ok(headers) = headers::read(skb) else { return PASS };
+    let member = if sock.is_null() {
+        None
+    } else {
+        // SAFETY: the socket of the packet, not null.
+        unsafe { socket::member(sock) }
+    };
+    let Some(member) = member.or_else(|| look_up(skb, &headers)) else { return PASS };
+    let Some(candidates) = Candidates::of(place, control, &headers) else { return PASS };
+    let now = coarse_now(control);
+    if !control.is_live(now) {
+        return PASS;
+    }
+    let owner = member.owner(Direction::Out);
+    let carried = carried(skb, member, &candidates);
+    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place: *place })
+}
+
+/// What the connection has carried outwards, if a candidate asks.
+#[inline(always)]
+fn carried(skb: Skb, member: Member, candidates: &Candidates) -> Carried {
+    // SAFETY: `skb` is the context.
+    let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
+    if !candidates.positioned() || sock.is_null() {
+        return Carried::default();
+    }
+    // SAFETY: the packet's socket, not null.
+    unsafe {
+        let connected = member.is_original(bpf_get_socket_cookie(skb.cast()));
+        acknowledged(sock, connected)
+    }
 }
 
 /// The sender of a packet without socket.
@@ -84,14 +133,16 @@ fn look_up(skb: Skb, headers: &Headers) -> Option<Member> {
     if headers.protocol & (protocol::TCP | protocol::UDP) == 0 {
         return None;
     }
-    let tuple = Tuple {
-        remote: headers.destination,
-        local: headers.source,
+    // SAFETY: of this CPU, where nobody else uses it meanwhile; see `WALKS`.
+    let look_up = unsafe { LOOK_UPS.get_ptr_mut(0)?.as_mut() }?;
+    look_up.tuple.name(&Ends {
+        remote: &headers.destination,
+        local: &headers.source,
         remote_port: headers.destination_port,
         local_port: headers.source_port,
-        is_v4: headers.is_v4,
+        is_v4: headers.is_v4 != 0,
         is_udp: headers.protocol == protocol::UDP,
-    };
+    });
     // SAFETY: `skb` is the context.
-    unsafe { socket::look_up(skb.cast(), &tuple) }
+    unsafe { socket::look_up(skb.cast(), &mut look_up.tuple, false) }.map(|(member, _)| member)
 }

@@ -15,6 +15,7 @@ use aya_ebpf::{
 use fault_common::rule::net::protocol;
 
 use super::Skb;
+use crate::who::socket::Tuple;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -64,6 +65,18 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The start of the IP header.
+    #[inline(always)]
+    pub const fn network() -> Self {
+        Self { base: BPF_HDR_START_NET, offset: 0 }
+    }
+
+    /// `BPF_HDR_START_MAC` or `BPF_HDR_START_NET`.
+    #[inline(always)]
+    pub const fn base(self) -> u32 {
+        self.base
+    }
+
     /// Bytes from the start of the Ethernet frame.
     #[inline(always)]
     pub const fn from_frame(self) -> u32 {
@@ -146,18 +159,27 @@ fn load_or_pull<const N: usize>(skb: Skb, at: Origin) -> Option<[u32; N]> {
 pub fn read(skb: Skb) -> Result<Headers, Unread> {
     match read_plain(skb) {
         Some(headers) => Ok(headers),
-        None => call(skb, Origin { base: BY_PROTOCOL, offset: 0 }),
+        None => read_any(skb),
     }
 }
 
-/// The headers a packet had that is quoted at `at` (in an ICMP error).
+/// What the look-up of a packet's socket works with: too big for the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LookUp {
+    pub tuple: Tuple,
+    /// Of the packet that an ICMP error quotes.
+    pub quoted: Headers,
+}
+
+/// Reads the headers a packet had that is quoted at `at` (in an ICMP error). Whether it was done.
 #[inline(always)]
-pub fn read_quoted(skb: Skb, at: Origin) -> Result<Headers, Unread> {
-    call(skb, at)
+pub fn read_quoted(skb: Skb, at: Origin, quoted: &mut Headers) -> bool {
+    read_headers(skb, quoted, at.base, at.offset) == READ
 }
 
 #[inline(always)]
-fn call(skb: Skb, at: Origin) -> Result<Headers, Unread> {
+fn read_any(skb: Skb) -> Result<Headers, Unread> {
     let nowhere = Origin { base: BPF_HDR_START_NET, offset: 0 };
     let mut headers = Headers {
         source: [0; 4],
@@ -169,7 +191,7 @@ fn call(skb: Skb, at: Origin) -> Result<Headers, Unread> {
         protocol: 0,
         transport: nowhere,
     };
-    match read_headers(skb, &raw mut headers, at.base, at.offset) {
+    match read_headers(skb, &raw mut headers, BY_PROTOCOL, 0) {
         READ => Ok(headers),
         NOT_IP => Err(Unread::NotIp),
         _ => Err(Unread::Unparsable),

@@ -4,6 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use fault_common::{
+    control::Control,
     counters::Counter,
     rule::net::{Direction, protocol},
     tag::Tag,
@@ -11,15 +12,18 @@ use fault_common::{
 };
 
 use super::{
-    PASS, Skb, coarse_now,
+    PASS, Skb,
+    candidates::{Candidates, Place, bank},
+    coarse_now, cut,
     headers::{self, Headers, Unread, number},
-    judge::{Candidates, Passage, bank, judge},
+    judge::{Passage, judge},
+    segment::Carried,
 };
 use crate::{
     emit::count,
     kernel,
-    maps::{BLANK_ECHO, CONTROL, ECHOES},
-    who::socket::{self, Owner, Tuple},
+    maps::{BLANK_ECHO, CONTROL, ECHOES, LOOK_UPS},
+    who::socket::{self, Ends, Owner},
 };
 
 /// ICMP types (IANA "ICMP Type Numbers").
@@ -71,32 +75,51 @@ fn ingress(skb: Skb) -> i32 {
     {
         return PASS;
     }
-    let Some(candidates) = Candidates::of(skb, control, Direction::In, &headers) else { return PASS };
-    let Some(owner) = receiver(skb, &headers) else { return PASS };
+    let place = Place::of(skb, tag, Direction::In);
+    let Some(candidates) = Candidates::of(&place, control, &headers) else { return PASS };
+    let Some((owner, carried)) = receiver(skb, &headers, candidates.positioned()) else { return PASS };
     let now = coarse_now(control);
     if !control.is_live(now) {
         return PASS;
     }
-    judge(&Passage { skb, control, now, direction: Direction::In, headers: &headers, candidates, owner })
+    if let Some(action) = cut::divert(skb, &candidates, &place) {
+        return action;
+    }
+    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place })
+}
+
+/// What the cutter made of a packet that arrived: as [`net_ingress`] from where it sent it away.
+#[inline(always)]
+pub fn segment(skb: Skb, control: &Control, place: &Place) -> i32 {
+    let Ok(headers) = headers::read(skb) else { return PASS };
+    let Some(candidates) = Candidates::of(place, control, &headers) else { return PASS };
+    let Some((owner, carried)) = receiver(skb, &headers, candidates.positioned()) else { return PASS };
+    let now = coarse_now(control);
+    if !control.is_live(now) {
+        return PASS;
+    }
+    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place: *place })
 }
 
 /// The target's share in the packet.
 #[inline(always)]
-fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
-    let tuple = match headers.protocol {
-        protocol::TCP | protocol::UDP => Tuple {
-            remote: headers.source,
-            local: headers.destination,
+fn receiver(skb: Skb, headers: &Headers, positioned: bool) -> Option<(Owner, Carried)> {
+    // SAFETY: of this CPU, where nobody else uses it meanwhile; see `WALKS`.
+    let look_up = unsafe { LOOK_UPS.get_ptr_mut(0)?.as_mut() }?;
+    match headers.protocol {
+        protocol::TCP | protocol::UDP => look_up.tuple.name(&Ends {
+            remote: &headers.source,
+            local: &headers.destination,
             remote_port: headers.source_port,
             local_port: headers.destination_port,
-            is_v4: headers.is_v4,
+            is_v4: headers.is_v4 != 0,
             is_udp: headers.protocol == protocol::UDP,
-        },
+        }),
         protocol::ICMP => {
             let kind = u32::from(headers.source_port >> 8);
             let v4 = headers.number == number::ICMP;
             if kind == if v4 { icmp::ECHO_REPLY } else { icmpv6::ECHO_REPLY } {
-                return echo(skb, headers);
+                return echo(skb, headers).map(|owner| (owner, Carried::default()));
             }
             let is_error = if v4 {
                 matches!(kind, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM)
@@ -107,26 +130,28 @@ fn receiver(skb: Skb, headers: &Headers) -> Option<Owner> {
                 return None;
             }
             // An error about something the target sent: the packet it sent is quoted.
-            let quoted = headers::read_quoted(skb, headers.transport.plus(8)).ok()?;
-            if quoted.number != number::TCP && quoted.number != number::UDP {
+            let quoted = &mut look_up.quoted;
+            if !headers::read_quoted(skb, headers.transport.plus(8), quoted) {
                 return None;
             }
-            if !socket::is_local_port(quoted.number == number::UDP, quoted.source_port) {
+            let is_udp = quoted.number == number::UDP;
+            if !is_udp && quoted.number != number::TCP || !socket::is_local_port(is_udp, quoted.source_port) {
                 return None;
             }
-            Tuple {
-                remote: quoted.destination,
-                local: quoted.source,
+            look_up.tuple.name(&Ends {
+                remote: &quoted.destination,
+                local: &quoted.source,
                 remote_port: quoted.destination_port,
                 local_port: quoted.source_port,
-                is_v4: quoted.is_v4,
-                is_udp: quoted.number == number::UDP,
-            }
+                is_v4: quoted.is_v4 != 0,
+                is_udp,
+            });
         }
         _ => return None,
-    };
+    }
     // SAFETY: `skb` is the context.
-    Some(unsafe { socket::look_up(skb.cast(), &tuple) }?.owner(Direction::In))
+    let (member, carried) = unsafe { socket::look_up(skb.cast(), &mut look_up.tuple, positioned) }?;
+    Some((member.owner(Direction::In), carried))
 }
 
 /// Key of an echo request to, or an echo reply from, `peer`.
@@ -154,6 +179,8 @@ fn echo(skb: Skb, headers: &Headers) -> Option<Owner> {
             cgroup: (*state).cgroup,
             departure_ns: &raw mut (*state).departure_ns,
             stream: &raw mut (*state).stream,
+            connection: &raw mut (*state).connection,
+            is_connection: 1,
         })
     }
 }

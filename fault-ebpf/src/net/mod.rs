@@ -4,18 +4,25 @@
 //! |---|---|
 //! | [`egress`] | tcx (clsact below 6.6) egress of every watched interface |
 //! | [`ingress`] | tcx (clsact) ingress of every watched interface |
+//! | [`cut`] | the way into the cutter, and tcx (clsact) egress of its far device |
 //! | [`lane`] | the way into the delay lane, and tcx (clsact) egress of its far device |
-//! | [`calls`] | `cgroup/connect4`, `connect6`, `sendmsg4`, `sendmsg6` at the root of the v2 hierarchy |
+//! | [`calls`] | `cgroup/connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `bind4`, `bind6` at the root of the v2 hierarchy |
 //! | [`sockets`] | `cgroup/sock_create`, `cgroup/post_bind4`, `cgroup/post_bind6` at the root of the v2 hierarchy |
 //!
-//! [`headers`] reads what a filter needs; [`judge`] asks `fault_common::decide` and does what it says.
+//! [`headers`] and [`segment`] read what a filter needs, [`candidates`] finds the rules that may look, [`judge`] asks
+//! `fault_common::decide` and does what it says; [`corrupt`] and [`reset`] rewrite packets.
 
 mod calls;
+mod candidates;
+mod corrupt;
+mod cut;
 mod egress;
-mod headers;
+pub mod headers;
 mod ingress;
 mod judge;
 mod lane;
+pub mod reset;
+pub mod segment;
 mod sockets;
 
 use aya_ebpf::{

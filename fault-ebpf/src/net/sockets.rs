@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::bpf_get_current_cgroup_id,
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_socket_cookie},
     macros::cgroup_sock,
     programs::SockContext,
 };
@@ -33,6 +33,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         unsafe {
             (*state).tgid = tgid;
             (*state).cgroup = bpf_get_current_cgroup_id();
+            (*state).cookie = bpf_get_socket_cookie(ctx.sock.cast());
             (*state).member = 1;
         }
     }

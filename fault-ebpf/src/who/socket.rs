@@ -14,10 +14,13 @@ use aya_ebpf::{
 };
 use fault_common::{
     rule::net::Direction,
-    who::{SocketState, Stream, port_bit},
+    who::{Connection, SocketState, Stream, port_bit},
 };
 
-use crate::maps::{LOCAL_PORTS, SOCKETS};
+use crate::{
+    maps::{LOCAL_PORTS, SOCKETS},
+    net::segment::{Carried, received},
+};
 
 /// Whose packet it is. The pointers lead into a map value and stay valid until the program ends.
 #[derive(Clone, Copy)]
@@ -30,6 +33,10 @@ pub struct Owner {
     pub departure_ns: *mut u64,
     /// Where decisions in this direction stand.
     pub stream: *mut Stream,
+    /// Which connection it is.
+    pub connection: *mut Connection,
+    /// 0: the packet belongs to a listener, and to no connection yet.
+    pub is_connection: u32,
 }
 
 /// A socket of the target. Not null by its type: an `Option` of it is one register to the verifier, not two.
@@ -37,6 +44,14 @@ pub struct Owner {
 pub struct Member(NonNull<SocketState>);
 
 impl Member {
+    /// Whether the state was written for the socket with this cookie, and not for the listener that accepted it.
+    #[inline(always)]
+    pub fn is_original(self, cookie: u64) -> bool {
+        // SAFETY: a map value.
+        let known = unsafe { (*self.0.as_ptr()).cookie };
+        known == 0 || known == cookie
+    }
+
     /// What a decision about a packet in `direction` needs.
     #[inline(always)]
     pub fn owner(self, direction: Direction) -> Owner {
@@ -52,6 +67,8 @@ impl Member {
                 cgroup: (*state).cgroup,
                 departure_ns: &raw mut (*state).departure_ns[index],
                 stream: &raw mut (*state).streams[index],
+                connection: &raw mut (*state).connection,
+                is_connection: ((*state).listening == 0) as u32,
             }
         }
     }
@@ -108,73 +125,94 @@ pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
         state_ref.departure_ns = [0; 2];
         state_ref.streams[0].number = 0;
         state_ref.streams[1].number = 0;
+        state_ref.connection.number = 0;
     }
     NonNull::new(state).map(Member)
 }
 
-/// Four-tuple of a packet as the owner of the destination would receive it. Ports in host byte order.
+/// Who a packet is for or from: what the look-up of a socket is given. Too big for the stack, see `LOOK_UPS`.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Tuple {
+    key: bpf_sock_tuple,
+    /// Length of what is used of `key`; of IPv4 or of IPv6.
+    size: u32,
+    is_udp: u32,
+}
+
+/// The two ends of a conversation. Ports in host byte order.
+pub struct Ends<'a> {
     /// Network byte order, IPv4 mapped.
-    pub remote: [u32; 4],
+    pub remote: &'a [u32; 4],
     /// Network byte order, IPv4 mapped.
-    pub local: [u32; 4],
+    pub local: &'a [u32; 4],
     pub remote_port: u16,
     pub local_port: u16,
-    pub is_v4: u32,
+    pub is_v4: bool,
     pub is_udp: bool,
 }
 
-/// The member that is party to `tuple`, looked up in the namespace of the packet's device.
+impl Tuple {
+    /// Names the conversation as the owner of the local end would receive it.
+    #[inline(always)]
+    pub fn name(&mut self, ends: &Ends<'_>) {
+        let (sport, dport) = (ends.remote_port.to_be(), ends.local_port.to_be());
+        self.size = if ends.is_v4 {
+            self.key.__bindgen_anon_1.ipv4 =
+                TupleV4 { saddr: ends.remote[3], daddr: ends.local[3], sport, dport };
+            size_of::<TupleV4>() as u32
+        } else {
+            self.key.__bindgen_anon_1.ipv6 =
+                TupleV6 { saddr: *ends.remote, daddr: *ends.local, sport, dport };
+            size_of::<TupleV6>() as u32
+        };
+        self.is_udp = u32::from(ends.is_udp);
+    }
+}
+
+/// The member that is party to `tuple`, looked up in the namespace of the packet's device, and if it is `wanted`, what its
+/// connection has received.
 ///
 /// # Safety
 /// `context` must be the context of a classifier.
 #[inline(always)]
-pub unsafe fn look_up(context: *mut core::ffi::c_void, tuple: &Tuple) -> Option<Member> {
-    // SAFETY: all-zero is a valid tuple.
-    let mut key: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let size = if tuple.is_v4 != 0 {
-        key.__bindgen_anon_1.ipv4 = TupleV4 {
-            saddr: tuple.remote[3],
-            daddr: tuple.local[3],
-            sport: tuple.remote_port.to_be(),
-            dport: tuple.local_port.to_be(),
-        };
-        size_of::<TupleV4>() as u32
-    } else {
-        key.__bindgen_anon_1.ipv6 = TupleV6 {
-            saddr: tuple.remote,
-            daddr: tuple.local,
-            sport: tuple.remote_port.to_be(),
-            dport: tuple.local_port.to_be(),
-        };
-        size_of::<TupleV6>() as u32
-    };
+pub unsafe fn look_up(
+    context: *mut core::ffi::c_void,
+    tuple: &mut Tuple,
+    wanted: bool,
+) -> Option<(Member, Carried)> {
+    // Two numbers, so that the verifier knows the size.
+    let size =
+        if tuple.size == size_of::<TupleV4>() as u32 { size_of::<TupleV4>() } else { size_of::<TupleV6>() };
+    let (size, key) = (size as u32, &raw mut tuple.key);
     let netns = BPF_F_CURRENT_NETNS as i64 as u64;
     // Two ways all along: the verifier wants one instruction to see one kind of pointer, and a UDP socket has no
     // state to ask for.
-    if tuple.is_udp {
-        // SAFETY: `key` lives on the stack and is as long as `size` says; the socket is released exactly once,
+    if tuple.is_udp != 0 {
+        // SAFETY: `key` is a map value and as long as `size` says; the socket is released exactly once,
         // and its storage outlives it by RCU.
         unsafe {
-            let sock = bpf_sk_lookup_udp(context, &raw mut key, size, netns, 0);
+            let sock = bpf_sk_lookup_udp(context, key, size, netns, 0);
             if sock.is_null() {
                 return None;
             }
             let state = storage(sock, 0);
             bpf_sk_release(sock.cast());
-            NonNull::new(state).filter(|state| (*state.as_ptr()).member != 0).map(Member)
+            NonNull::new(state)
+                .filter(|state| (*state.as_ptr()).member != 0)
+                .map(|state| (Member(state), Carried::default()))
         }
     } else {
         // SAFETY: as above.
         unsafe {
-            let sock = bpf_skc_lookup_tcp(context, &raw mut key, size, netns, 0);
+            let sock = bpf_skc_lookup_tcp(context, key, size, netns, 0);
             if sock.is_null() {
                 return None;
             }
             let member = member(sock);
+            let carried = if wanted && member.is_some() { received(sock) } else { Carried::default() };
             bpf_sk_release(sock.cast());
-            member
+            member.map(|member| (member, carried))
         }
     }
 }

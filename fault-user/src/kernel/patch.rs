@@ -29,6 +29,10 @@ pub enum Constant {
     SessionBit = 0x11,
     /// Interface index of the lane's entry in that namespace; 0 when there is no lane.
     LaneEntry = 0x12,
+    /// Interface index of the cutter's entry in that namespace; 0 when there is no cutter.
+    CutterEntry = 0x13,
+    /// 1: the cutter marks its packets with a VLAN tag.
+    CutterTags = 0x14,
     /// Number of a copy of the parking program: with the CPU it names a page of the parking lot.
     ParkerNumber = 0x20,
     /// 1: no program of anybody else runs after the decider of block I/O, so it may end the chain.
@@ -97,6 +101,8 @@ fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchEr
         Constant::NetnsNumber,
         Constant::SessionBit,
         Constant::LaneEntry,
+        Constant::CutterEntry,
+        Constant::CutterTags,
         Constant::ParkerNumber,
         Constant::DeciderMayLeave,
     ];

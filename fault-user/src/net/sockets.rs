@@ -129,7 +129,9 @@ impl<'a> Adopter<'a> {
         if domain != Domain::IPV4 && domain != Domain::IPV6 {
             return Ok(Outcome::NotInternet);
         }
-        let outcome = match bpf::update(self.sockets, &socket.as_raw_fd(), state, bpf::BPF_NOEXIST) {
+        // Tells this socket from those it will accept, which start as a copy; without it they are taken for the same.
+        let state = SocketState { cookie: SockRef::from(&socket).cookie().unwrap_or(0), ..*state };
+        let outcome = match bpf::update(self.sockets, &socket.as_raw_fd(), &state, bpf::BPF_NOEXIST) {
             Ok(()) => Outcome::Adopted,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Outcome::Known,
             Err(error) => return Err(NetError::os("mark", object(), error)),

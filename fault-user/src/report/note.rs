@@ -21,6 +21,8 @@ pub fn notes(totals: &Totals, stranded: u64, lanes: &[LaneStats]) -> Vec<Note> {
         (NoteKind::LaneStray, totals.get(Counter::LaneStray)),
         (NoteKind::EventsLost, totals.get(Counter::EventsLost)),
         (NoteKind::CopyFailed, totals.get(Counter::CopyFailed)),
+        (NoteKind::Unchanged, totals.get(Counter::Unchanged)),
+        (NoteKind::Uncut, totals.get(Counter::Uncut)),
         (NoteKind::ParkForbidden, totals.get(Counter::ParkForbidden)),
         (NoteKind::Unparsable, totals.get(Counter::Unparsable)),
     ];
@@ -43,6 +45,10 @@ const fn name(counter: Counter) -> &'static str {
         Counter::SelfTest => "self_test",
         Counter::Punted => "punted",
         Counter::CopyFailed => "copy_failed",
+        Counter::Uncut => "uncut",
+        Counter::Unchanged => "unchanged",
+        Counter::CutIn => "cut_in",
+        Counter::CutOut => "cut_out",
     }
 }
 
@@ -87,6 +93,10 @@ pub enum NoteKind {
     EventsLost,
     /// [`Counter::CopyFailed`].
     CopyFailed,
+    /// [`Counter::Unchanged`].
+    Unchanged,
+    /// [`Counter::Uncut`].
+    Uncut,
     /// [`Counter::Unparsable`].
     Unparsable,
 }
@@ -95,7 +105,7 @@ impl NoteKind {
     /// Whether the session did less, or something else, than it was asked to. The rest is good to know.
     #[must_use]
     pub const fn is_warning(self) -> bool {
-        !matches!(self, Self::ParkForbidden | Self::Unparsable)
+        !matches!(self, Self::ParkForbidden | Self::Uncut | Self::Unparsable)
     }
 }
 
@@ -130,6 +140,16 @@ impl Display for Note {
             }
             NoteKind::CopyFailed => {
                 write!(f, "{packets} {was} not duplicated: the kernel had no memory for the copy")
+            }
+            NoteKind::Unchanged => {
+                write!(f, "{packets} {was} hit by `corrupt` or `reset` and could not be changed; they passed")
+            }
+            NoteKind::Uncut => {
+                let packets = count(number, "super-packet", "super-packets");
+                write!(
+                    f,
+                    "{packets} {was} decided about as one: the packets of the wire could not be told apart"
+                )
             }
             NoteKind::Unparsable => {
                 write!(f, "{packets} could not be parsed and passed untouched")

@@ -103,6 +103,7 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
             protocols,
             remote_port: remote_ports(id, fault)?,
             local_port: ports(filter.local_port),
+            ..NetFilter::default()
         },
         ..rule
     })

@@ -164,7 +164,7 @@ impl Namespace {
             slot,
             loopback: interface.loopback.into(),
             has_lane: has_lane.into(),
-            _pad: 0,
+            has_cutter: 0,
             rules: [named; BANKS],
         };
         let map = ebpf.map_mut("INTERFACES").ok_or(SessionError::NoMap("INTERFACES"))?;

@@ -3,10 +3,12 @@
 use fault_common::{
     counters::RuleCounters,
     decide::{
-        Moment, decide,
+        Moment,
+        connections::Connections,
+        decide,
         simulation::{Facts, Simulation},
     },
-    rule::Verb,
+    rule::{Rule, Verb},
     who::Stream,
 };
 
@@ -41,7 +43,8 @@ impl Expectation {
 /// full frames, one after the other.
 #[must_use]
 pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectation {
-    let rules = [planned.rule];
+    // Of a connection that is one of those the fault looks at.
+    let rules = [Rule { connections: Connections::default(), ..planned.rule }];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
     let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
@@ -51,12 +54,17 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
         stream: stream.number,
         elapsed_ns: planned.rule.trigger.start_ns,
         bytes: if is_link { FULL_FRAME } else { 0 },
-        link: 0,
+        ..Moment::default()
     };
     let mut delays_ns = Vec::new();
     for _ in 0..operations {
-        let mut world =
-            Simulation { rules: &rules, counters: &counters, stream: &mut stream, facts: Facts::Anything };
+        let mut world = Simulation {
+            rules: &rules,
+            counters: &counters,
+            stream: &mut stream,
+            connection: None,
+            facts: Facts::Anything,
+        };
         let outcome = decide(&mut world, 1, &moment);
         if delays && outcome.hits != 0 {
             delays_ns.push(outcome.delay_ns);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fault_common::{
     shared::SharedU64,
-    who::{PORT_WORDS, SocketState, Stream},
+    who::{Connection, PORT_WORDS, SocketState, Stream},
 };
 
 use super::error::SessionError;
@@ -50,9 +50,11 @@ impl Sockets {
             cgroup: 0,
             listening: 0,
             _pad: 0,
+            cookie: 0,
             departure_ns: [0; 2],
             // Numbered by the programs, in order of first use.
             streams: [Stream::new(0), Stream::new(0)],
+            connection: Connection::new(0),
         };
         let adoption = Adopter::new(self.storage.as_fd(), &self.ports, template).adopt(new)?;
         self.seen.clone_from(members);

@@ -1,0 +1,88 @@
+//! The cutter: where super-packets become the packets of the wire before rules look at them.
+//!
+//! ```text
+//! hook ── tag ──▶ K: a device that takes no super-packets ──▶ L: tap ─┐ tcx egress: `net_segment`
+//!   ▲                                                                 │ decides about each packet
+//!   └──── the interface it was on: out, or in again ◀─────────────────┘
+//! ```
+//! TCP hands down up to 64 KB at once, which the network card cuts (TSO), and what arrives is put together again (GRO). To lose
+//! one of forty-four segments they must be apart. The kernel cuts what a device cannot take (`validate_xmit_skb`,
+//! net/core/dev.c), in the same context: nothing waits, nothing is queued, nothing overtakes. K is a macvlan that takes one
+//! segment at a time, or, where a rule needs the checksum in the packet as on the wire, a VLAN device, which has no
+//! checksum offload either.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, TC_ACT_SHOT},
+    helpers::generated::{bpf_redirect, bpf_skb_vlan_pop},
+    macros::classifier,
+    programs::TcContext,
+};
+use fault_common::{counters::Counter, rule::net::Direction, tag::Tag, who::exit_key};
+
+use super::{
+    PASS, Skb,
+    candidates::{Candidates, Place},
+    egress, ingress,
+};
+use crate::{
+    emit::{count, count_by},
+    kernel,
+    maps::{CONTROL, LANE_EXITS},
+};
+
+/// Sends the packet to be cut if that must be before a decision: the return value of the hook.
+#[inline(always)]
+pub fn divert(skb: Skb, candidates: &Candidates, place: &Place) -> Option<i32> {
+    // SAFETY: `skb` is the context.
+    let (segments, tagged) = unsafe { ((*skb).gso_segs, (*skb).vlan_present != 0) };
+    let is_super = segments > 1;
+    if !candidates.checksummed() && !(candidates.cut() && is_super) {
+        return None;
+    }
+    let entry = kernel::cutter_entry();
+    let interface = place.interface().filter(|interface| interface.has_cutter != 0);
+    // A VLAN device would put its own tag in the place of that of the packet.
+    let Some(interface) = interface.filter(|_| entry != 0 && !(tagged && kernel::cutter_tags() != 0)) else {
+        if is_super {
+            count(Counter::Uncut);
+        }
+        return None;
+    };
+    count_by(Counter::CutIn, if is_super { segments as u64 } else { 1 });
+    let tag = place.tag.decided(place.direction, kernel::session_bit(), interface.slot);
+    // SAFETY: `skb` is the context; the helper only notes its arguments.
+    unsafe {
+        (*skb).tc_index = u32::from(tag.0);
+        Some(bpf_redirect(entry, 0) as i32)
+    }
+}
+
+/// tcx (clsact) egress of the cutter's device L: decides about each packet, and sends it back.
+#[classifier]
+pub fn net_segment(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: `skb` is the context. The tag of the packet itself never comes here.
+    let failed = kernel::cutter_tags() != 0 && unsafe { bpf_skb_vlan_pop(skb) } != 0;
+    // SAFETY: as above.
+    let tag = Tag(unsafe { (*skb).tc_index } as u16);
+    let exit = LANE_EXITS.get(exit_key(kernel::netns_number(), tag.slot()));
+    let exit = exit.filter(|exit| exit.ifindex != 0 && tag.is_from(kernel::session_bit()) && !failed);
+    let Some(exit) = exit else {
+        count(Counter::LaneStray);
+        return TC_ACT_SHOT as i32;
+    };
+    count(Counter::CutOut);
+    let place = Place { ifindex: exit.ifindex, direction: tag.direction(), tag, is_cut: true };
+    let action = match (CONTROL.get(0), place.direction) {
+        (None, _) => PASS,
+        (Some(control), Direction::Out) => egress::segment(skb, control, &place),
+        (Some(control), Direction::In) => ingress::segment(skb, control, &place),
+    };
+    if action != PASS {
+        return action;
+    }
+    // As for what comes out of the lane.
+    let again_in = matches!(place.direction, Direction::In) && exit.loopback == 0;
+    // SAFETY: a helper that only notes its arguments.
+    unsafe { bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32 }
+}
