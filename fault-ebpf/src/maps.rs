@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::net::{headers::LookUp, reset::Rst};
+use crate::net::scene::Scene;
 use aya_ebpf::{
     bindings::bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE},
     bindings::{BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -12,9 +12,8 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
-    decide::Walk,
     limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS},
-    rule::{Rule, net::PacketFacts},
+    rule::Rule,
     shared::SharedU64,
     who::{
         AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, ParkingPlace, PeerAddress,
@@ -66,16 +65,9 @@ pub static RULES: Array<Rule, RULE_SLOTS> = Array::new();
 /// Index as in [`RULES`].
 #[btf_map]
 pub static RULE_COUNTERS: Array<RuleCounters, RULE_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// The decision about a packet that is being made on this CPU: too big for the stack. The hooks run with softirqs off,
-/// so there is one at a time; only what a hook sends on may meet another one, and by then the decision is made.
+/// The packet that a CPU looks at.
 #[btf_map]
-pub static WALKS: PerCpuArray<Walk<PacketFacts>, 1> = PerCpuArray::new();
-/// What is looked up on this CPU; as [`WALKS`].
-#[btf_map]
-pub static LOOK_UPS: PerCpuArray<LookUp, 1> = PerCpuArray::new();
-/// The RST that is being written on this CPU; as [`WALKS`].
-#[btf_map]
-pub static RESETS: PerCpuArray<Rst, 1> = PerCpuArray::new();
+pub static SCENES: PerCpuArray<Scene, 1> = PerCpuArray::new();
 /// Indexed by `fault_common::counters::Counter`.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();

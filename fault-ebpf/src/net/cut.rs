@@ -21,8 +21,9 @@ use fault_common::{counters::Counter, rule::net::Direction, tag::Tag, who::exit_
 
 use super::{
     PASS, Skb,
-    candidates::{Candidates, Place},
-    egress, ingress,
+    candidates::Place,
+    egress, headers, ingress,
+    scene::{Scene, scene},
 };
 use crate::{
     emit::{count, count_by},
@@ -32,7 +33,8 @@ use crate::{
 
 /// Sends the packet to be cut if that must be before a decision: the return value of the hook.
 #[inline(always)]
-pub fn divert(skb: Skb, candidates: &Candidates, place: &Place) -> Option<i32> {
+pub fn divert(skb: Skb, scene: &Scene) -> Option<i32> {
+    let Scene { candidates, place, .. } = scene;
     // SAFETY: `skb` is the context.
     let (segments, tagged) = unsafe { ((*skb).gso_segs, (*skb).vlan_present != 0) };
     let is_super = segments > 1;
@@ -72,17 +74,23 @@ pub fn net_segment(ctx: TcContext) -> i32 {
         return TC_ACT_SHOT as i32;
     };
     count(Counter::CutOut);
-    let place = Place { ifindex: exit.ifindex, direction: tag.direction(), tag, is_cut: true };
-    let action = match (CONTROL.get(0), place.direction) {
-        (None, _) => PASS,
-        (Some(control), Direction::Out) => egress::segment(skb, control, &place),
-        (Some(control), Direction::In) => ingress::segment(skb, control, &place),
+    let direction = tag.direction();
+    let action = match (CONTROL.get(0), scene()) {
+        (Some(control), Some(scene)) => {
+            scene.place = Place { ifindex: exit.ifindex, direction, tag, is_cut: true };
+            match (headers::read(skb, &mut scene.headers), direction) {
+                (Err(_), _) => PASS,
+                (Ok(()), Direction::Out) => egress::segment(skb, control, scene),
+                (Ok(()), Direction::In) => ingress::segment(skb, control, scene),
+            }
+        }
+        _ => PASS,
     };
     if action != PASS {
         return action;
     }
     // As for what comes out of the lane.
-    let again_in = matches!(place.direction, Direction::In) && exit.loopback == 0;
+    let again_in = matches!(direction, Direction::In) && exit.loopback == 0;
     // SAFETY: a helper that only notes its arguments.
     unsafe { bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32 }
 }

@@ -14,15 +14,16 @@ use super::{
     PASS, Skb,
     candidates::{Candidates, Place},
     coarse_now, cut,
-    headers::{self, Headers, Unread},
+    headers::{self, Unread},
     ingress::remember_echo,
-    judge::{Passage, judge},
-    segment::{Carried, acknowledged},
+    judge::judge,
+    scene::{Scene, scene},
+    segment::acknowledged,
 };
 use crate::{
     emit::count,
     kernel,
-    maps::{CONTROL, LOOK_UPS},
+    maps::CONTROL,
     who::socket::{self, Ends, Member},
 };
 
@@ -58,84 +59,91 @@ fn egress(skb: Skb) -> i32 {
     if control.active.load() == 0 {
         return PASS;
     }
-    let headers = match headers::read(skb) {
-        Ok(headers) => headers,
+    let Some(scene) = scene() else { return PASS };
+    match headers::read(skb, &mut scene.headers) {
+        Ok(()) => {}
         Err(Unread::NotIp) => return PASS,
         Err(Unread::Unparsable) => {
             count(Counter::Unparsable);
             return PASS;
         }
-    };
-    let Some(member) = member.or_else(|| look_up(skb, &headers)) else { return PASS };
+    }
+    scene.place = Place::of(skb, tag, Direction::Out);
+    let Some(member) = member.or_else(|| look_up(skb, scene)) else { return PASS };
+    let headers = &scene.headers;
     if headers.protocol & (protocol::TCP | protocol::UDP) != 0 && headers.source_port != 0 {
         // Ports that no bind announced.
         socket::learn_local_port(headers.protocol == protocol::UDP, headers.source_port);
     }
-    let owner = member.owner(Direction::Out);
-    if headers.protocol == protocol::ICMP {
-        remember_echo(skb, &headers, &owner);
+    let owner = member.owner(Direction::Out, scene);
+    if scene.headers.protocol == protocol::ICMP {
+        remember_echo(skb, scene);
     }
-    let place = Place::of(skb, tag, Direction::Out);
-    let Some(candidates) = Candidates::of(&place, control, &headers) else { return PASS };
-    // Only now: the clock is dearer than to find that no rule names this packet.
-    let now = coarse_now(control);
-    if !control.is_live(now) {
-        return PASS;
+    match candidates(control, scene) {
+        None => PASS,
+        Some(()) => match cut::divert(skb, scene) {
+            Some(action) => action,
+            None => {
+                measure(skb, member, scene);
+                judge(skb, control, scene, &owner)
+            }
+        },
     }
-    if let Some(action) = cut::divert(skb, &candidates, &place) {
-        return action;
-    }
-    let carried = carried(skb, member, &candidates);
-    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place })
 }
 
 /// What the cutter made of a packet that leaves: as [`net_egress`] from where it sent it away.
 #[inline(always)]
-pub fn segment(skb: Skb, control: &Control, place: &Place) -> i32 {
+pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
     // SAFETY: `skb` is the context.
     let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
-    let Ok(headers) = headers::read(skb) else { return PASS };
     let member = if sock.is_null() {
         None
     } else {
         // SAFETY: the socket of the packet, not null.
         unsafe { socket::member(sock) }
     };
-    let Some(member) = member.or_else(|| look_up(skb, &headers)) else { return PASS };
-    let Some(candidates) = Candidates::of(place, control, &headers) else { return PASS };
-    let now = coarse_now(control);
-    if !control.is_live(now) {
+    let Some(member) = member.or_else(|| look_up(skb, scene)) else { return PASS };
+    if candidates(control, scene).is_none() {
         return PASS;
     }
-    let owner = member.owner(Direction::Out);
-    let carried = carried(skb, member, &candidates);
-    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place: *place })
+    let owner = member.owner(Direction::Out, scene);
+    measure(skb, member, scene);
+    judge(skb, control, scene, &owner)
+}
+
+/// Finds the rules that may look, in a session that lives.
+#[inline(always)]
+fn candidates(control: &Control, scene: &mut Scene) -> Option<()> {
+    scene.candidates = Candidates::of(&scene.place, control, &scene.headers)?;
+    // Only now: the clock is dearer than to find that no rule names this packet.
+    scene.now = coarse_now(control);
+    control.is_live(scene.now).then_some(())
 }
 
 /// What the connection has carried outwards, if a candidate asks.
 #[inline(always)]
-fn carried(skb: Skb, member: Member, candidates: &Candidates) -> Carried {
+fn measure(skb: Skb, member: Member, scene: &mut Scene) {
+    scene.carried.is_known = 0;
     // SAFETY: `skb` is the context.
     let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
-    if !candidates.positioned() || sock.is_null() {
-        return Carried::default();
+    if !scene.candidates.positioned() || sock.is_null() {
+        return;
     }
     // SAFETY: the packet's socket, not null.
     unsafe {
         let connected = member.is_original(bpf_get_socket_cookie(skb.cast()));
-        acknowledged(sock, connected)
+        acknowledged(sock, connected, &mut scene.carried);
     }
 }
 
 /// The sender of a packet without socket.
 #[inline(always)]
-fn look_up(skb: Skb, headers: &Headers) -> Option<Member> {
+fn look_up(skb: Skb, scene: &mut Scene) -> Option<Member> {
+    let Scene { headers, tuple, carried, .. } = scene;
     if headers.protocol & (protocol::TCP | protocol::UDP) == 0 {
         return None;
     }
-    // SAFETY: of this CPU, where nobody else uses it meanwhile; see `WALKS`.
-    let look_up = unsafe { LOOK_UPS.get_ptr_mut(0)?.as_mut() }?;
-    look_up.tuple.name(&Ends {
+    tuple.name(&Ends {
         remote: &headers.destination,
         local: &headers.source,
         remote_port: headers.destination_port,
@@ -144,5 +152,5 @@ fn look_up(skb: Skb, headers: &Headers) -> Option<Member> {
         is_udp: headers.protocol == protocol::UDP,
     });
     // SAFETY: `skb` is the context.
-    unsafe { socket::look_up(skb.cast(), &mut look_up.tuple, false) }.map(|(member, _)| member)
+    unsafe { socket::look_up(skb.cast(), tuple, false, carried) }
 }

@@ -15,7 +15,6 @@ use aya_ebpf::{
 use fault_common::rule::net::protocol;
 
 use super::Skb;
-use crate::who::socket::Tuple;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -154,48 +153,24 @@ fn load_or_pull<const N: usize>(skb: Skb, at: Origin) -> Option<[u32; N]> {
     load(skb, at)
 }
 
-/// The headers of the packet.
+/// Reads the headers of the packet.
 #[inline(always)]
-pub fn read(skb: Skb) -> Result<Headers, Unread> {
-    match read_plain(skb) {
-        Some(headers) => Ok(headers),
-        None => read_any(skb),
+pub fn read(skb: Skb, headers: &mut Headers) -> Result<(), Unread> {
+    if let Some(plain) = read_plain(skb) {
+        *headers = plain;
+        return Ok(());
     }
-}
-
-/// What the look-up of a packet's socket works with: too big for the stack.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct LookUp {
-    pub tuple: Tuple,
-    /// Of the packet that an ICMP error quotes.
-    pub quoted: Headers,
+    match read_headers(skb, headers, BY_PROTOCOL, 0) {
+        READ => Ok(()),
+        NOT_IP => Err(Unread::NotIp),
+        _ => Err(Unread::Unparsable),
+    }
 }
 
 /// Reads the headers a packet had that is quoted at `at` (in an ICMP error). Whether it was done.
 #[inline(always)]
 pub fn read_quoted(skb: Skb, at: Origin, quoted: &mut Headers) -> bool {
     read_headers(skb, quoted, at.base, at.offset) == READ
-}
-
-#[inline(always)]
-fn read_any(skb: Skb) -> Result<Headers, Unread> {
-    let nowhere = Origin { base: BPF_HDR_START_NET, offset: 0 };
-    let mut headers = Headers {
-        source: [0; 4],
-        destination: [0; 4],
-        source_port: 0,
-        destination_port: 0,
-        is_v4: 0,
-        number: 0,
-        protocol: 0,
-        transport: nowhere,
-    };
-    match read_headers(skb, &raw mut headers, BY_PROTOCOL, 0) {
-        READ => Ok(headers),
-        NOT_IP => Err(Unread::NotIp),
-        _ => Err(Unread::Unparsable),
-    }
 }
 
 /// [`read_headers`] found what it was asked for.

@@ -16,13 +16,13 @@ use super::{
     candidates::{Candidates, Place, bank},
     coarse_now, cut,
     headers::{self, Headers, Unread, number},
-    judge::{Passage, judge},
-    segment::Carried,
+    judge::judge,
+    scene::{Scene, scene},
 };
 use crate::{
     emit::count,
     kernel,
-    maps::{BLANK_ECHO, CONTROL, ECHOES, LOOK_UPS},
+    maps::{BLANK_ECHO, CONTROL, ECHOES},
     who::socket::{self, Ends, Owner},
 };
 
@@ -60,54 +60,56 @@ fn ingress(skb: Skb) -> i32 {
     if tag.is_decided(Direction::In, kernel::session_bit()) {
         return PASS;
     }
-    let headers = match headers::read(skb) {
-        Ok(headers) => headers,
+    let Some(scene) = scene() else { return PASS };
+    match headers::read(skb, &mut scene.headers) {
+        Ok(()) => {}
         Err(Unread::NotIp) => return PASS,
         Err(Unread::Unparsable) => {
             count(Counter::Unparsable);
             return PASS;
         }
-    };
+    }
     // In this order by what each costs: a bystander's packet ends here, one of the target that no rule names before
     // its socket is looked up.
+    let headers = &scene.headers;
     if headers.protocol & (protocol::TCP | protocol::UDP) != 0
         && !socket::is_local_port(headers.protocol == protocol::UDP, headers.destination_port)
     {
         return PASS;
     }
-    let place = Place::of(skb, tag, Direction::In);
-    let Some(candidates) = Candidates::of(&place, control, &headers) else { return PASS };
-    let Some((owner, carried)) = receiver(skb, &headers, candidates.positioned()) else { return PASS };
-    let now = coarse_now(control);
-    if !control.is_live(now) {
-        return PASS;
+    scene.place = Place::of(skb, tag, Direction::In);
+    let Some(owner) = find(skb, control, scene) else { return PASS };
+    match cut::divert(skb, scene) {
+        Some(action) => action,
+        None => judge(skb, control, scene, &owner),
     }
-    if let Some(action) = cut::divert(skb, &candidates, &place) {
-        return action;
-    }
-    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place })
 }
 
 /// What the cutter made of a packet that arrived: as [`net_ingress`] from where it sent it away.
 #[inline(always)]
-pub fn segment(skb: Skb, control: &Control, place: &Place) -> i32 {
-    let Ok(headers) = headers::read(skb) else { return PASS };
-    let Some(candidates) = Candidates::of(place, control, &headers) else { return PASS };
-    let Some((owner, carried)) = receiver(skb, &headers, candidates.positioned()) else { return PASS };
-    let now = coarse_now(control);
-    if !control.is_live(now) {
-        return PASS;
+pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
+    match find(skb, control, scene) {
+        Some(owner) => judge(skb, control, scene, &owner),
+        None => PASS,
     }
-    judge(&Passage { skb, control, now, headers: &headers, candidates, owner, carried, place: *place })
+}
+
+/// Finds the rules that may look, whose packet it is, and whether the session lives.
+#[inline(always)]
+fn find(skb: Skb, control: &Control, scene: &mut Scene) -> Option<Owner> {
+    scene.candidates = Candidates::of(&scene.place, control, &scene.headers)?;
+    let owner = receiver(skb, scene)?;
+    scene.now = coarse_now(control);
+    control.is_live(scene.now).then_some(owner)
 }
 
 /// The target's share in the packet.
 #[inline(always)]
-fn receiver(skb: Skb, headers: &Headers, positioned: bool) -> Option<(Owner, Carried)> {
-    // SAFETY: of this CPU, where nobody else uses it meanwhile; see `WALKS`.
-    let look_up = unsafe { LOOK_UPS.get_ptr_mut(0)?.as_mut() }?;
+fn receiver(skb: Skb, scene: &mut Scene) -> Option<Owner> {
+    scene.carried.is_known = 0;
+    let Scene { headers, tuple, quoted, .. } = scene;
     match headers.protocol {
-        protocol::TCP | protocol::UDP => look_up.tuple.name(&Ends {
+        protocol::TCP | protocol::UDP => tuple.name(&Ends {
             remote: &headers.source,
             local: &headers.destination,
             remote_port: headers.source_port,
@@ -119,26 +121,22 @@ fn receiver(skb: Skb, headers: &Headers, positioned: bool) -> Option<(Owner, Car
             let kind = u32::from(headers.source_port >> 8);
             let v4 = headers.number == number::ICMP;
             if kind == if v4 { icmp::ECHO_REPLY } else { icmpv6::ECHO_REPLY } {
-                return echo(skb, headers).map(|owner| (owner, Carried::default()));
+                return echo(skb, scene);
             }
             let is_error = if v4 {
                 matches!(kind, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM)
             } else {
                 kind >= icmpv6::UNREACHABLE && kind <= icmpv6::PARAMETER_PROBLEM
             };
-            if !is_error {
-                return None;
-            }
             // An error about something the target sent: the packet it sent is quoted.
-            let quoted = &mut look_up.quoted;
-            if !headers::read_quoted(skb, headers.transport.plus(8), quoted) {
+            if !is_error || !headers::read_quoted(skb, headers.transport.plus(8), quoted) {
                 return None;
             }
             let is_udp = quoted.number == number::UDP;
             if !is_udp && quoted.number != number::TCP || !socket::is_local_port(is_udp, quoted.source_port) {
                 return None;
             }
-            look_up.tuple.name(&Ends {
+            tuple.name(&Ends {
                 remote: &quoted.destination,
                 local: &quoted.source,
                 remote_port: quoted.destination_port,
@@ -149,9 +147,10 @@ fn receiver(skb: Skb, headers: &Headers, positioned: bool) -> Option<(Owner, Car
         }
         _ => return None,
     }
+    let positioned = scene.candidates.positioned();
     // SAFETY: `skb` is the context.
-    let (member, carried) = unsafe { socket::look_up(skb.cast(), &mut look_up.tuple, positioned) }?;
-    Some((member.owner(Direction::In), carried))
+    let member = unsafe { socket::look_up(skb.cast(), &mut scene.tuple, positioned, &mut scene.carried) }?;
+    Some(member.owner(Direction::In, scene))
 }
 
 /// Key of an echo request to, or an echo reply from, `peer`.
@@ -170,24 +169,25 @@ fn echo_key(skb: Skb, headers: &Headers, peer: [u32; 4]) -> Option<EchoKey> {
 
 /// The target's process that waits for this echo reply.
 #[inline(always)]
-fn echo(skb: Skb, headers: &Headers) -> Option<Owner> {
-    let state = ECHOES.get_ptr_mut(echo_key(skb, headers, headers.source)?)?;
+fn echo(skb: Skb, scene: &mut Scene) -> Option<Owner> {
+    let state = ECHOES.get_ptr_mut(echo_key(skb, &scene.headers, scene.headers.source)?)?;
     // SAFETY: a map value; racing programs on other CPUs touch plain numbers only.
     unsafe {
+        scene.tgid = (*state).tgid;
+        scene.cgroup = (*state).cgroup;
+        scene.is_connection = 1;
         Some(Owner {
-            tgid: (*state).tgid,
-            cgroup: (*state).cgroup,
             departure_ns: &raw mut (*state).departure_ns,
             stream: &raw mut (*state).stream,
             connection: &raw mut (*state).connection,
-            is_connection: 1,
         })
     }
 }
 
 /// Remembers an echo request of the target, so that its reply can be told from others'.
 #[inline(always)]
-pub fn remember_echo(skb: Skb, headers: &Headers, owner: &Owner) {
+pub fn remember_echo(skb: Skb, scene: &Scene) {
+    let headers = &scene.headers;
     let kind = u32::from(headers.source_port >> 8);
     if kind != if headers.number == number::ICMP { icmp::ECHO_REQUEST } else { icmpv6::ECHO_REQUEST } {
         return;
@@ -200,8 +200,8 @@ pub fn remember_echo(skb: Skb, headers: &Headers, owner: &Owner) {
     let Some(blank) = BLANK_ECHO.get_ptr_mut(0) else { return };
     // SAFETY: a value of this CPU; nothing else but the two fields below is ever written to it.
     let blank: &EchoState = unsafe {
-        ptr::write_volatile(&raw mut (*blank).tgid, owner.tgid);
-        ptr::write_volatile(&raw mut (*blank).cgroup, owner.cgroup);
+        ptr::write_volatile(&raw mut (*blank).tgid, scene.tgid);
+        ptr::write_volatile(&raw mut (*blank).cgroup, scene.cgroup);
         &*blank
     };
     // A full map forgets the oldest request.

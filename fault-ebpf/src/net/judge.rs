@@ -10,13 +10,13 @@ use fault_common::{
     control::Control,
     counters::Counter,
     decide::{
-        Verdict, Walk,
+        Verdict,
         combine::{BOTH_ENDS, BREAK_CHECKSUM, DUPLICATE},
         delay::ORDERED,
     },
     event::{Action, PacketEvent},
     limits::MAX_RULES,
-    rule::net::{Direction, PacketFacts, protocol},
+    rule::net::{Direction, protocol},
     who::{Connection, Stream},
 };
 
@@ -27,41 +27,25 @@ use super::{
     headers::{self, Headers},
     lane::{self, Departure},
     reset,
-    segment::{Carried, classify},
+    scene::Scene,
+    segment::classify,
     swallow,
 };
 use crate::{
     decision::{self, Memory},
     emit, kernel,
-    maps::WALKS,
     who::socket::Owner,
 };
 
-/// A packet of the target on one of our hooks, seen from the target.
-pub struct Passage<'a> {
-    pub skb: Skb,
-    pub control: &'a Control,
-    /// `CLOCK_MONOTONIC` nanoseconds, to a timer tick.
-    pub now: u64,
-    pub headers: &'a Headers,
-    pub candidates: Candidates,
-    pub owner: Owner,
-    /// What its connection has carried in this direction; unknown unless a candidate asks.
-    pub carried: Carried,
-    pub place: Place,
-}
-
-impl Passage<'_> {
-    /// Ports of the target and of its peer; 0 for protocols without.
-    #[inline(always)]
-    fn ports(&self) -> (u16, u16) {
-        if self.headers.protocol & (protocol::TCP | protocol::UDP) == 0 {
-            return (0, 0);
-        }
-        match self.place.direction {
-            Direction::Out => (self.headers.source_port, self.headers.destination_port),
-            Direction::In => (self.headers.destination_port, self.headers.source_port),
-        }
+/// Ports of the target and of its peer; 0 for protocols without.
+#[inline(always)]
+const fn ports(headers: &Headers, direction: Direction) -> (u16, u16) {
+    if headers.protocol & (protocol::TCP | protocol::UDP) == 0 {
+        return (0, 0);
+    }
+    match direction {
+        Direction::Out => (headers.source_port, headers.destination_port),
+        Direction::In => (headers.destination_port, headers.source_port),
     }
 }
 
@@ -146,7 +130,8 @@ fn wire_bytes(skb: Skb, direction: Direction, headers: &Headers) -> u32 {
 
 /// Tells userspace what was done. A function of its own: what it keeps on the stack is not there while rules are walked.
 #[inline(never)]
-fn report(walk: &Walk<PacketFacts>, headers: &Headers, place: &Place, owner: &Owner, generation: u32) {
+fn report(scene: &Scene) {
+    let Scene { walk, headers, place, .. } = scene;
     // SAFETY: sixteen bytes either way.
     let (source, destination): ([u8; 16], [u8; 16]) =
         unsafe { (core::mem::transmute(headers.source), core::mem::transmute(headers.destination)) };
@@ -163,14 +148,13 @@ fn report(walk: &Walk<PacketFacts>, headers: &Headers, place: &Place, owner: &Ow
         Verdict::Pass | Verdict::Error => Action::Duplicate,
     };
     let what = emit::What {
-        // SAFETY: a helper without arguments.
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        time_ns: scene.now,
         hits: outcome.hits,
         delay_ns: outcome.delay_ns,
-        cgroup: owner.cgroup,
-        generation,
+        cgroup: scene.cgroup,
+        generation: scene.candidates.generation,
         action: action as u32,
-        tgid: owner.tgid,
+        tgid: scene.tgid,
         bytes: walk.moment.bytes as u32,
     };
     let packet = PacketEvent {
@@ -185,11 +169,11 @@ fn report(walk: &Walk<PacketFacts>, headers: &Headers, place: &Place, owner: &Ow
     emit::packet(&what, &packet);
 }
 
-/// Writes down what the decision looks at. A function of its own, as [`report`].
-#[inline(never)]
-fn describe(passage: &Passage<'_>, walk: &mut Walk<PacketFacts>, now: u64) {
-    let Passage { skb, control, headers, candidates, owner, carried, place, .. } = passage;
-    let (local_port, remote_port) = passage.ports();
+/// Writes down what the decision looks at.
+#[inline(always)]
+fn describe(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner, now: u64) {
+    let Scene { headers, place, candidates, carried, walk, .. } = scene;
+    let (local_port, remote_port) = ports(headers, place.direction);
     let facts = &mut walk.facts;
     facts.direction = place.direction as u32;
     facts.protocol = headers.protocol;
@@ -199,7 +183,7 @@ fn describe(passage: &Passage<'_>, walk: &mut Walk<PacketFacts>, now: u64) {
     facts.segment = 0;
     facts.position = 0;
     if candidates.classified() {
-        let segment = classify(*skb, headers);
+        let segment = classify(skb, headers);
         facts.segment = segment.kind;
         facts.position = carried.position(&segment);
     }
@@ -207,48 +191,47 @@ fn describe(passage: &Passage<'_>, walk: &mut Walk<PacketFacts>, now: u64) {
     moment.seed = control.seed.load();
     moment.stream = prepare(owner.stream, control, candidates.generation);
     moment.elapsed_ns = now.saturating_sub(control.started_ns.load());
-    moment.bytes = u64::from(wire_bytes(*skb, place.direction, headers));
+    moment.bytes = u64::from(wire_bytes(skb, place.direction, headers));
     moment.link = (place.direction as u32) >> 1;
     moment.connection = 0;
-    if candidates.connected() && owner.is_connection != 0 {
+    if candidates.connected() && scene.is_connection != 0 {
         moment.connection = prepare_connection(owner.connection, control, candidates.generation);
     }
 }
 
-/// Does what was decided: the return value of the hook. A function of its own, as [`report`].
+/// Does what was decided: the return value of the hook.
+///
+/// A function of its own: what it keeps on the stack is not there while rules are walked.
 #[inline(never)]
-fn act(passage: &Passage<'_>, walk: &Walk<PacketFacts>, now: u64) -> i32 {
-    let Passage { skb, control, headers, candidates, owner, carried, place, .. } = passage;
-    let (skb, direction) = (*skb, place.direction);
-    if control.events.load() != 0 {
-        report(walk, headers, place, owner, candidates.generation);
-    }
+fn act(skb: Skb, scene: &mut Scene, owner: &Owner) -> i32 {
     // Read before anything is sent on: what is may meet another hook, which decides here again.
-    let (verdict, delay_ns, flags) = (walk.outcome.verdict, walk.outcome.delay_ns, walk.outcome.flags);
-    let (corrupt_bits, corrupt_where) = (walk.outcome.corrupt_bits, walk.outcome.corrupt_where);
-    let tag = place.tag.decided(direction, kernel::session_bit(), 0);
+    let (verdict, delay_ns, flags) =
+        (scene.walk.outcome.verdict, scene.walk.outcome.delay_ns, scene.walk.outcome.flags);
+    let (bits, random) = (scene.walk.outcome.corrupt_bits, scene.walk.outcome.corrupt_where);
+    let (place, now) = (scene.place, scene.now);
+    let tag = place.tag.decided(place.direction, kernel::session_bit(), 0);
     match verdict {
         Verdict::Drop => return swallow(),
         Verdict::Reset => {
             let ends = if flags & BOTH_ENDS != 0 { reset::Ends::Both } else { reset::Ends::Receiver };
-            if !reset::reset(skb, headers, place, tag, ends, carried) {
+            if !reset::reset(skb, scene, tag, ends) {
                 emit::count(Counter::Unchanged);
             }
             return PASS;
         }
         Verdict::Pass | Verdict::Error => {}
     }
-    if corrupt_bits != 0 {
+    if bits != 0 {
         let breaks = flags & BREAK_CHECKSUM != 0;
         // Without the cutter the checksum is not in the packet yet, and nobody would look at it.
-        if breaks && !place.is_cut || !corrupt::corrupt(skb, headers, corrupt_bits, corrupt_where, breaks) {
+        if breaks && !place.is_cut || !corrupt::corrupt(skb, &scene.headers, bits, random, breaks) {
             emit::count(Counter::Unchanged);
         }
     }
     let twice = flags & DUPLICATE != 0;
     if delay_ns == 0 {
         if twice {
-            duplicate(skb, place);
+            duplicate(skb, &place);
         }
         return PASS;
     }
@@ -257,33 +240,43 @@ fn act(passage: &Passage<'_>, walk: &Walk<PacketFacts>, now: u64) -> i32 {
     };
     lane::enter(&Departure {
         skb,
-        // The same moment for the link's accounts and for the departure.
-        // SAFETY: a helper without arguments.
-        now: if candidates.timed() { now } else { unsafe { bpf_ktime_get_ns() } },
+        now,
         delay_ns,
         ordered: flags & ORDERED != 0,
         twice,
-        direction,
-        tag: tag.decided(direction, kernel::session_bit(), interface.slot),
+        direction: place.direction,
+        tag: tag.decided(place.direction, kernel::session_bit(), interface.slot),
         owner: *owner,
     })
 }
 
-/// Decides, and does it: the return value of the hook.
+/// Decides, and does it: the return value of the hook. The scene is complete but for the decision.
 #[inline(always)]
-pub fn judge(passage: &Passage<'_>) -> i32 {
-    let Passage { skb, now, candidates, owner, place, .. } = *passage;
-    // SAFETY: nobody else uses it meanwhile, see `WALKS`.
-    let Some(walk) = WALKS.get_ptr_mut(0).and_then(|walk| unsafe { walk.as_mut() }) else { return PASS };
-    // SAFETY: a helper without arguments.
-    let now = if candidates.timed() { unsafe { bpf_ktime_get_ns() } } else { now };
-    describe(passage, walk, now);
+pub fn judge(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner) -> i32 {
+    let timed = scene.candidates.timed();
+    if timed {
+        // SAFETY: a helper without arguments.
+        scene.now = unsafe { bpf_ktime_get_ns() };
+    }
+    describe(skb, control, scene, owner, scene.now);
     let memory = Memory { stream: owner.stream, connection: owner.connection };
-    decision::decide(walk, candidates.generation & 1, candidates.mask, memory);
+    let Candidates { generation, mask, .. } = scene.candidates;
+    decision::decide(&mut scene.walk, generation & 1, mask, memory);
 
     // Not twice: neither on a second interface it crosses nor when it comes back from the lane.
-    let tag = place.tag.decided(place.direction, kernel::session_bit(), 0);
+    let tag = scene.place.tag.decided(scene.place.direction, kernel::session_bit(), 0);
     // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
     unsafe { (*skb).tc_index = u32::from(tag.0) };
-    if walk.outcome.hits == 0 { PASS } else { act(passage, walk, now) }
+    if scene.walk.outcome.hits == 0 {
+        return PASS;
+    }
+    if !timed {
+        // The same moment for the link's accounts and for the departure; for the rest it need not have been exact.
+        // SAFETY: a helper without arguments.
+        scene.now = unsafe { bpf_ktime_get_ns() };
+    }
+    if control.events.load() != 0 {
+        report(scene);
+    }
+    act(skb, scene, owner)
 }

@@ -9,7 +9,7 @@
 //! | [`calls`] | `cgroup/connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `bind4`, `bind6` at the root of the v2 hierarchy |
 //! | [`sockets`] | `cgroup/sock_create`, `cgroup/post_bind4`, `cgroup/post_bind6` at the root of the v2 hierarchy |
 //!
-//! [`headers`] and [`segment`] read what a filter needs, [`candidates`] finds the rules that may look, [`judge`] asks
+//! What a hook knows of a packet is its [`scene`]: [`headers`] and [`segment`] read what a filter needs, [`candidates`] finds the rules that may look, [`judge`] asks
 //! `fault_common::decide` and does what it says; [`corrupt`] and [`reset`] rewrite packets.
 
 mod calls;
@@ -17,11 +17,12 @@ mod candidates;
 mod corrupt;
 mod cut;
 mod egress;
-pub mod headers;
+mod headers;
 mod ingress;
 mod judge;
 mod lane;
-pub mod reset;
+mod reset;
+pub mod scene;
 pub mod segment;
 mod sockets;
 

@@ -22,10 +22,11 @@ use fault_common::{
 use super::{
     Skb,
     candidates::Place,
-    headers::{Headers, load},
-    segment::{Carried, TCP_HEADER, end_of_packet},
+    headers::load,
+    scene::Scene,
+    segment::{TCP_HEADER, end_of_packet},
 };
-use crate::{emit::count, kernel, maps::RESETS};
+use crate::{emit::count, kernel};
 
 /// Who learns of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,8 @@ impl Rst {
 
 /// Makes the packet the end of its connection. Whether it was done.
 #[inline(always)]
-pub fn reset(skb: Skb, headers: &Headers, place: &Place, tag: Tag, ends: Ends, carried: &Carried) -> bool {
+pub fn reset(skb: Skb, scene: &mut Scene, tag: Tag, ends: Ends) -> bool {
+    let Scene { headers, place, carried, rst, .. } = scene;
     if headers.protocol != protocol::TCP {
         return false;
     }
@@ -86,9 +88,6 @@ pub fn reset(skb: Skb, headers: &Headers, place: &Place, tag: Tag, ends: Ends, c
     };
     let transport = headers.transport.from_frame();
     let length = end_of_packet(skb, headers).saturating_sub(transport);
-    let Some(place_of_rst) = RESETS.get_ptr_mut(0) else { return false };
-    // SAFETY: of this CPU, where nobody else uses it meanwhile.
-    let rst = unsafe { &mut *place_of_rst };
     *rst = Rst {
         source: headers.source,
         destination: headers.destination,
@@ -112,7 +111,7 @@ pub fn reset(skb: Skb, headers: &Headers, place: &Place, tag: Tag, ends: Ends, c
         }
         Direction::Out if ends == Ends::Both => {
             rst.turn();
-            if write_rst(skb, place_of_rst) == 0 {
+            if write_rst(skb, rst) == 0 {
                 return false;
             }
             send_back(skb, place, tag);
@@ -120,7 +119,7 @@ pub fn reset(skb: Skb, headers: &Headers, place: &Place, tag: Tag, ends: Ends, c
         }
         Direction::Out => {}
     }
-    write_rst(skb, place_of_rst) != 0
+    write_rst(skb, rst) != 0
 }
 
 /// Sends a copy to the target, as if it had come by the interface the packet was to leave by.

@@ -114,14 +114,15 @@ impl Carried {
 /// # Safety
 /// The verifier must know `sock` as a socket.
 #[inline(always)]
-pub unsafe fn received(sock: *mut bpf_sock) -> Carried {
+pub unsafe fn received(sock: *mut bpf_sock, carried: &mut Carried) {
     // SAFETY: the caller's promise; the helper says null for what is no whole TCP socket.
     unsafe {
         let tcp = bpf_tcp_sock(sock);
-        if tcp.is_null() {
-            return Carried::default();
+        if !tcp.is_null() {
+            carried.bytes = (*tcp).bytes_received;
+            carried.sequence = (*tcp).rcv_nxt;
+            carried.is_known = 1;
         }
-        Carried { bytes: (*tcp).bytes_received, sequence: (*tcp).rcv_nxt, is_known: 1 }
     }
 }
 
@@ -130,17 +131,18 @@ pub unsafe fn received(sock: *mut bpf_sock) -> Carried {
 /// # Safety
 /// As for [`received`].
 #[inline(always)]
-pub unsafe fn acknowledged(sock: *mut bpf_sock, connected: bool) -> Carried {
+pub unsafe fn acknowledged(sock: *mut bpf_sock, connected: bool, carried: &mut Carried) {
     // SAFETY: as above.
     unsafe {
         let tcp = bpf_tcp_sock(sock);
         if tcp.is_null() {
-            return Carried::default();
+            return;
         }
         // Who connects counts the acknowledgement of its SYN, who accepts starts behind it (`tcp_ack` in
         // tcp_rcv_synsent_state_process; `tcp_create_openreq_child`, net/ipv4).
         let bytes = (*tcp).bytes_acked;
-        let bytes = if connected && bytes != 0 { bytes - 1 } else { bytes };
-        Carried { bytes, sequence: (*tcp).snd_una, is_known: 1 }
+        carried.bytes = if connected && bytes != 0 { bytes - 1 } else { bytes };
+        carried.sequence = (*tcp).snd_una;
+        carried.is_known = 1;
     }
 }

@@ -19,24 +19,22 @@ use fault_common::{
 
 use crate::{
     maps::{LOCAL_PORTS, SOCKETS},
-    net::segment::{Carried, received},
+    net::{
+        scene::Scene,
+        segment::{Carried, received},
+    },
 };
 
-/// Whose packet it is. The pointers lead into a map value and stay valid until the program ends.
+/// Where decisions about a packet of the target are remembered. The pointers lead into a map value and stay valid until
+/// the program ends.
 #[derive(Clone, Copy)]
 pub struct Owner {
-    /// Process, 0 when unknown.
-    pub tgid: u32,
-    /// cgroup v2 id, 0 when unknown.
-    pub cgroup: u64,
     /// Latest departure from the lane asked for in this direction.
     pub departure_ns: *mut u64,
     /// Where decisions in this direction stand.
     pub stream: *mut Stream,
     /// Which connection it is.
     pub connection: *mut Connection,
-    /// 0: the packet belongs to a listener, and to no connection yet.
-    pub is_connection: u32,
 }
 
 /// A socket of the target. Not null by its type: an `Option` of it is one register to the verifier, not two.
@@ -52,9 +50,9 @@ impl Member {
         known == 0 || known == cookie
     }
 
-    /// What a decision about a packet in `direction` needs.
+    /// What a decision about a packet in `direction` needs; who it is goes into the scene.
     #[inline(always)]
-    pub fn owner(self, direction: Direction) -> Owner {
+    pub fn owner(self, direction: Direction, scene: &mut Scene) -> Owner {
         let index = match direction {
             Direction::Out => 0,
             Direction::In => 1,
@@ -62,13 +60,13 @@ impl Member {
         let state = self.0.as_ptr();
         // SAFETY: a map value; racing programs on other CPUs touch plain numbers only.
         unsafe {
+            scene.tgid = (*state).tgid;
+            scene.cgroup = (*state).cgroup;
+            scene.is_connection = ((*state).listening == 0) as u32;
             Owner {
-                tgid: (*state).tgid,
-                cgroup: (*state).cgroup,
                 departure_ns: &raw mut (*state).departure_ns[index],
                 stream: &raw mut (*state).streams[index],
                 connection: &raw mut (*state).connection,
-                is_connection: ((*state).listening == 0) as u32,
             }
         }
     }
@@ -130,7 +128,7 @@ pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
     NonNull::new(state).map(Member)
 }
 
-/// Who a packet is for or from: what the look-up of a socket is given. Too big for the stack, see `LOOK_UPS`.
+/// Who a packet is for or from: what the look-up of a socket is given. Too big for the stack.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Tuple {
@@ -180,7 +178,9 @@ pub unsafe fn look_up(
     context: *mut core::ffi::c_void,
     tuple: &mut Tuple,
     wanted: bool,
-) -> Option<(Member, Carried)> {
+    carried: &mut Carried,
+) -> Option<Member> {
+    carried.is_known = 0;
     // Two numbers, so that the verifier knows the size.
     let size =
         if tuple.size == size_of::<TupleV4>() as u32 { size_of::<TupleV4>() } else { size_of::<TupleV6>() };
@@ -198,9 +198,7 @@ pub unsafe fn look_up(
             }
             let state = storage(sock, 0);
             bpf_sk_release(sock.cast());
-            NonNull::new(state)
-                .filter(|state| (*state.as_ptr()).member != 0)
-                .map(|state| (Member(state), Carried::default()))
+            NonNull::new(state).filter(|state| (*state.as_ptr()).member != 0).map(Member)
         }
     } else {
         // SAFETY: as above.
@@ -210,9 +208,11 @@ pub unsafe fn look_up(
                 return None;
             }
             let member = member(sock);
-            let carried = if wanted && member.is_some() { received(sock) } else { Carried::default() };
+            if wanted && member.is_some() {
+                received(sock, carried);
+            }
             bpf_sk_release(sock.cast());
-            member.map(|member| (member, carried))
+            member
         }
     }
 }
