@@ -7,8 +7,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
+    devices,
     error::{NetError, Result},
-    lane,
     netlink::{self, Netlink, attribute, string, u32_at},
     netns::NetnsHandle,
 };
@@ -71,24 +71,24 @@ impl Interface {
         })
     }
 
-    /// Whether this interface belongs to the lane of some session: never to be hooked.
+    /// Whether this interface belongs to the lane or the cutter of some session: never to be hooked.
     #[must_use]
-    pub fn is_lane(&self) -> bool {
-        lane::is_lane_name(&self.name) && matches!(self.kind.as_deref(), Some("tun" | "macvlan"))
+    pub fn is_ours(&self) -> bool {
+        devices::are_ours(&self.name, self.kind.as_deref())
     }
 }
 
-/// All interfaces of `netns`, by index, without the lanes of sessions.
+/// All interfaces of `netns`, by index, without those of sessions.
 ///
 /// # Errors
 /// When the namespace cannot be entered or the kernel refuses the list.
 pub fn list(netns: &NetnsHandle) -> Result<Vec<Interface>> {
     let mut all = list_all(&mut Netlink::open(netns)?)?;
-    all.retain(|interface| !interface.is_lane());
+    all.retain(|interface| !interface.is_ours());
     Ok(all)
 }
 
-/// All interfaces behind `netlink`, lanes included.
+/// All interfaces behind `netlink`, those of sessions included.
 pub(super) fn list_all(netlink: &mut Netlink) -> Result<Vec<Interface>> {
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let answers =
@@ -196,7 +196,7 @@ fn changes(datagram: &[u8]) -> impl Iterator<Item = Change> {
     netlink::messages(datagram).filter_map(|(header, payload)| {
         let interface = Interface::parse(payload)?;
         match header.kind {
-            _ if interface.is_lane() => None,
+            _ if interface.is_ours() => None,
             RTM_NEWLINK => Some(Change::Present(interface)),
             // The bridge reports a port that leaves it with its own family: the interface itself stays.
             RTM_DELLINK if payload.first() == Some(&0) => Some(Change::Gone(interface.index)),
@@ -239,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn lanes_are_told_by_name_and_kind() {
-        let mut lane = interface(3, "flt00fae");
-        assert!(!lane.is_lane(), "hardware that happens to be called so");
-        lane.kind = Some("macvlan".to_owned());
-        assert!(lane.is_lane());
+    fn our_devices_are_told_by_name_and_kind() {
+        let mut ours = interface(3, "flt00fae");
+        assert!(!ours.is_ours(), "hardware that happens to be called so");
+        ours.kind = Some("macvlan".to_owned());
+        assert!(ours.is_ours());
     }
 }

@@ -16,42 +16,26 @@
 //! - they have no addresses and no routes, IPv6 does not run on them, and they send nothing of their own;
 //! - their hardware address is set, not random, so udev's `MACAddressPolicy` leaves it alone, and neither becomes
 //!   promiscuous, which would be logged;
-//! - they are called `flt????e` and `flt????c` and are in group [`GROUP`], so that a network manager can be told to
+//! - they are called `flt????e` and `flt????c` and are in group [`devices::GROUP`], so that a network manager can be told to
 //!   ignore them (NetworkManager: `unmanaged-devices=interface-name:flt*`; networkd: `[Match] Name=flt*` with
 //!   `[Link] Unmanaged=yes`; by default neither configures them).
 
-mod devices;
 mod fq;
 mod stats;
-mod tap;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use fault_common::rule::net::Direction;
 
-pub(super) use self::devices::delete;
-pub use self::{stats::LaneStats, tap::open as open_tun};
+pub use self::stats::LaneStats;
 use super::{
     attach::{self, Hook, Method, Request},
+    devices::{self, Pair, Purpose},
     error::{NetError, Result},
-    interfaces::{Interface, LinkLayer},
+    interfaces::Interface,
     netlink::Netlink,
     netns::NetnsHandle,
 };
-
-/// Group of the lane's devices: `ip link show group 64023`.
-pub const GROUP: u32 = 0xfa17;
-/// What their names start with; four hexadecimal digits and `e` or `c` follow.
-pub const NAME_PREFIX: &str = "flt";
-
-/// Whether an interface of this name is one of ours.
-#[must_use]
-pub fn is_lane_name(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(NAME_PREFIX) else { return false };
-    rest.len() == 5
-        && rest.ends_with(['e', 'c'])
-        && rest[..4].bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
 
 /// The lane of one session in one network namespace. Dropping it removes the devices, with what waits in them.
 #[derive(Debug)]
@@ -72,15 +56,8 @@ impl Lane {
     /// [`super::error::NetError::Missing`] when the kernel has no tun, macvlan or fq; then nothing is left.
     pub fn new(netns: &NetnsHandle) -> Result<Self> {
         let mut netlink = Netlink::open(netns)?;
-        let devices::Pair { entry, base, owner } = devices::create(&mut netlink, netns)?;
-        Ok(Self {
-            netlink,
-            netns: netns.clone(),
-            entry: device(entry, "macvlan"),
-            base: device(base, "tun"),
-            exit: None,
-            _owner: owner,
-        })
+        let Pair { entry, base, owner } = devices::create(&mut netlink, netns, Purpose::Lane, fq::add)?;
+        Ok(Self { netlink, netns: netns.clone(), entry, base, exit: None, _owner: owner })
     }
 
     /// Whether this kernel has everything a lane is made of, found out by making one in a private namespace.
@@ -122,30 +99,5 @@ impl Lane {
     /// When the devices are gone.
     pub fn stats(&mut self) -> Result<LaneStats> {
         stats::read(&mut self.netlink, &self.entry, &self.base)
-    }
-}
-
-fn device(handle: devices::Device, kind: &str) -> Interface {
-    Interface {
-        index: handle.index,
-        name: handle.name,
-        kind: Some(kind.to_owned()),
-        layer: LinkLayer::Ethernet,
-        loopback: false,
-        up: true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_lane_name;
-
-    #[test]
-    fn only_generated_names_are_ours() {
-        assert!(is_lane_name("flt00ace"));
-        assert!(is_lane_name("fltbeefc"));
-        for name in ["flt0", "flt00acx", "fltBEEFc", "flt000000c", "eth0", "flt", "fltée"] {
-            assert!(!is_lane_name(name), "{name}");
-        }
     }
 }

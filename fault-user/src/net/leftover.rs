@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clsact::{self, ClsactFilter},
+    devices,
     error::{NetError, Result},
-    interfaces, lane,
+    interfaces,
     netlink::Netlink,
     netns::NetnsHandle,
     session_bit::SessionBit,
@@ -20,7 +21,7 @@ use super::{
 pub enum Leftover {
     /// A filter, and perhaps the clsact queueing discipline it needs.
     ClsactFilter(ClsactFilter),
-    /// A device of a lane. The kernel removes it within a second of the controller's death.
+    /// A device of a lane or a cutter. The kernel removes it within a second of the controller's death.
     LaneDevice {
         /// Inode number of the network namespace.
         netns: u64,
@@ -61,8 +62,8 @@ impl Leftover {
                 let there = interfaces::list_all(&mut netlink)?;
                 let same = there
                     .iter()
-                    .any(|device| device.index == *interface && device.name == *name && device.is_lane());
-                if same { lane::delete(&mut netlink, *interface) } else { Ok(()) }
+                    .any(|device| device.index == *interface && device.name == *name && device.is_ours());
+                if same { devices::delete(&mut netlink, *interface) } else { Ok(()) }
             }
         }
     }
@@ -75,9 +76,9 @@ impl Leftover {
 pub fn find(netns: &NetnsHandle) -> Result<Vec<Leftover>> {
     // Things first, claims second: a session that starts in between is alive by the time it is asked about.
     let mut netlink = Netlink::open(netns)?;
-    let devices = interfaces::list_all(&mut netlink)?;
+    let ours = interfaces::list_all(&mut netlink)?;
     let mut filters = Vec::new();
-    for device in &devices {
+    for device in &ours {
         match clsact::find(&mut netlink, netns.inode(), device.index) {
             // Gone since the list was made.
             Err(NetError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
@@ -87,8 +88,8 @@ pub fn find(netns: &NetnsHandle) -> Result<Vec<Leftover>> {
     let living = SessionBit::claimed(netns)?;
     let filters =
         filters.into_iter().filter(|filter| living & 1 << filter.session == 0).map(Leftover::ClsactFilter);
-    // A lane does not say whose it is: it can only be an orphan when nobody lives here.
-    let devices = devices.into_iter().filter(|device| living == 0 && device.is_lane()).map(|device| {
+    // A device does not say whose it is: it can only be an orphan when nobody lives here.
+    let devices = ours.into_iter().filter(|device| living == 0 && device.is_ours()).map(|device| {
         Leftover::LaneDevice { netns: netns.inode(), interface: device.index, name: device.name }
     });
     Ok(filters.chain(devices).collect())

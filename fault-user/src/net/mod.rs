@@ -6,6 +6,8 @@
 //! | [`session_bit`] | one bit of the packet tag per session and namespace |
 //! | [`interfaces`] | what there is to hook, and what appears while a session lives |
 //! | [`attach`] | programs on interfaces: tcx, or clsact below Linux 6.6 |
+//! | [`devices`] | what lane and cutter are made of |
+//! | [`cutter`] | where super-packets become the packets of the wire |
 //! | [`lane`] | where delayed packets wait |
 //! | [`sockets`] | sockets that were open before the session |
 //! | [`peers`] | `to`: addresses and names → entries of the longest-prefix-match map |
@@ -14,6 +16,8 @@
 pub mod attach;
 mod bpf;
 mod clsact;
+pub mod cutter;
+pub mod devices;
 pub mod error;
 pub mod interfaces;
 pub mod lane;

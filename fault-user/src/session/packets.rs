@@ -27,6 +27,7 @@ use crate::{
     net::{
         self,
         attach::{self, Hook, Request},
+        cutter::{Cutter, Kind as Cut},
         error::NetError,
         interfaces::{self, Change, Interface, LinkLayer, Watcher},
         lane::{Lane, LaneStats},
@@ -38,8 +39,8 @@ use crate::{
 
 /// One network namespace the session is attached to.
 ///
-/// Field order is the order of dropping: hooks first, the lane last, so that nothing is sent into a lane that
-/// is gone.
+/// Field order is the order of dropping: hooks first, the lane last, so that nothing is sent into devices that
+/// are gone.
 pub(super) struct Namespace {
     /// By interface index.
     hooks: BTreeMap<u32, Vec<Hook>>,
@@ -50,6 +51,7 @@ pub(super) struct Namespace {
     ingress: Option<OwnedFd>,
     /// Changes of interfaces while the session lives.
     pub(super) watcher: Watcher,
+    cutter: Option<Cutter>,
     lane: Option<Lane>,
     bit: SessionBit,
     netns: NetnsHandle,
@@ -73,20 +75,26 @@ impl Namespace {
         // The watcher before the list: nothing that appears in between is missed.
         let watcher = Watcher::new(&netns)?;
         let mut lane = if plan.needs().packet_delay { Some(Lane::new(&netns)?) } else { None };
+        let mut cutter = cutter(&netns, plan)?;
         let constants = [
             (Constant::NetnsNumber, number),
             (Constant::SessionBit, bit.bit()),
             (Constant::LaneEntry, lane.as_ref().map_or(0, Lane::entry)),
+            (Constant::CutterEntry, cutter.as_ref().map_or(0, Cutter::entry)),
+            (Constant::CutterTags, cutter.as_ref().is_some_and(Cutter::tags).into()),
         ];
         let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
         // The verifier takes tens of milliseconds for each, and does not make one wait for the other.
-        let (egress, ingress) = thread::scope(|scope| {
+        let (egress, ingress, segment) = thread::scope(|scope| {
             let egress = scope.spawn(|| load("net_egress"));
+            let segment = scope.spawn(|| cutter.is_some().then(|| load("net_segment")).transpose());
             let ingress = plan.needs().packets_in.then(|| load("net_ingress")).transpose();
-            let egress = egress.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (egress, ingress)
+            (joined(egress), ingress, joined(segment))
         });
-        let (egress, ingress) = (egress?, ingress?);
+        let (egress, ingress, segment) = (egress?, ingress?, segment?);
+        if let (Some(cutter), Some(segment)) = (&mut cutter, &segment) {
+            cutter.open(bit.bit(), segment.as_fd())?;
+        }
         if let Some(lane) = &mut lane {
             lane.open(bit.bit(), load("lane_exit")?.as_fd())?;
         }
@@ -96,6 +104,7 @@ impl Namespace {
             egress,
             ingress,
             watcher,
+            cutter,
             lane,
             bit,
             netns,
@@ -155,16 +164,16 @@ impl Namespace {
         self.slots += 1;
         self.names.insert(interface.index, interface.name.clone());
         let named = rules::naming(plan, &interface.name);
-        // The lane's devices speak Ethernet: a packet without that header cannot take it.
-        let has_lane = match interface.layer {
-            LinkLayer::Ethernet => self.lane.is_some(),
-            LinkLayer::Other(_) => false,
+        // Our devices speak Ethernet: a packet without that header cannot take them.
+        let (has_lane, has_cutter) = match interface.layer {
+            LinkLayer::Ethernet => (self.lane.is_some(), self.cutter.is_some()),
+            LinkLayer::Other(_) => (false, false),
         };
         let entry = InterfaceEntry {
             slot,
             loopback: interface.loopback.into(),
             has_lane: has_lane.into(),
-            has_cutter: 0,
+            has_cutter: has_cutter.into(),
             rules: [named; BANKS],
         };
         let map = ebpf.map_mut("INTERFACES").ok_or(SessionError::NoMap("INTERFACES"))?;
@@ -232,6 +241,27 @@ impl Namespace {
         }
         result
     }
+}
+
+/// The cutter, if the plan needs one.
+fn cutter(netns: &NetnsHandle, plan: &Plan) -> Result<Option<Cutter>, SessionError> {
+    let needs = plan.needs();
+    if needs.checksum {
+        return Ok(Some(Cutter::new(netns, Cut::Checksums)?));
+    }
+    if !needs.cut {
+        return Ok(None);
+    }
+    match Cutter::new(netns, Cut::Segments) {
+        Ok(cutter) => Ok(Some(cutter)),
+        // Then a super-packet is one packet to the decision, and the report says so.
+        Err(NetError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Refuses an `iface NAME` that none of the target's namespaces has.

@@ -36,6 +36,10 @@ pub struct Needs {
     pub packets_in: bool,
     /// The lane.
     pub packet_delay: bool,
+    /// Packets of the wire must be told apart before a decision.
+    pub cut: bool,
+    /// And carry their checksums.
+    pub checksum: bool,
     /// Hooks on connect(2) and sendmsg(2).
     pub calls: bool,
     /// The block hook.
@@ -119,6 +123,7 @@ impl Plan {
                 Fault::Net(fault) => {
                     needs.packets = true;
                     needs.packets_in |= planned.rule.net.directions & Direction::In as u32 != 0;
+                    needs.cut |= planned.rule.trigger != fault_common::decide::trigger::Trigger::ALWAYS;
                     match fault.verb {
                         NetVerb::Drop | NetVerb::Duplicate | NetVerb::Fail(_) => {}
                         NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => {
@@ -169,6 +174,9 @@ impl Plan {
                         continue;
                     }
                     bank.net |= bit;
+                    if planned.rule.trigger != fault_common::decide::trigger::Trigger::ALWAYS {
+                        bank.net_cut |= bit;
+                    }
                     if let NetVerb::Rate { .. } = fault.verb {
                         bank.net_timed |= bit;
                     }
@@ -269,6 +277,7 @@ mod tests {
             net_timed: 0b1000,
             net_calls: 0,
             disk: 0b0100,
+            ..Bank::default()
         };
         assert_eq!(bank, expected);
     }

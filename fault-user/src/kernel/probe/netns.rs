@@ -22,7 +22,7 @@ use nix::{
 };
 
 use super::bpf::{Attempt, Failure};
-use crate::net::lane::open_tun;
+use crate::net::devices::open_tun;
 
 /// Index of `lo` in every network namespace.
 pub const LOOPBACK: u32 = 1;

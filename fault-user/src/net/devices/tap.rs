@@ -1,4 +1,4 @@
-//! C: a tap device that lives exactly as long as a descriptor of the controller.
+//! A tap device that lives exactly as long as a descriptor of the controller.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,9 +12,12 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
 };
 
-use super::super::{
-    error::{NetError, Result},
-    netns::NetnsHandle,
+use super::{
+    super::{
+        error::{NetError, Result},
+        netns::NetnsHandle,
+    },
+    Purpose,
 };
 
 const DEVICE: &str = "/dev/net/tun";
@@ -37,11 +40,11 @@ const TCP_SEGMENTATION: libc::c_uint = 0x01 | 0x02 | 0x04 | 0x08;
 /// Makes a tap device called `name` in `netns`; none when the name is taken.
 ///
 /// Closing the descriptor deletes the device before `close` returns, also when the closing is done by SIGKILL.
-pub(super) fn create(netns: &NetnsHandle, name: &str) -> Result<Option<OwnedFd>> {
+pub(super) fn create(netns: &NetnsHandle, name: &str, purpose: Purpose) -> Result<Option<OwnedFd>> {
     // The namespace of a tap is the one its descriptor was opened in.
     let file = netns.run_in(|| {
         open().map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => missing(error),
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => missing(purpose, error),
             _ => NetError::os("open", DEVICE, error),
         })
     })?;
@@ -50,7 +53,13 @@ pub(super) fn create(netns: &NetnsHandle, name: &str) -> Result<Option<OwnedFd>>
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => return Ok(None),
         Err(error) => return Err(NetError::os("make", format!("a tap device in {netns}"), error)),
     }
-    accept_super_packets(&file).map_err(|error| NetError::os("set the offloads of", name, error))?;
+    match purpose {
+        Purpose::Lane | Purpose::Cut => {
+            accept_super_packets(&file).map_err(|error| NetError::os("set the offloads of", name, error))?
+        }
+        // It has none until somebody asks.
+        Purpose::Checksum => {}
+    }
     Ok(Some(file.into()))
 }
 
@@ -103,13 +112,14 @@ fn accept_super_packets(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn missing(source: io::Error) -> NetError {
+fn missing(purpose: Purpose, source: io::Error) -> NetError {
     NetError::Missing {
         what: "tap device",
         module: "tun",
         config: "CONFIG_TUN",
         remedy: format!(
-            "delays need it: `modprobe tun` (which also makes {DEVICE}), or use a kernel that has it"
+            "{}: `modprobe tun` (which also makes {DEVICE}), or use a kernel that has it",
+            purpose.need()
         ),
         source,
     }
