@@ -8,7 +8,7 @@ use std::{
 
 use fault_common::{
     shared::SharedU64,
-    who::{PORT_WORDS, SocketState, Stream, port_bit},
+    who::{Connection, PORT_WORDS, SocketState, Stream, port_bit},
 };
 use fault_user::{
     kernel::{control::Mapped, load},
@@ -108,8 +108,10 @@ fn every_open_internet_socket_becomes_a_member_once() {
         cgroup: 0,
         listening: 0,
         _pad: 0,
+        cookie: 0,
         departure_ns: [0; 2],
         streams: [Stream::new(0); 2],
+        connection: Connection::new(0),
     };
 
     let (victim, bystander) = (Victim::start(), Victim::start());

@@ -17,6 +17,7 @@ mod refusals;
 mod run;
 mod targets;
 mod verbs;
+mod wire;
 
 use std::{
     fs::File,
@@ -126,6 +127,7 @@ fn tests() -> Vec<Test> {
         delay::TESTS,
         jitter::TESTS,
         verbs::TESTS,
+        wire::TESTS,
         calls::TESTS,
         disk::TESTS,
         disk_delay::TESTS,

@@ -4,6 +4,8 @@
 
 pub mod disk;
 pub mod report;
+pub mod segments;
+pub mod stream;
 pub mod tcp;
 pub mod udp;
 
@@ -29,6 +31,12 @@ pub enum Program {
     TcpEcho(tcp::Echo),
     /// Time request and answer on one TCP connection
     TcpPing(tcp::Ping),
+    /// Send a known stream of bytes over one TCP connection
+    StreamSend(stream::Send),
+    /// Take one such stream and compare it
+    StreamTake(stream::Take),
+    /// Look at each packet of a TCP stream that arrives
+    Segments(segments::Segments),
     /// Read a file or device block by block and time each read
     Pread(disk::Pread),
     /// Map a file, touch page by page and time each
@@ -45,6 +53,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Program::UdpCount(program) => report::print(&program.run()?),
         Program::TcpEcho(program) => program.run(),
         Program::TcpPing(program) => report::print(&program.run()?),
+        Program::StreamSend(program) => report::print(&program.run()?),
+        Program::StreamTake(program) => report::print(&program.run()?),
+        Program::Segments(program) => report::print(&program.run()?),
         Program::Pread(program) => report::print(&program.run()?),
         Program::Touch(program) => report::print(&program.run()?),
     }

@@ -31,6 +31,34 @@ pub struct Counted {
     pub missing: Vec<u64>,
 }
 
+/// Of `stream-send` and `stream-take`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Streamed {
+    /// Bytes written, or read.
+    pub bytes: u64,
+    /// Bytes read that were not what was sent.
+    pub wrong: u64,
+    /// errno name of what ended it early.
+    pub error: Option<String>,
+    /// Segments the sender's kernel sent again.
+    pub sent_again: u64,
+    /// Nanoseconds it took.
+    pub wall_ns: u64,
+}
+
+/// Of `segments`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Arrived {
+    /// Packets with payload.
+    pub packets: u64,
+    /// Bytes of payload of the largest.
+    pub largest: u32,
+    /// Bytes of each part of the stream that had not come when what is behind it did, in order.
+    pub holes: Vec<u32>,
+    /// Packets with nothing that had not come before: sent again, or copies.
+    pub again: u64,
+}
+
 /// Of `tcp-ping` and `pread`: one entry per operation.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Timed {
