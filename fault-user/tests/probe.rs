@@ -91,6 +91,7 @@ fn agrees_with_the_configuration(capabilities: &Capabilities) {
         ("CONFIG_NET_SCH_FQ", Capability::Fq),
         ("CONFIG_TUN", Capability::Tap),
         ("CONFIG_MACVLAN", Capability::Macvlan),
+        ("CONFIG_VLAN_8021Q", Capability::Vlan),
         ("CONFIG_FUSE_FS", Capability::DetachedFuse),
         ("CONFIG_FUNCTION_ERROR_INJECTION", Capability::FmodRet),
         ("CONFIG_FUNCTION_ERROR_INJECTION", Capability::FmodRetSleepable),

@@ -84,6 +84,8 @@ pub(super) fn arm(request: Request, options: &SessionArgs) -> Result<Armed, CliE
         let features = [
             (needs.packets, Feature::PacketDrop),
             (needs.packet_delay, Feature::PacketDelay),
+            (needs.checksum, Feature::PacketCorruption),
+            (needs.calls, Feature::Calls),
             (needs.bios, Feature::DiskError),
             (needs.bio_delay, Feature::DiskDelay),
         ];

@@ -1,7 +1,7 @@
 //! `refuse`, `unreachable`, `fail`: calls that fail before anything is sent, as real programs and real system calls see
 //! them.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::ensure;
 
@@ -25,11 +25,15 @@ pub const TESTS: &[Test] = &[
     Test { name: "calls::connections_that_exist_live_on", on: Lane::tests_packets, run: existing },
 ];
 
-/// A web server for one page at the peer, on two addresses.
-fn web(lab: &NetLab) -> anyhow::Result<Process> {
-    let serve =
-        "import http.server as h; h.test(h.SimpleHTTPRequestHandler, h.ThreadingHTTPServer, port=8080)";
-    let server = Process::start(lab.in_peer("python3").args(["-c", serve]))?;
+/// A web server for one page at the peer, on two addresses. It writes down what it was asked in `log`.
+pub(super) fn web(lab: &NetLab, log: Option<&Path>) -> anyhow::Result<Process> {
+    let log = log.unwrap_or(Path::new("/dev/null"));
+    let serve = format!(
+        "import http.server as h, sys; sys.stderr = open('{}', 'a', buffering=1); \
+         h.test(h.SimpleHTTPRequestHandler, h.ThreadingHTTPServer, port=8080)",
+        log.display()
+    );
+    let server = Process::start(lab.in_peer("python3").args(["-c", &serve]))?;
     let up = format!(
         "for i in $(seq 100); do curl -s -o /dev/null http://{PEER_V4}:8080/ && exit 0; sleep 0.1; done; exit 1"
     );
@@ -37,18 +41,23 @@ fn web(lab: &NetLab) -> anyhow::Result<Process> {
     Ok(server)
 }
 
-/// A shell that, once released, prints curl's exit status for each of `urls`.
-fn curls(mut shell: Command, urls: &[String]) -> anyhow::Result<Process> {
+/// A shell that, once released, prints curl's exit status for each of `urls`, which may take so many seconds each.
+pub(super) fn curls(mut shell: Command, urls: &[String], patience: u32) -> anyhow::Result<Process> {
     let script = format!(
-        "read x; for url in {}; do curl -s -g -m 20 -o /dev/null $url; echo $?; done",
+        "read x; for url in {}; do curl -s -g -m {patience} -o /dev/null $url; echo $?; done",
         urls.join(" ")
     );
     Process::start(shell.args(["-c", &script]))
 }
 
+/// Words of `text`, with one space between them.
+pub(super) fn statuses(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn curl_is_refused(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("refuse")?;
-    let _server = web(&lab)?;
+    let _server = web(&lab, None)?;
     let url = |host: &str| format!("http://{host}:8080/");
     // curl(1): 7 is "failed to connect".
     for (spec, urls, expected) in [
@@ -60,7 +69,7 @@ fn curl_is_refused(_: Lane) -> anyhow::Result<()> {
         ("fail ENETUNREACH".to_owned(), vec![url(PEER_V4)], "7"),
     ] {
         let (mut shell, mut bystander) =
-            (curls(lab.in_target("sh"), &urls)?, curls(lab.in_target("sh"), &urls)?);
+            (curls(lab.in_target("sh"), &urls, 20)?, curls(lab.in_target("sh"), &urls, 20)?);
         let injection = Injection::start(&["--pid", &shell.pid(), "--net", &spec])?;
         let tap = Tap::new(&lab.peer, "vp0", "tcp[tcpflags] & tcp-syn != 0 and src host 10.77.0.1")?;
         shell.release()?;
@@ -69,7 +78,6 @@ fn curl_is_refused(_: Lane) -> anyhow::Result<()> {
         bystander.release()?;
         let other = bystander.text()?;
         let report = injection.wait()?;
-        let statuses = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(statuses(&text) == expected, "{spec}: {text}");
         ensure!(other.split_whitespace().all(|status| status == "0"), "{spec}: bystander: {other}");
         let failed = expected.split(' ').filter(|status| *status == "7").count();

@@ -51,6 +51,16 @@ impl Lane {
         }
     }
 
+    /// Whether there are VLAN devices, without which packets cannot be corrupted, and that is tested here.
+    #[must_use]
+    pub fn has_vlan(self) -> bool {
+        match self {
+            Self::Native => NATIVE.vlan,
+            Self::Fault | Self::Debian612 | Self::Debian61 => true,
+            Self::FmodOnly => false,
+        }
+    }
+
     /// Whether block faults must be refused here.
     #[must_use]
     pub fn refuses_block(self) -> bool {
@@ -84,6 +94,7 @@ impl Lane {
 struct Native {
     packet_delay: bool,
     disk_error: bool,
+    vlan: bool,
 }
 
 static NATIVE: LazyLock<Native> = LazyLock::new(|| {
@@ -92,5 +103,9 @@ static NATIVE: LazyLock<Native> = LazyLock::new(|| {
     let report = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
     let report: serde_json::Value = report.unwrap_or_default();
     let can = |feature: &str| report["features"][feature]["ok"] == true;
-    Native { packet_delay: can("packet_delay"), disk_error: can("disk_error") }
+    Native {
+        packet_delay: can("packet_delay"),
+        disk_error: can("disk_error"),
+        vlan: can("packet_corruption"),
+    }
 });

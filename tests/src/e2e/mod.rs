@@ -1,6 +1,8 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
 mod calls;
+mod connections;
+mod corrupt;
 mod death;
 mod delay;
 mod disk;
@@ -128,6 +130,8 @@ fn tests() -> Vec<Test> {
         jitter::TESTS,
         verbs::TESTS,
         wire::TESTS,
+        corrupt::TESTS,
+        connections::TESTS,
         calls::TESTS,
         disk::TESTS,
         disk_delay::TESTS,

@@ -268,6 +268,8 @@ fn doctor_tells_the_truth(lane: Lane) -> anyhow::Result<()> {
     for (feature, faults, expected) in [
         ("packet_drop", ["--net", "drop 0%"], true),
         ("packet_delay", ["--net", "delay 1ms 0%"], lane.has_packet_delay()),
+        ("packet_corruption", ["--net", "corrupt 0%"], lane.has_vlan()),
+        ("calls", ["--net", "refuse 0%"], true),
         ("disk_error", ["--disk", "error 0% read"], !lane.refuses_block()),
         ("disk_delay", ["--disk", "delay 1ms 0% read"], lane.has_block()),
     ] {

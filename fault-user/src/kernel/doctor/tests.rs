@@ -44,6 +44,9 @@ fn text_begins_with_what_users_ask_for() {
     assert_eq!(lines.next(), Some("packet delay  no"));
     assert_eq!(lines.next(), Some("              fq: left out"));
     assert_eq!(lines.next(), Some("              → put it in"));
+    assert_eq!(lines.next(), Some("wire segments yes  through tcx, else clsact"));
+    assert_eq!(lines.next(), Some("corruption    yes  through tcx, else clsact"));
+    assert_eq!(lines.next(), Some("failing calls yes"));
     assert_eq!(lines.next(), Some("disk error    yes  through fmod_ret, else kprobe_override"));
     assert_eq!(lines.next(), Some("              not tried: hook_called: no disk"));
     for capability in Capability::ALL {

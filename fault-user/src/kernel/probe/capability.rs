@@ -31,10 +31,14 @@ pub enum Capability {
     Clsact,
     /// Giving a packet the time it is to leave.
     DepartureTime,
-    /// The lane's far end, which lives as long as a descriptor.
+    /// Giving a system call another result.
+    SetRetval,
+    /// The far end of lane and cutter, which lives as long as a descriptor.
     Tap,
-    /// The lane's entry.
+    /// The entry of the lane, and of the cutter.
     Macvlan,
+    /// The entry of the cutter where checksums must be in the packet.
+    Vlan,
     /// The queue that holds packets until their time.
     Fq,
     /// Changing what `should_fail_bio` returns.
@@ -57,7 +61,7 @@ pub enum Capability {
 
 impl Capability {
     /// All of them, in the order they are shown.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Permission,
         Self::Btf,
         Self::Jit,
@@ -71,8 +75,10 @@ impl Capability {
         Self::Tcx,
         Self::Clsact,
         Self::DepartureTime,
+        Self::SetRetval,
         Self::Tap,
         Self::Macvlan,
+        Self::Vlan,
         Self::Fq,
         Self::FmodRet,
         Self::FmodRetSleepable,
@@ -100,8 +106,10 @@ impl Capability {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::DepartureTime => "departure_time",
+            Self::SetRetval => "set_retval",
             Self::Tap => "tap",
             Self::Macvlan => "macvlan",
+            Self::Vlan => "vlan",
             Self::Fq => "fq",
             Self::FmodRet => "fmod_ret",
             Self::FmodRetSleepable => "fmod_ret_sleepable",
@@ -130,8 +138,10 @@ impl Capability {
             Self::Tcx => "packet hook tcx",
             Self::Clsact => "packet hook clsact (used where tcx is missing)",
             Self::DepartureTime => "BPF sets a packet's departure time",
+            Self::SetRetval => "BPF on cgroup/connect4 chooses the error",
             Self::Tap => "tap devices",
             Self::Macvlan => "macvlan devices",
+            Self::Vlan => "VLAN devices",
             Self::Fq => "fq queueing discipline",
             Self::FmodRet => "fmod_ret on should_fail_bio",
             Self::FmodRetSleepable => "sleepable fmod_ret on should_fail_bio",
@@ -157,6 +167,12 @@ pub enum Feature {
     PacketDrop,
     /// `--net 'delay …'`
     PacketDelay,
+    /// `--net 'drop 1%'`: of the packets of the wire, and not of what TCP hands down at once.
+    PacketSegments,
+    /// `--net 'corrupt …'`
+    PacketCorruption,
+    /// `--net 'refuse …'`
+    Calls,
     /// `--disk 'error …'`
     DiskError,
     /// `--disk 'delay …'`, `--disk 'hang …'`
@@ -182,6 +198,15 @@ const PACKETS: &[AnyOf] = &[
 ];
 const LANE: &[AnyOf] =
     &[&[Capability::DepartureTime], &[Capability::Tap], &[Capability::Macvlan], &[Capability::Fq]];
+const CUTTER: &[AnyOf] = &[&[Capability::Tap], &[Capability::Macvlan]];
+const CHECKSUMS: &[AnyOf] = &[&[Capability::Tap], &[Capability::Vlan]];
+const CALLS: &[AnyOf] = &[
+    &[Capability::Cgroup2],
+    &[Capability::SocketHook],
+    &[Capability::SocketStorage],
+    &[Capability::PidfdGetfd],
+    &[Capability::SetRetval],
+];
 const DISK_ERROR: &[AnyOf] =
     &[&[Capability::FmodRet, Capability::KprobeOverride], &[Capability::Jit], &[Capability::TaskStorage]];
 const DISK_DELAY: &[AnyOf] = &[
@@ -198,13 +223,24 @@ const SELF_TEST: &[AnyOf] = &[&[Capability::HookCalled]];
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::PacketDrop, Self::PacketDelay, Self::DiskError, Self::DiskDelay];
+    pub const ALL: [Self; 7] = [
+        Self::PacketDrop,
+        Self::PacketDelay,
+        Self::PacketSegments,
+        Self::PacketCorruption,
+        Self::Calls,
+        Self::DiskError,
+        Self::DiskDelay,
+    ];
 
     /// Its name in JSON. Never changes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PacketDrop => "packet_drop",
             Self::PacketDelay => "packet_delay",
+            Self::PacketSegments => "packet_segments",
+            Self::PacketCorruption => "packet_corruption",
+            Self::Calls => "calls",
             Self::DiskError => "disk_error",
             Self::DiskDelay => "disk_delay",
         }
@@ -215,6 +251,9 @@ impl Feature {
         let parts: [&[AnyOf]; 3] = match self {
             Self::PacketDrop => [EVERY, PACKETS, &[]],
             Self::PacketDelay => [EVERY, PACKETS, LANE],
+            Self::PacketSegments => [EVERY, PACKETS, CUTTER],
+            Self::PacketCorruption => [EVERY, PACKETS, CHECKSUMS],
+            Self::Calls => [EVERY, CALLS, &[]],
             Self::DiskError => [EVERY, DISK_ERROR, SELF_TEST],
             Self::DiskDelay => [EVERY, DISK_DELAY, SELF_TEST],
         };
@@ -227,6 +266,9 @@ impl fmt::Display for Feature {
         f.write_str(match self {
             Self::PacketDrop => "packet drop",
             Self::PacketDelay => "packet delay",
+            Self::PacketSegments => "wire segments",
+            Self::PacketCorruption => "corruption",
+            Self::Calls => "failing calls",
             Self::DiskError => "disk error",
             Self::DiskDelay => "disk delay",
         })

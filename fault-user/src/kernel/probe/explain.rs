@@ -51,6 +51,8 @@ const fn needs(capability: Capability) -> Needs {
         Capability::DepartureTime => (&[], None, (5, 18)),
         Capability::Tap => (&["CONFIG_TUN"], Some("tun"), (2, 6)),
         Capability::Macvlan => (&["CONFIG_MACVLAN"], Some("macvlan"), (2, 6)),
+        Capability::Vlan => (&["CONFIG_VLAN_8021Q"], Some("8021q"), (2, 6)),
+        Capability::SetRetval => (&["CONFIG_CGROUP_BPF"], None, (5, 18)),
         Capability::Fq => (&["CONFIG_NET_SCH_FQ"], Some("sch_fq"), (3, 12)),
         // The first two hold for all tracing programs; the third is what this one is about.
         Capability::FmodRet | Capability::FmodRetSleepable => (

@@ -30,6 +30,7 @@ pub mod helper {
     pub const GET_CURRENT_TASK_BTF: i32 = 158;
     pub const COPY_FROM_USER_TASK: i32 = 191;
     pub const SKB_SET_TSTAMP: i32 = 192;
+    pub const SET_RETVAL: i32 = 187;
 }
 
 const fn insn(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Insn {

@@ -241,8 +241,15 @@ impl Prober {
         self.try_(Capability::SocketStorage, packet::socket_storage);
         self.try_(Capability::PidfdGetfd, packet::pidfd_getfd);
         self.try_(Capability::DepartureTime, packet::departure_time);
-        let devices =
-            [Capability::Tcx, Capability::Clsact, Capability::Tap, Capability::Macvlan, Capability::Fq];
+        self.try_(Capability::SetRetval, packet::set_retval);
+        let devices = [
+            Capability::Tcx,
+            Capability::Clsact,
+            Capability::Tap,
+            Capability::Macvlan,
+            Capability::Vlan,
+            Capability::Fq,
+        ];
         if !self.wants(&devices) {
             return;
         }
@@ -250,17 +257,20 @@ impl Prober {
             let tcx = packet::tcx();
             let tap = netns::add_tap();
             let macvlan = tap.as_ref().ok().map(|tap| netlink.add_macvlan(tap.index).map(drop));
+            let vlan = tap.as_ref().ok().map(|tap| netlink.add_vlan(tap.index).map(drop));
             let fq = netlink.add_fq(netns::LOOPBACK);
-            (tcx, packet::clsact(netlink), tap.map(drop), macvlan, fq)
+            (tcx, packet::clsact(netlink), tap.map(drop), (macvlan, vlan), fq)
         });
         match attempts {
-            Ok((tcx, clsact, tap, macvlan, fq)) => {
+            Ok((tcx, clsact, tap, (macvlan, vlan), fq)) => {
                 self.note(Capability::Tcx, tcx);
                 self.note(Capability::Clsact, clsact);
                 self.note(Capability::Tap, tap);
-                match macvlan {
-                    Some(macvlan) => drop(self.note(Capability::Macvlan, macvlan)),
-                    None => self.unknown(Capability::Macvlan, "there is no tap to put one on"),
+                for (capability, device) in [(Capability::Macvlan, macvlan), (Capability::Vlan, vlan)] {
+                    match device {
+                        Some(device) => drop(self.note(capability, device)),
+                        None => self.unknown(capability, "there is no tap to put one on"),
+                    }
                 }
                 self.note(Capability::Fq, fq);
             }

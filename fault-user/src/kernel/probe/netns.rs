@@ -11,7 +11,8 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanFlags, MacVlanMode,
+        InfoData, InfoKind, InfoMacVlan, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanFlags,
+        MacVlanMode,
     },
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
@@ -97,6 +98,22 @@ impl Netlink {
             ],
         )?;
         index_of("probe1")
+    }
+
+    /// A VLAN device over `lower`; gives its index.
+    pub fn add_vlan(&self, lower: u32) -> Attempt<u32> {
+        self.add_link(
+            "creating a VLAN device over a tap",
+            vec![
+                LinkAttribute::IfName("probe2".to_owned()),
+                LinkAttribute::Link(lower),
+                LinkAttribute::LinkInfo(vec![
+                    LinkInfo::Kind(InfoKind::Vlan),
+                    LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(1)])),
+                ]),
+            ],
+        )?;
+        index_of("probe2")
     }
 
     /// `fq` as the root queueing discipline of `interface`.

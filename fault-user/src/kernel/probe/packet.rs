@@ -79,6 +79,24 @@ pub fn departure_time() -> Attempt<()> {
     .map(drop)
 }
 
+/// Loads a program that gives connect(2) another error than EPERM.
+pub fn set_retval() -> Attempt<()> {
+    bpf::load(&ProgramSpec {
+        what: "a program that calls bpf_set_retval",
+        kind: bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        insns: &[
+            insn::set(1, -libc::ECONNREFUSED),
+            insn::call(helper::SET_RETVAL),
+            insn::set(0, 0),
+            insn::exit(),
+        ],
+        attach_type: bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32,
+        attach_btf_id: 0,
+        flags: 0,
+    })
+    .map(drop)
+}
+
 fn load_socket_program(what: &str, insns: &[Insn]) -> Attempt<OwnedFd> {
     bpf::load(&ProgramSpec {
         what,
