@@ -13,6 +13,7 @@ pub mod e2e;
 pub mod kernel_log;
 pub mod net_lab;
 pub mod offspring;
+pub mod parity;
 pub mod process;
 pub mod residue;
 pub mod stats;

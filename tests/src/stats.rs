@@ -1,6 +1,6 @@
 //! Verdicts about counts and samples, at 99.9 % confidence.
 
-use statrs::distribution::{Binomial, DiscreteCDF};
+use statrs::distribution::{Binomial, Discrete as _, DiscreteCDF, Hypergeometric};
 
 /// Chance of rejecting a correct implementation in one check.
 pub const ALPHA: f64 = 0.001;
@@ -42,6 +42,50 @@ pub fn kolmogorov_smirnov(what: &str, samples: &[f64], cdf: impl Fn(f64) -> f64)
             "{what}: KS distance {distance:.4} over {critical:.4} with n = {}",
             sorted.len()
         ));
+    }
+    Ok(())
+}
+
+/// Two-sample Kolmogorov–Smirnov: whether `a` and `b` come from one continuous distribution.
+///
+/// The critical value is the asymptotic one, sqrt(ln(2/α)/2 · (n+m)/nm).
+///
+/// # Errors
+/// A sentence with the numbers, when they do not.
+pub fn two_sample_ks(what: &str, a: &[f64], b: &[f64]) -> Result<(), String> {
+    let sorted = |samples: &[f64]| {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    };
+    let (a, b) = (sorted(a), sorted(b));
+    let (n, m) = (a.len() as f64, b.len() as f64);
+    let below = |samples: &[f64], x: f64| samples.partition_point(|sample| *sample <= x) as f64;
+    let distance =
+        a.iter().chain(&b).map(|&x| (below(&a, x) / n - below(&b, x) / m).abs()).fold(0.0f64, f64::max);
+    let critical = ((2.0 / ALPHA).ln() / 2.0 * (n + m) / (n * m)).sqrt();
+    if a.len() < 35 || b.len() < 35 || distance > critical {
+        return Err(format!("{what}: KS distance {distance:.4} over {critical:.4} with n = {n}, m = {m}"));
+    }
+    Ok(())
+}
+
+/// Whether `hits` of `trials` on either side come from one probability: Fisher's exact test, two-sided (the sum of all
+/// tables that are no more likely than the one seen).
+///
+/// # Errors
+/// A sentence with the numbers, when they do not.
+pub fn two_proportions(what: &str, a: (u64, u64), b: (u64, u64)) -> Result<(), String> {
+    let (hits, trials) = (a.0 + b.0, a.1 + b.1);
+    let law = Hypergeometric::new(trials, hits, a.1).map_err(|error| format!("{what}: {error}"))?;
+    let seen = law.ln_pmf(a.0);
+    let p: f64 = (hits.saturating_sub(b.1)..=hits.min(a.1))
+        .map(|count| law.ln_pmf(count))
+        .filter(|likelihood| *likelihood <= seen + 1e-9)
+        .map(f64::exp)
+        .sum();
+    if p < ALPHA {
+        return Err(format!("{what}: {} of {} and {} of {} differ (P = {p:.2e})", a.0, a.1, b.0, b.1));
     }
     Ok(())
 }
@@ -89,6 +133,17 @@ mod tests {
         assert!(kolmogorov_smirnov("uniform", &samples, |x| x.clamp(0.0, 1.0)).is_ok());
         assert!(kolmogorov_smirnov("shifted", &samples, |x| (x - 0.1).clamp(0.0, 1.0)).is_err());
         assert!(kolmogorov_smirnov("too few", &samples[..10], |x| x).is_err());
+    }
+
+    #[test]
+    fn two_samples_are_told_apart_when_they_differ() {
+        let samples = |shift: f64| (0..1000).map(move |i| f64::from(i) / 1000.0 + shift).collect::<Vec<_>>();
+        assert!(two_sample_ks("same", &samples(0.0), &samples(0.01)).is_ok());
+        assert!(two_sample_ks("shifted", &samples(0.0), &samples(0.15)).is_err());
+        assert!(two_sample_ks("too few", &samples(0.0)[..10], &samples(0.0)).is_err());
+        assert!(two_proportions("same", (100, 1000), (112, 1000)).is_ok());
+        assert!(two_proportions("different", (100, 1000), (160, 1000)).is_err());
+        assert!(two_proportions("none", (0, 1000), (0, 1000)).is_ok());
     }
 
     #[test]

@@ -127,12 +127,12 @@ fn write_text(capabilities: &Capabilities, out: &mut dyn Write) -> io::Result<()
             [] => String::new(),
             ways => format!("  through {}", ways.join(", else ")),
         };
-        writeln!(out, "{:<13} {}{through}", feature.to_string(), if answer.ok { "yes" } else { "no" })?;
+        writeln!(out, "{:<17} {}{through}", feature.to_string(), if answer.ok { "yes" } else { "no" })?;
         if let (Some(missing), Some(why), Some(remedy)) = (answer.missing, answer.why, answer.remedy) {
-            writeln!(out, "              {missing}: {why}\n              → {remedy}")?;
+            writeln!(out, "                  {missing}: {why}\n                  → {remedy}")?;
         } else {
             for untried in &answer.untried {
-                writeln!(out, "              not tried: {}: {}", untried.name, untried.why)?;
+                writeln!(out, "                  not tried: {}: {}", untried.name, untried.why)?;
             }
         }
     }

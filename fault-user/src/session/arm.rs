@@ -86,7 +86,7 @@ impl Armed {
             tasks::follow_sockets(&mut loaded.ebpf)?;
         }
         if needs.calls {
-            tasks::follow_calls(&mut loaded.ebpf)?;
+            tasks::follow_calls(&mut loaded.ebpf, needs.binds)?;
         }
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::default();

@@ -42,6 +42,8 @@ pub struct Needs {
     pub checksum: bool,
     /// Hooks on connect(2) and sendmsg(2).
     pub calls: bool,
+    /// And on bind(2).
+    pub binds: bool,
     /// The block hook.
     pub bios: bool,
     /// The parking lot.

@@ -52,9 +52,11 @@ pub(super) fn follow_sockets(ebpf: &mut Ebpf) -> Result<(), SessionError> {
 }
 
 /// Attaches the programs that fail calls of connect(2) and sendmsg(2), at the same place.
-pub(super) fn follow_calls(ebpf: &mut Ebpf) -> Result<(), SessionError> {
+pub(super) fn follow_calls(ebpf: &mut Ebpf, binds: bool) -> Result<(), SessionError> {
     let directory = root_of_cgroups()?;
-    for program in ["call_connect4", "call_connect6", "call_sendmsg4", "call_sendmsg6"] {
+    let calls = ["call_connect4", "call_connect6", "call_sendmsg4", "call_sendmsg6"];
+    let binds: &[_] = if binds { &["call_bind4", "call_bind6"] } else { &[] };
+    for program in calls.iter().chain(binds) {
         let hook: &mut CgroupSockAddr = program_mut(ebpf, program)?;
         hook.load().map_err(SessionError::program(program))?;
         hook.attach(&directory, CgroupAttachMode::Single).map_err(SessionError::program(program))?;

@@ -16,6 +16,17 @@ pub const TESTS: &[Test] = &[
     Test { name: "doctor::without_privileges_it_says_so", on: everywhere, run: without_privileges },
 ];
 
+/// Everything a user may ask for.
+const FEATURES: [&str; 7] = [
+    "packet_drop",
+    "packet_delay",
+    "packet_segments",
+    "packet_corruption",
+    "calls",
+    "disk_error",
+    "disk_delay",
+];
+
 fn everywhere(_: Lane) -> bool {
     true
 }
@@ -66,8 +77,8 @@ fn knows_this_kernel(lane: Lane) -> anyhow::Result<()> {
     let report = doctor()?;
     ensure!(answered(&report, &Value::Bool(false))? == no, "{report:#}");
     ensure!(answered(&report, &Value::Null)? == untried, "{report:#}");
-    for feature in ["packet_drop", "packet_delay", "disk_error", "disk_delay"] {
-        let works = lane.has_block() || feature.starts_with("packet");
+    for feature in FEATURES {
+        let works = lane.has_block() || !feature.starts_with("disk");
         ensure!(report["features"][feature]["ok"] == works, "{feature}: {report:#}");
     }
     Ok(())
@@ -76,7 +87,7 @@ fn knows_this_kernel(lane: Lane) -> anyhow::Result<()> {
 fn features_follow(_: Lane) -> anyhow::Result<()> {
     let report = doctor()?;
     let features = report["features"].as_object().context("features")?;
-    ensure!(features.len() == 4, "{report:#}");
+    ensure!(features.len() == FEATURES.len(), "{report:#}");
     for (name, feature) in features {
         if feature["ok"] == true {
             ensure!(feature["missing"].is_null() && feature["why"].is_null(), "{name}: {feature:#}");

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "wire::one_segment_is_lost", on: Lane::tests_packets, run: lost },
     Test { name: "wire::netem_loses_many_at_once", on: has_netem, run: netem },
     Test { name: "wire::one_segment_is_lost_on_the_way_in", on: Lane::tests_packets, run: lost_inwards },
+    Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_as_netem },
     Test { name: "wire::one_segment_is_doubled", on: Lane::tests_packets_in_detail, run: doubled },
 ];
 
@@ -109,6 +110,16 @@ fn netem(_: Lane) -> anyhow::Result<()> {
         binomial("holes of more than one segment", long, holes, 0.1).is_err() && long * 2 > holes,
         "{long} of {holes} holes are longer than a segment: netem has learnt to tell them apart"
     );
+    Ok(())
+}
+
+fn same_as_netem(_: Lane) -> anyhow::Result<()> {
+    let verdicts = crate::parity::compare(2000)?;
+    let differ: Vec<_> = verdicts
+        .iter()
+        .filter_map(|verdict| Some(format!("{}: {}", verdict.fault, verdict.differs.as_ref()?)))
+        .collect();
+    ensure!(differ.is_empty(), "{}", differ.join("; "));
     Ok(())
 }
 

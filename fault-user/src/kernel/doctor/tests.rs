@@ -40,15 +40,15 @@ fn text_begins_with_what_users_ask_for() {
     write_text(&kernel_without_fq(), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     let mut lines = text.lines().skip(2);
-    assert_eq!(lines.next(), Some("packet drop   yes  through tcx, else clsact"));
-    assert_eq!(lines.next(), Some("packet delay  no"));
-    assert_eq!(lines.next(), Some("              fq: left out"));
-    assert_eq!(lines.next(), Some("              → put it in"));
-    assert_eq!(lines.next(), Some("wire segments yes  through tcx, else clsact"));
-    assert_eq!(lines.next(), Some("corruption    yes  through tcx, else clsact"));
-    assert_eq!(lines.next(), Some("failing calls yes"));
-    assert_eq!(lines.next(), Some("disk error    yes  through fmod_ret, else kprobe_override"));
-    assert_eq!(lines.next(), Some("              not tried: hook_called: no disk"));
+    assert_eq!(lines.next(), Some("packet drop       yes  through tcx, else clsact"));
+    assert_eq!(lines.next(), Some("packet delay      no"));
+    assert_eq!(lines.next(), Some("                  fq: left out"));
+    assert_eq!(lines.next(), Some("                  → put it in"));
+    assert_eq!(lines.next(), Some("packet segments   yes  through tcx, else clsact"));
+    assert_eq!(lines.next(), Some("packet corruption yes  through tcx, else clsact"));
+    assert_eq!(lines.next(), Some("calls             yes"));
+    assert_eq!(lines.next(), Some("disk error        yes  through fmod_ret, else kprobe_override"));
+    assert_eq!(lines.next(), Some("                  not tried: hook_called: no disk"));
     for capability in Capability::ALL {
         assert!(text.contains(&format!("\n{:<20} ", capability.name())), "{}", capability.name());
     }

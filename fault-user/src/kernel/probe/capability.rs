@@ -266,9 +266,9 @@ impl fmt::Display for Feature {
         f.write_str(match self {
             Self::PacketDrop => "packet drop",
             Self::PacketDelay => "packet delay",
-            Self::PacketSegments => "wire segments",
-            Self::PacketCorruption => "corruption",
-            Self::Calls => "failing calls",
+            Self::PacketSegments => "packet segments",
+            Self::PacketCorruption => "packet corruption",
+            Self::Calls => "calls",
             Self::DiskError => "disk error",
             Self::DiskDelay => "disk delay",
         })
