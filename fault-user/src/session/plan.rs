@@ -267,8 +267,8 @@ mod tests {
             net_any_peer: 0b1010,
             net_any_iface: 0b1001,
             net_timed: 0b1000,
-            net_calls: 0,
             disk: 0b0100,
+            ..Bank::default()
         };
         assert_eq!(bank, expected);
     }
