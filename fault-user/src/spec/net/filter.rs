@@ -21,6 +21,8 @@ pub struct NetFilter {
     pub local_port: Option<PortRange>,
     /// `iface NAME`: the interface the packet comes in by or leaves by.
     pub iface: Option<Located<String>>,
+    /// `syn`, `data`, `ack`, `fin`: any of them; empty means every packet.
+    pub segments: BTreeSet<Segment>,
 }
 
 /// Which way a packet goes, seen from the target.
@@ -65,6 +67,34 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Icmp => "icmp",
+        }
+    }
+}
+
+/// What kind of segment of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Segment {
+    /// TCP with SYN: the first packet of a connection, and the first answer.
+    Syn,
+    /// Carries payload: TCP or UDP.
+    Data,
+    /// TCP that does nothing but acknowledge.
+    Ack,
+    /// TCP with FIN.
+    Fin,
+}
+
+impl Segment {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Syn, Self::Data, Self::Ack, Self::Fin];
+
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::Data => "data",
+            Self::Ack => "ack",
+            Self::Fin => "fin",
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Faults of packets.
 
 mod call;
+mod exception;
 mod filter;
+mod part;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::delay::DelaySpec;
 use super::source::Source;
 use super::trigger::Trigger;
 
-pub use call::{CallError, Errno};
-pub use filter::{Cidr, Direction, Endpoint, NetFilter, Peer, PortRange, Protocol};
+pub use call::{Call, CallError, Errno};
+pub use exception::Exception;
+pub use filter::{Cidr, Direction, Endpoint, NetFilter, Peer, PortRange, Protocol, Segment};
+pub use part::{Connections, Part};
 
 /// One thing that goes wrong with packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub struct NetFault {
     pub verb: NetVerb,
     /// Which packets of the target are looked at.
     pub filter: NetFilter,
+    /// Of which connections, and from where in them on.
+    pub part: Part,
     /// Which of those are hit.
     pub trigger: Trigger,
     /// The text it was read from.
@@ -41,8 +48,24 @@ pub enum NetVerb {
     },
     /// It arrives twice.
     Duplicate,
-    /// Not a packet but the call that would send it: connect(2), sendto(2), sendmsg(2). It fails, nothing is sent.
-    Fail(CallError),
+    /// Bits of it are flipped.
+    Corrupt {
+        /// How many: 1 to [`MAX_CORRUPT_BITS`](fault_common::limits::MAX_CORRUPT_BITS).
+        bits: u32,
+        /// `fix-checksum`: only of the payload, and the checksum is made right again, so that the program reads them.
+        fix_checksum: bool,
+    },
+    /// It becomes the end of its TCP connection.
+    Reset,
+    /// It is lost if it carries data of a TCP connection: the handshake passes.
+    Hang,
+    /// Not a packet but the call that would send it. It fails, nothing is sent.
+    Fail {
+        /// With what.
+        error: CallError,
+        /// Which calls; [`Call::usual`] when none is written.
+        calls: BTreeSet<Call>,
+    },
     /// It is held back for so long, while those behind it pass.
     Reorder {
         /// `by D`; [`REORDER_BY`] when it is not written.
