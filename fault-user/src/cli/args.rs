@@ -81,6 +81,9 @@ pub struct FaultArgs {
     /// A fault of block I/O, e.g. 'error 1% read on /var/lib/pg'
     #[arg(long, value_name = "SPEC")]
     pub disk: Vec<String>,
+    /// Spare packets and calls from all net faults, e.g. 'tcp port 22'
+    #[arg(long, value_name = "FILTER")]
+    pub except: Vec<String>,
     /// In the order given; filled by [`parse`].
     #[arg(skip)]
     pub ordered: Vec<(Layer, String)>,
@@ -204,6 +207,14 @@ mod tests {
         let texts: Vec<_> = run.faults.ordered.iter().map(|(layer, text)| (*layer, text.as_str())).collect();
         assert_eq!(texts, [(Layer::Disk, "error read"), (Layer::Net, "drop 5%"), (Layer::Disk, "delay 1ms")]);
         assert_eq!(run.command, ["true"]);
+    }
+
+    #[test]
+    fn exceptions_are_no_faults() {
+        let cli = cli("fault|inject|--pid|1|--except|tcp port 22|--net|drop|--except|udp").unwrap();
+        let Command::Inject(inject) = cli.command else { panic!("not inject") };
+        assert_eq!(inject.faults.except, ["tcp port 22", "udp"]);
+        assert_eq!(inject.faults.ordered, [(Layer::Net, "drop".to_owned())]);
     }
 
     #[test]

@@ -10,8 +10,7 @@ use crate::{
 };
 
 pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
-    let faults = session::faults(&arguments.faults)?;
-    let plan = session::plan(faults, &arguments.options)?;
+    let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
         let target = target(arguments, [])?;
         return session::dry_run(&plan, &target, &session::describe(&target));

@@ -17,8 +17,7 @@ use crate::{
 };
 
 pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
-    let faults = session::faults(&arguments.faults)?;
-    let plan = session::plan(faults, &arguments.options)?;
+    let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
         return session::dry_run(
             &plan,

@@ -2,6 +2,8 @@
 
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 
+use fault_common::limits::MAX_RULES;
+
 use super::{
     args::{BlockBackend, FaultArgs, SessionArgs},
     error::CliError,
@@ -24,24 +26,19 @@ use crate::{
         keeper::Keeper,
         plan::Plan,
     },
-    spec::{self, Fault, Layer, Peer, SpecError},
+    spec::{self, Fault, Layer, NetFilter, Peer, SpecError},
     target::Target,
 };
 
-/// Parses all specs, in the order given.
-pub(super) fn faults(arguments: &FaultArgs) -> Result<Vec<Fault>, CliError> {
-    arguments
-        .ordered
-        .iter()
-        .map(|(layer, text)| spec::parse(*layer, text).map_err(|error| Box::new(error).into()))
-        .collect()
-}
-
-/// Compiles the faults, with the devices they name on this machine.
-pub(super) fn plan(faults: Vec<Fault>, options: &SessionArgs) -> Result<Plan, CliError> {
+/// Parses all specs, in the order given, and compiles them with the devices they name on this machine.
+pub(super) fn plan(arguments: &FaultArgs, options: &SessionArgs) -> Result<Plan, CliError> {
+    let parse = |(layer, text): &(Layer, String)| spec::parse(*layer, text).map_err(Box::new);
+    let faults = arguments.ordered.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let except = |text: &String| spec::parse_exception(text).map_err(Box::new);
+    let exceptions = arguments.except.iter().map(except).collect::<Result<Vec<_>, _>>()?;
     let devices = faults.iter().map(device_of).collect::<Result<Vec<_>, _>>()?;
     let seed = options.seed.unwrap_or_else(random_seed);
-    Ok(Plan::new(faults, &devices, seed, options.duration)?)
+    Ok(Plan::new(faults, &devices, seed, options.duration)?.except(exceptions)?)
 }
 
 /// What the `on` of a fault names.
@@ -105,7 +102,7 @@ pub(super) fn request(
     keeper: &Arc<Keeper>,
 ) -> Result<Request, CliError> {
     let ids: Vec<Option<u32>> =
-        (0..plan.rules.len() as u32).map(|slot| plan.in_slot(slot).map(|planned| planned.id)).collect();
+        (0..MAX_RULES as u32).map(|slot| plan.in_slot(slot).map(|planned| planned.id)).collect();
     let events = options
         .events
         .as_ref()
@@ -167,25 +164,31 @@ pub(super) fn dry_run(plan: &Plan, target: &Target, words: &str) -> Result<ExitC
     for planned in &plan.rules {
         resolved.push(names_of(&planned.fault)?);
     }
+    for planned in &plan.exceptions {
+        resolved.push(peers_of(&planned.exception.filter)?);
+    }
     let text = dry_run::dry_run(plan, words, &resolved);
     std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Stdout)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the host names in a filter stand for.
+fn peers_of(filter: &NetFilter) -> Result<Vec<Resolved>, CliError> {
+    let mut resolved = Vec::new();
+    for endpoint in &filter.to {
+        let Peer::Name(name) = &endpoint.value.peer else { continue };
+        let networks = peers::resolve(&endpoint.value.peer).map_err(crate::session::SessionError::from)?;
+        let addresses: Vec<String> = networks.iter().map(|network| network.network().to_string()).collect();
+        resolved.push((format!("to {name}"), addresses.join(", ")));
+    }
+    Ok(resolved)
 }
 
 /// What the names in a fault stand for.
 fn names_of(fault: &Fault) -> Result<Vec<Resolved>, CliError> {
     let mut resolved = Vec::new();
     match fault {
-        Fault::Net(net) => {
-            for endpoint in &net.filter.to {
-                let Peer::Name(name) = &endpoint.value.peer else { continue };
-                let networks =
-                    peers::resolve(&endpoint.value.peer).map_err(crate::session::SessionError::from)?;
-                let addresses: Vec<String> =
-                    networks.iter().map(|network| network.network().to_string()).collect();
-                resolved.push((format!("to {name}"), addresses.join(", ")));
-            }
-        }
+        Fault::Net(net) => return peers_of(&net.filter),
         Fault::Disk(disk) => {
             if let (Some(on), Some(device)) = (&disk.filter.on, device_of(fault)?) {
                 let kind = if device.whole_disk { "disk" } else { "partition" };

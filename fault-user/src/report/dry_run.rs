@@ -14,7 +14,7 @@ const OPERATIONS: u64 = 100_000;
 pub type Resolved = (String, String);
 
 /// What `plan` would arm against `target` (in words: `pid 4711 and its descendants`). `resolved[i]` is what
-/// the names in fault `i` stand for.
+/// the names in fault `i` stand for; those of exceptions follow.
 #[must_use]
 pub fn dry_run(plan: &Plan, target: &str, resolved: &[Vec<Resolved>]) -> String {
     let mut text = format!("target     {target}\nseed       {}\n", plan.seed);
@@ -27,13 +27,22 @@ pub fn dry_run(plan: &Plan, target: &str, resolved: &[Vec<Resolved>]) -> String 
     }
     for planned in &plan.rules {
         text += &format!("\nfault {:<4} {} {}\n", planned.id, planned.fault.layer(), planned.fault);
-        for (what, is) in resolved.get(planned.id as usize).into_iter().flatten() {
-            text += &format!("           {what} is {is}\n");
-        }
+        text += &names(resolved, planned.id);
         text += &format!("           {}\n", expect(planned, plan.seed));
+    }
+    for planned in &plan.exceptions {
+        text += &format!("\nexcept     {}\n", planned.exception);
+        text += &names(resolved, planned.rule.id);
+        text += "           no net fault touches what passes this filter\n";
     }
     text += "\nNothing was armed.\n";
     text
+}
+
+/// What the names in rule `id` stand for, a line each.
+fn names(resolved: &[Vec<Resolved>], id: u32) -> String {
+    let names = resolved.get(id as usize).into_iter().flatten();
+    names.map(|(what, is)| format!("           {what} is {is}\n")).collect()
 }
 
 /// One sentence about a simulation.

@@ -49,14 +49,7 @@ fn unmatched(fault: &Fault, lasted: Duration) -> String {
         return format!("it was to begin after {after}, and the session ended after {lasted}");
     }
     match fault {
-        Fault::Net(NetFault { verb: NetVerb::Fail(_), filter, .. }) => match filter.to_string().trim() {
-            "" => "the target did not call connect or sendmsg".to_owned(),
-            filter => format!("the target had no call of connect or sendmsg that is `{filter}`"),
-        },
-        Fault::Net(fault) => match fault.filter.to_string().trim() {
-            "" => "the target sent and received no packet".to_owned(),
-            filter => format!("the target had no packet that is `{filter}`"),
-        },
+        Fault::Net(fault) => unmatched_net(fault),
         Fault::Disk(fault) => {
             let mut text = match fault.filter.to_string().trim() {
                 "" => "no I/O of the target reached a disk".to_owned(),
@@ -69,6 +62,58 @@ fn unmatched(fault: &Fault, lasted: Duration) -> String {
                 text += "; what is written reaches it at fsync or when the kernel writes it back";
             }
             text
+        }
+    }
+}
+
+/// Why nothing passed the filter of a net fault.
+fn unmatched_net(fault: &NetFault) -> String {
+    let asked = format!("{}{}", fault.filter, fault.part);
+    let asked = asked.trim();
+    let what = match &fault.verb {
+        NetVerb::Fail { calls, .. } => {
+            let calls: Vec<_> = calls.iter().map(|call| call.word()).collect();
+            let calls = calls.join(" or ");
+            return match asked {
+                "" => format!("the target did not call {calls}"),
+                asked => format!("the target had no call of {calls} that is `{asked}`"),
+            };
+        }
+        NetVerb::Reset => "packet of an established TCP connection",
+        NetVerb::Hang => "TCP packet with data",
+        NetVerb::Corrupt { fix_checksum: true, .. } => "packet with data",
+        NetVerb::Drop
+        | NetVerb::Delay(_)
+        | NetVerb::Rate { .. }
+        | NetVerb::Duplicate
+        | NetVerb::Reorder { .. }
+        | NetVerb::Corrupt { .. } => "packet",
+    };
+    match asked {
+        "" => format!("the target sent and received no {what}"),
+        asked => format!("the target had no {what} that is `{asked}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Layer, parse};
+
+    #[test]
+    fn what_matched_nothing_says_what_it_looked_for() {
+        let lasted = Duration::from_secs(60);
+        let hint = |text| hint(&parse(Layer::Net, text).unwrap(), &RuleTotals::default(), lasted).unwrap();
+        for (text, expected) in [
+            ("drop", "the target sent and received no packet"),
+            ("drop data connection 3", "the target had no packet that is `data connection 3`"),
+            ("refuse", "the target did not call connect or sendmsg"),
+            ("refuse bind local-port 80", "the target had no call of bind that is `local-port 80`"),
+            ("reset", "the target sent and received no packet of an established TCP connection"),
+            ("hang after 64KiB", "the target had no TCP packet with data that is `after 64KiB`"),
+            ("corrupt fix-checksum udp", "the target had no packet with data that is `udp`"),
+        ] {
+            assert_eq!(hint(text), format!("matched nothing: {expected}"), "{text}");
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     net::lane::LaneStats,
     session::{
         heal::{Healed, RuleTotals, Totals},
-        plan::PlannedRule,
+        plan::{PlannedException, PlannedRule},
     },
 };
 use note::Note;
@@ -38,6 +38,9 @@ pub struct SessionReport {
     pub session: Session,
     /// By id.
     pub rules: Vec<RuleReport>,
+    /// What was spared, in the order given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<ExceptionReport>,
     /// What went otherwise than asked, most important first.
     pub notes: Vec<Note>,
     /// What could not be put back or counted: one sentence each.
@@ -71,7 +74,9 @@ impl SessionReport {
         };
         let lasted = session.lasted();
         let rules = healed.plan.rules.iter().zip(&healed.rules);
+        let exceptions = healed.plan.exceptions.iter().zip(&healed.spared);
         Self {
+            except: exceptions.map(|(planned, matched)| ExceptionReport::new(planned, *matched)).collect(),
             rules: rules.map(|(planned, totals)| RuleReport::new(planned, *totals, lasted)).collect(),
             notes: note::notes(&healed.totals, healed.stranded, &healed.lanes),
             troubles,
@@ -189,6 +194,23 @@ impl RuleReport {
             mean_delay_ns: delays.then(|| delay_ns.checked_div(injected)).flatten(),
             hint: hint::hint(&planned.fault, &totals, lasted),
         }
+    }
+}
+
+/// What one exception did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ExceptionReport {
+    /// Its filter, in canonical form.
+    pub filter: String,
+    /// Operations that a fault might have hit and that it spared.
+    pub matched: u64,
+}
+
+impl ExceptionReport {
+    /// `planned`, which spared so many.
+    #[must_use]
+    pub fn new(planned: &PlannedException, matched: u64) -> Self {
+        Self { filter: planned.exception.to_string(), matched }
     }
 }
 

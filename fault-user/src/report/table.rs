@@ -34,7 +34,7 @@ pub fn print(report: &SessionReport) {
     _ = io::stderr().lock().write_all(render(report, Style::of_stderr()).as_bytes());
 }
 
-/// One line about the session, one row for each rule, and a line for everything that needs one.
+/// One line about the session, one row for each rule, one line for each exception, and a line for everything that needs one.
 #[must_use]
 pub fn render(report: &SessionReport, style: Style) -> String {
     let session = &report.session;
@@ -44,6 +44,10 @@ pub fn render(report: &SessionReport, style: Style) -> String {
     for line in rules(&report.rules, style).lines() {
         text += line.trim_end();
         text.push('\n');
+    }
+    for exception in &report.except {
+        let operations = if exception.matched == 1 { "operation" } else { "operations" };
+        text += &format!("except `{}`: {} {operations} spared\n", exception.filter, exception.matched);
     }
     let hints = report.rules.iter().filter_map(|rule| {
         let hint = rule.hint.as_ref()?;

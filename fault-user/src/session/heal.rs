@@ -80,6 +80,8 @@ pub struct Healed {
     pub end: End,
     /// By [`super::plan::PlannedRule::id`].
     pub rules: Vec<RuleTotals>,
+    /// What each exception matched, in the order given.
+    pub spared: Vec<u64>,
     /// Of the whole session.
     pub totals: Totals,
     /// Of each lane.
@@ -124,6 +126,8 @@ impl Active {
             troubles.push(error);
         }
         let counts = request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot)).collect();
+        let exceptions = request.plan.exceptions.iter();
+        let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot).matched).collect();
         let mut lanes = Vec::new();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
@@ -143,6 +147,7 @@ impl Active {
             ended,
             end,
             rules: counts,
+            spared,
             totals,
             lanes,
             stranded,

@@ -22,7 +22,7 @@ use super::{active::Active, error::SessionError, packets::Namespace, plan::Plan}
 use crate::{
     kernel::{load::Loaded, plain::Plain},
     net::peers::{self, Named, Table},
-    spec::Fault,
+    spec::NetFilter,
 };
 
 /// What the kernel knows of the rules beyond the rules themselves.
@@ -37,24 +37,22 @@ impl Rules {
     pub(super) fn write(&mut self, loaded: &mut Loaded, plan: &Plan, bank: u32) -> Result<(), SessionError> {
         let map = loaded.ebpf.map_mut("RULES").ok_or(SessionError::NoMap("RULES"))?;
         let mut map: Array<_, Plain<Rule>> = Array::try_from(map).map_err(SessionError::map("RULES"))?;
-        for planned in &plan.rules {
-            map.set(bank * MAX_RULES as u32 + planned.slot, Plain(planned.rule), 0)
-                .map_err(SessionError::map("RULES"))?;
-            loaded.counters.reset(bank, planned.slot);
+        for (slot, rule) in plan.compiled() {
+            map.set(bank * MAX_RULES as u32 + slot, Plain(rule), 0).map_err(SessionError::map("RULES"))?;
+            loaded.counters.reset(bank, slot);
         }
         self.write_peers(&mut loaded.ebpf, plan, bank)?;
         loaded.control.set_bank(bank, plan.bank());
         Ok(())
     }
 
-    /// What the `to` of all faults name.
+    /// What the `to` of all faults and exceptions name.
     fn write_peers(&mut self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<(), SessionError> {
         let mut named = Named::new();
-        for planned in &plan.rules {
-            let Fault::Net(fault) = &planned.fault else { continue };
-            for endpoint in &fault.filter.to {
+        for (slot, filter) in plan.net_filters() {
+            for endpoint in &filter.to {
                 let networks = peers::resolve(&endpoint.value.peer)?;
-                named.extend(networks.into_iter().map(|network| (network, 1 << planned.slot)));
+                named.extend(networks.into_iter().map(|network| (network, 1 << slot)));
             }
         }
         self.named[bank as usize % BANKS] = named;
@@ -77,12 +75,8 @@ impl Rules {
 
 /// Which slots of `plan` name the interface `name`.
 pub(super) fn naming(plan: &Plan, name: &str) -> u64 {
-    plan.rules.iter().fold(0, |mask, planned| match &planned.fault {
-        Fault::Net(fault) if fault.filter.iface.as_ref().is_some_and(|iface| iface.value == name) => {
-            mask | 1 << planned.slot
-        }
-        Fault::Net(_) | Fault::Disk(_) => mask,
-    })
+    let names = |filter: &NetFilter| filter.iface.as_ref().is_some_and(|iface| iface.value == name);
+    plan.net_filters().filter(|(_, filter)| names(filter)).fold(0, |mask, (slot, _)| mask | 1 << slot)
 }
 
 impl Active {

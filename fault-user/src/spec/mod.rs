@@ -17,7 +17,9 @@ mod net;
 mod parse;
 mod print;
 mod problem;
+mod quantity;
 mod rate;
+mod size;
 mod source;
 mod trigger;
 mod units;
@@ -32,11 +34,13 @@ pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 pub use error::{SpecError, wants_color};
 pub use net::{
-    ByteRate, CallError, Cidr, Direction, Endpoint, Errno, NetFault, NetFilter, NetVerb, Peer, PortRange,
-    Protocol, REORDER_BY,
+    ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
+    NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
 };
 pub use parse::SPEC_MAX_BYTES;
-pub use problem::{Problem, Quantity};
+pub use problem::Problem;
+pub use quantity::Quantity;
+pub use size::ByteSize;
 pub use source::{Located, Source, Span};
 pub use trigger::{COUNT_MAX, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
@@ -115,6 +119,14 @@ pub fn parse(layer: Layer, text: &str) -> Result<Fault, SpecError> {
         Layer::Net => parse::net::fault(text).map(Fault::Net),
         Layer::Disk => parse::disk::fault(text).map(Fault::Disk),
     }
+}
+
+/// Reads one exception: filters of packets, and nothing else.
+///
+/// # Errors
+/// The first thing that is wrong with `text`.
+pub fn parse_exception(text: &str) -> Result<Exception, SpecError> {
+    parse::net::exception(text)
 }
 
 impl FromStr for NetFault {

@@ -6,9 +6,10 @@ use super::delay::{DelaySpec, Distribution};
 use super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 use super::lexer::{needs_quotes, quote};
 use super::net::{
-    ByteRate, CallError, Cidr, Direction, Endpoint, NetFault, NetFilter, NetVerb, Peer, PortRange, Protocol,
-    REORDER_BY,
+    ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
+    NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
 };
+use super::size::{self, ByteSize};
 use super::trigger::{Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
 use super::{Fault, Layer, rate, words};
@@ -27,6 +28,7 @@ impl Display for NetFault {
         self.verb.fmt(f)?;
         chance(&self.trigger, f)?;
         self.filter.fmt(f)?;
+        self.part.fmt(f)?;
         clauses(&self.trigger, f)
     }
 }
@@ -50,12 +52,48 @@ impl Display for NetVerb {
                 f.write_str(if *per_connection { " per-connection" } else { "" })
             }
             Self::Duplicate => f.write_str("duplicate"),
-            Self::Fail(CallError::Refused) => f.write_str("refuse"),
-            Self::Fail(CallError::Unreachable) => f.write_str("unreachable"),
-            Self::Fail(CallError::Errno(errno)) => write!(f, "fail {}", errno.name()),
+            Self::Corrupt { bits, fix_checksum } => {
+                f.write_str("corrupt")?;
+                if *bits != 1 {
+                    write!(f, " {bits} bits")?;
+                }
+                f.write_str(if *fix_checksum { " fix-checksum" } else { "" })
+            }
+            Self::Reset => f.write_str("reset"),
+            Self::Hang => f.write_str("hang"),
+            Self::Fail { error, calls } => {
+                error.fmt(f)?;
+                if *calls != Call::usual() {
+                    calls.iter().try_for_each(|call| write!(f, " {call}"))?;
+                }
+                Ok(())
+            }
             Self::Reorder { by: REORDER_BY } => f.write_str("reorder"),
             Self::Reorder { by } => write!(f, "reorder by {}", print_duration(*by)),
         }
+    }
+}
+
+/// The verb for it.
+impl Display for CallError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("refuse"),
+            Self::Unreachable => f.write_str("unreachable"),
+            Self::Errno(errno) => write!(f, "fail {}", errno.name()),
+        }
+    }
+}
+
+impl Display for Call {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Display for ByteSize {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&size::print(*self))
     }
 }
 
@@ -115,7 +153,32 @@ impl Display for NetFilter {
             f.write_str(" iface ")?;
             operand(Layer::Net, name, f)?;
         }
-        Ok(())
+        self.segments.iter().try_for_each(|segment| write!(f, " {segment}"))
+    }
+}
+
+/// Every clause with a space before it.
+impl Display for Part {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.connections {
+            Some(Connections::Share(share)) => write!(f, " connections {share}")?,
+            Some(Connections::Number(number)) => write!(f, " connection {number}")?,
+            None => {}
+        }
+        match self.after {
+            Some(size) => write!(f, " after {size}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Exception {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.filter.to_string().trim_start() {
+            // Everything; an exception has at least one word.
+            "" => f.write_str("in out"),
+            filter => f.write_str(filter),
+        }
     }
 }
 
@@ -184,6 +247,12 @@ impl Display for SectorRange {
 }
 
 impl Display for Protocol {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Display for Segment {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::Layer;
-use super::trigger::COUNT_MAX;
+use super::quantity::{Quantity, flawed};
 use super::units::{Flaw, print_duration};
 use super::words::{self, Known};
 
@@ -92,8 +92,8 @@ pub enum Problem {
         word: &'static str,
         /// The verb of this fault.
         verb: &'static str,
-        /// The verb that has such a clause.
-        owner: &'static str,
+        /// The verbs that have such a clause.
+        owners: &'static [&'static str],
     },
     /// Nothing, or another keyword, where an operand must follow.
     #[error("`{keyword}` needs {}", wanted.name())]
@@ -102,6 +102,27 @@ pub enum Problem {
         keyword: String,
         /// What must follow.
         wanted: Quantity,
+    },
+    /// A number behind `corrupt`, without `bits`.
+    #[error("`{number}` is followed by `bits`")]
+    BitsWhat {
+        /// As written.
+        number: String,
+    },
+    /// An exception without a word.
+    #[error("the exception is empty")]
+    EmptyException,
+    /// A word of faults in an exception.
+    #[error("`{word}` is no filter of packets, and an exception is made of nothing else")]
+    NotAFilter {
+        /// As written.
+        word: String,
+    },
+    /// A word that is no filter, nor anything else.
+    #[error("unknown word `{word}`")]
+    UnknownFilter {
+        /// As written.
+        word: String,
     },
     /// `then` without `error`.
     #[error("`then` is followed by `error`")]
@@ -175,116 +196,6 @@ pub enum Problem {
     },
 }
 
-/// Kinds of operands, with their limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Quantity {
-    /// `100ms`.
-    Duration {
-        /// Whether it may be 0.
-        zero: bool,
-        /// The longest.
-        longest: Duration,
-    },
-    /// `5%`.
-    Probability,
-    /// `10mbit`.
-    Rate,
-    /// `ECONNREFUSED`.
-    Errno,
-    /// `3`.
-    Count,
-    /// `80`, `80-90`.
-    Ports,
-    /// `10.0.0.0/8:5432`.
-    Address,
-    /// `eth0`.
-    Interface,
-    /// `/dev/vdb`.
-    Path,
-    /// `2048..4096`.
-    Sectors,
-}
-
-impl Quantity {
-    /// With its article.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Duration { .. } => "a duration",
-            Self::Probability => "a probability",
-            Self::Rate => "a rate",
-            Self::Errno => "an errno of connect(2) or sendmsg(2)",
-            Self::Count => "a count",
-            Self::Ports => "a port",
-            Self::Address => "an address",
-            Self::Interface => "the name of an interface",
-            Self::Path => "a device or a mount point",
-            Self::Sectors => "a range of sectors",
-        }
-    }
-
-    /// What a right one looks like.
-    const fn example(self) -> &'static str {
-        match self {
-            Self::Duration { .. } => "a duration such as `100ms`, `2s` or `1m30s`",
-            Self::Probability => "a percentage such as `5%` or `0.01%`",
-            Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
-            Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
-            Self::Count => "a whole number such as `3`",
-            Self::Ports => "a port such as `80`, or ports such as `80-90`",
-            Self::Address => {
-                "an address such as `10.0.0.1`, `10.0.0.0/8:5432`, `[2001:db8::1]:443` or `db.example:5432`"
-            }
-            Self::Interface => "an interface such as `eth0`: at most 15 bytes, no `/` or `:`",
-            Self::Path => "an absolute path such as `/dev/vdb` or `/var/lib/pg`",
-            Self::Sectors => "the first sector and the one past the last, such as `2048..4096`",
-        }
-    }
-
-    /// What is in range.
-    fn limits(self) -> String {
-        match self {
-            Self::Duration { zero, longest } => {
-                let longest = print_duration(longest);
-                if zero {
-                    format!("at most `{longest}`")
-                } else {
-                    format!("more than `0s` and at most `{longest}`")
-                }
-            }
-            Self::Probability => "`0%`, or from `0.0001%` to `100%`".to_owned(),
-            Self::Rate => "more than `0mbit` and at most `1000gbit`".to_owned(),
-            Self::Count => format!("a whole number from 1 to {COUNT_MAX}"),
-            Self::Ports => "ports from 1 to 65535".to_owned(),
-            Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),
-            Self::Sectors => format!("sectors from 0 to {}", u64::MAX),
-            Self::Interface | Self::Path | Self::Errno => self.example().to_owned(),
-        }
-    }
-
-    /// The smallest step.
-    const fn step(self) -> &'static str {
-        match self {
-            Self::Probability => "`0.0001%` or more, in steps of `0.0000001%`",
-            Self::Rate => "a whole number of bytes per second",
-            _ => "whole nanoseconds",
-        }
-    }
-}
-
-fn flawed(word: &str, wanted: Quantity, flaw: Flaw) -> String {
-    match flaw {
-        Flaw::Shape => format!("`{word}` is not {}", wanted.name()),
-        Flaw::Range => format!("`{word}` is out of range"),
-        Flaw::NoUnit => format!("`{word}` has no unit"),
-        Flaw::UnknownUnit => format!("`{word}` has an unknown unit"),
-        Flaw::UnitOrder => format!("the units of `{word}` are out of order"),
-        Flaw::TooFine => format!("`{word}` is too fine"),
-        Flaw::Backwards => format!("`{word}` is an empty range"),
-        Flaw::NotARange => format!("`{word}` is not a range"),
-    }
-}
-
 impl Problem {
     /// What stands under the word: what was expected there.
     pub(super) fn label(&self, layer: Layer) -> String {
@@ -301,18 +212,18 @@ impl Problem {
             Self::NotYet { .. } => "known, but not in this version".to_owned(),
             Self::OtherLayer { layer, .. } => format!("expected a word of {layer} faults"),
             Self::Case { .. } => "expected lower case".to_owned(),
-            Self::NotForVerb { owner, .. } => format!("only `{owner}` takes this"),
+            Self::NotForVerb { owners: [owner], .. } => format!("only `{owner}` takes this"),
+            Self::NotForVerb { owners, .. } => format!("only {} take this", and(owners)),
             Self::Missing { wanted, .. } => format!("expected {}", wanted.example()),
+            Self::BitsWhat { number } => format!("expected `{number} bits`"),
+            Self::EmptyException | Self::NotAFilter { .. } | Self::UnknownFilter { .. } => {
+                "expected a filter such as `tcp` or `port 22`".to_owned()
+            }
             Self::ThenWhat => "expected `then error`".to_owned(),
             Self::Malformed { wanted, flaw, .. } => match flaw {
                 Flaw::Shape | Flaw::NotARange => format!("expected {}", wanted.example()),
                 Flaw::Range => format!("expected {}", wanted.limits()),
-                Flaw::NoUnit | Flaw::UnknownUnit if *wanted == Quantity::Rate => {
-                    "expected a unit: `kbit`, `mbit`, `gbit`, `kB/s`, `MB/s`, `KiB/s` or `MiB/s`".to_owned()
-                }
-                Flaw::NoUnit | Flaw::UnknownUnit => {
-                    "expected a unit: `ns`, `us`, `ms`, `s`, `m`, `h` or `d`".to_owned()
-                }
+                Flaw::NoUnit | Flaw::UnknownUnit => format!("expected {}", wanted.units()),
                 Flaw::UnitOrder => "expected units from long to short, each once: `1h30m`".to_owned(),
                 Flaw::TooFine => format!("expected {}", wanted.step()),
                 Flaw::Backwards => "expected a lower number first, then a higher one".to_owned(),
@@ -337,6 +248,13 @@ impl Problem {
         let text = match self {
             Self::Empty => "for example: `drop 5% out`".to_owned(),
             Self::UnknownWord { .. } => format!("the clauses are {}", clauses(layer)),
+            Self::EmptyException => "for example: `tcp port 22`".to_owned(),
+            Self::NotAFilter { .. } | Self::UnknownFilter { .. } => {
+                let filters: Vec<_> =
+                    words::net_filters().iter().map(|known| format!("`{}`", known.word)).collect();
+                format!("the filters are {}", filters.join(", "))
+            }
+            Self::BitsWhat { number } => format!("a probability is `{number}%`"),
             Self::UnclosedQuote => "inside quotes, write `\\\"` for a quote".to_owned(),
             Self::NotYet { usage } => {
                 let verb = words::of(layer).iter().any(|known| known.verb && known.usage == *usage);
@@ -358,6 +276,16 @@ impl Problem {
             _ => return None,
         };
         Some(text)
+    }
+}
+
+/// Words in a row: "`a`, `b` and `c`".
+fn and(words: &[&str]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(bytes("10mbit"), Ok(1_250_000));
         assert_eq!(bytes("1.5mbit"), Ok(187_500));
         assert_eq!(bytes("64KiB/s"), Ok(65_536));
+        assert_eq!(bytes("1.5MiB/s"), Ok(1_572_864));
         assert_eq!(bytes("1MB/s"), Ok(1_000_000));
         assert_eq!(bytes("8bit"), Ok(1));
         assert_eq!(bytes("1000gbit"), Ok(ByteRate::MAX.bytes_per_second()));

@@ -76,6 +76,16 @@ impl Trigger {
         let model = |model: &Gilbert| model.bad == Probability::NEVER && model.good == Probability::NEVER;
         self.probability == Some(Probability::NEVER) || self.gilbert.as_ref().is_some_and(model)
     }
+
+    /// Whether some operations are hit and others are not, while its window is open.
+    pub fn is_selective(&self) -> bool {
+        let Self { probability, burst, gilbert, nth, every, first, times, after: _, window: _ } = self;
+        let by_chance = probability.is_some_and(|chance| chance != Probability::ALWAYS)
+            || burst.is_some()
+            || gilbert.is_some();
+        let by_count = [nth, every, first, times].into_iter().any(Option::is_some);
+        !self.is_never() && (by_chance || by_count)
+    }
 }
 
 /// The longest `after` and `for`: a year.

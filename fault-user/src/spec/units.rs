@@ -64,17 +64,19 @@ pub(super) fn number_and_unit(word: &str) -> Result<(Decimal<'_>, &str), Flaw> {
 
 /// `number × scale` when that is a whole number.
 pub(super) fn scaled((whole, fraction): Decimal<'_>, scale: u64) -> Result<u64, Flaw> {
-    let mut value = parse_u64(whole)?.checked_mul(scale).ok_or(Flaw::Range)?;
-    let mut step = scale;
-    for digit in fraction.unwrap_or_default().bytes() {
-        let digit = u64::from(digit - b'0');
-        if digit != 0 && !step.is_multiple_of(10) {
-            return Err(Flaw::TooFine);
-        }
-        step /= 10;
-        value = value.checked_add(digit * step).ok_or(Flaw::Range)?;
+    let whole = parse_u64(whole)?.checked_mul(scale).ok_or(Flaw::Range)?;
+    let fraction = fraction.unwrap_or_default().trim_end_matches('0');
+    if fraction.is_empty() {
+        return Ok(whole);
     }
-    Ok(value)
+    // Up to 18 digits fit whatever the scale; more are finer than any unit needs.
+    let digits = u32::try_from(fraction.len()).ok().filter(|digits| *digits <= 18).ok_or(Flaw::TooFine)?;
+    let (parts, one) = (u128::from(parse_u64(fraction)?) * u128::from(scale), 10_u128.pow(digits));
+    if !parts.is_multiple_of(one) {
+        return Err(Flaw::TooFine);
+    }
+    let parts = u64::try_from(parts / one).map_err(|_| Flaw::Range)?;
+    whole.checked_add(parts).ok_or(Flaw::Range)
 }
 
 /// A word of digits; more of them than 64 bits can hold is out of range.

@@ -6,7 +6,7 @@
 use super::Layer;
 use super::delay::Distribution;
 use super::disk::DiskOp;
-use super::net::Protocol;
+use super::net::{Call, Protocol, Segment};
 
 /// One row of a vocabulary.
 #[derive(Debug)]
@@ -46,6 +46,9 @@ pub(super) enum NetVerbWord {
     Rate,
     Duplicate,
     Reorder,
+    Corrupt,
+    Reset,
+    Hang,
     Refuse,
     Unreachable,
     Fail,
@@ -59,6 +62,14 @@ pub(super) enum NetClause {
     PerConnection,
     /// An operand of `reorder`.
     By,
+    /// An operand of `corrupt`.
+    FixChecksum,
+    /// Of the verbs that make a call fail: which.
+    Call(Call),
+    /// One of many connections.
+    Connection,
+    /// A share of many connections.
+    Connections,
     /// A filter.
     Filter(NetFilterWord),
 }
@@ -69,9 +80,11 @@ pub(super) enum NetFilterWord {
     Out,
     Protocol(Protocol),
     To,
+    From,
     Port,
     LocalPort,
     Iface,
+    Segment(Segment),
 }
 
 /// A filter of packets.
@@ -87,12 +100,12 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         now("rate", "rate RATE", NetVerbWord::Rate),
         now("duplicate", "duplicate", NetVerbWord::Duplicate),
         now("reorder", "reorder [by DURATION]", NetVerbWord::Reorder),
+        now("corrupt", "corrupt [N bits] [fix-checksum]", NetVerbWord::Corrupt),
+        now("reset", "reset", NetVerbWord::Reset),
+        now("hang", "hang", NetVerbWord::Hang),
         now("refuse", "refuse", NetVerbWord::Refuse),
         now("unreachable", "unreachable", NetVerbWord::Unreachable),
         now("fail", "fail ERRNO", NetVerbWord::Fail),
-        later("corrupt", "corrupt"),
-        later("reset", "reset"),
-        later("hang", "hang"),
     ],
     clauses: &[
         packets("in", "in", NetFilterWord::In),
@@ -101,20 +114,23 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         packets("udp", "udp", NetFilterWord::Protocol(Protocol::Udp)),
         packets("icmp", "icmp", NetFilterWord::Protocol(Protocol::Icmp)),
         packets("to", "to ADDR[:PORT]", NetFilterWord::To),
+        packets("from", "from ADDR[:PORT]", NetFilterWord::From),
         packets("port", "port P", NetFilterWord::Port),
         packets("local-port", "local-port P", NetFilterWord::LocalPort),
         packets("iface", "iface NAME", NetFilterWord::Iface),
+        packets("syn", "syn", NetFilterWord::Segment(Segment::Syn)),
+        packets("data", "data", NetFilterWord::Segment(Segment::Data)),
+        packets("ack", "ack", NetFilterWord::Segment(Segment::Ack)),
+        packets("fin", "fin", NetFilterWord::Segment(Segment::Fin)),
+        now("connections", "connections P%", NetClause::Connections),
+        now("connection", "connection N", NetClause::Connection),
         now("ordered", "ordered", NetClause::Ordered),
         now("per-connection", "per-connection", NetClause::PerConnection),
         now("by", "by DURATION", NetClause::By),
-        later("from", "from ADDR[:PORT]"),
-        later("syn", "syn"),
-        later("data", "data"),
-        later("ack", "ack"),
-        later("fin", "fin"),
-        later("connection", "connection N"),
-        later("connections", "connections P%"),
-        later("fix-checksum", "fix-checksum"),
+        now("fix-checksum", "fix-checksum", NetClause::FixChecksum),
+        now("connect", "connect", NetClause::Call(Call::Connect)),
+        now("bind", "bind", NetClause::Call(Call::Bind)),
+        now("sendmsg", "sendmsg", NetClause::Call(Call::Sendmsg)),
     ],
 };
 
@@ -243,6 +259,15 @@ pub(super) fn of(layer: Layer) -> Vec<Known> {
         Layer::Net => all(&NET),
         Layer::Disk => all(&DISK),
     }
+}
+
+/// The filters of packets: all that an exception may be made of.
+pub(super) fn net_filters() -> Vec<Known> {
+    let is_filter = |known: &Known| {
+        let entry = NET.clauses.iter().find(|entry| entry.word == known.word);
+        matches!(entry.map(|entry| &entry.meaning), Some(Some(NetClause::Filter(_))))
+    };
+    known(NET.clauses, false).filter(is_filter).collect()
 }
 
 /// What `word` is in a layer, if it is a keyword there.

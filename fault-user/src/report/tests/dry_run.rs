@@ -1,6 +1,10 @@
 //! `--dry-run`.
 
-use crate::{report::dry_run::dry_run, session::simulate::simulate, spec::Layer};
+use crate::{
+    report::dry_run::dry_run,
+    session::simulate::simulate,
+    spec::{self, Layer},
+};
 
 use super::{golden, plan};
 
@@ -39,4 +43,20 @@ fn what_never_hits_has_no_quantiles() {
     let plan = plan(&[(Layer::Net, "delay 100ms 0%")]);
     let expectation = simulate(&plan.rules[0], 1, 1000);
     assert_eq!((expectation.injected, expectation.quantile_ns(0.5)), (0, None));
+}
+
+#[test]
+fn exceptions_follow_the_faults() {
+    let exception = spec::parse_exception("to db.example port 22").unwrap();
+    let plan = plan(&[(Layer::Net, "drop")]).except(vec![exception]).unwrap();
+    let resolved = [vec![], vec![("to db.example".to_owned(), "10.0.0.7".to_owned())]];
+    let text = dry_run(&plan, "pid 1", &resolved);
+    let end = "
+except     to db.example port 22
+           to db.example is 10.0.0.7
+           no net fault touches what passes this filter
+
+Nothing was armed.
+";
+    assert!(text.ends_with(end), "{text}");
 }

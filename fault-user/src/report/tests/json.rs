@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::report::{Exit, json::render};
+use crate::report::{ExceptionReport, Exit, json::render};
 
 use super::{golden, report};
 
@@ -33,6 +33,17 @@ fn what_design_promises() {
     }
     assert_eq!(value["rules"][1]["mean_delay_ns"], 30_100_000);
     assert_eq!(value["counters"]["park_overflow"], 3);
+}
+
+#[test]
+fn exceptions_are_there_when_there_are_any() {
+    let mut report = report();
+    let value: Value = serde_json::from_str(&render(&report)).unwrap();
+    assert!(value.get("except").is_none());
+    report.except = vec![ExceptionReport { filter: "tcp port 22".to_owned(), matched: 7 }];
+    let value: Value = serde_json::from_str(&render(&report)).unwrap();
+    assert_eq!(value["except"], json!([{ "filter": "tcp port 22", "matched": 7 }]));
+    assert_eq!(value["rules"].as_array().map(Vec::len), Some(4));
 }
 
 proptest! {

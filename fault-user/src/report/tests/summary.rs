@@ -1,7 +1,7 @@
 //! The table.
 
 use crate::report::{
-    Exit,
+    ExceptionReport, Exit,
     table::{Style, render},
 };
 
@@ -43,4 +43,14 @@ fn nothing_to_say_is_said_briefly() {
     report.session.exit = Exit::CommandExited { status: 3 };
     report.session.target = "`curl http://10.0.0.7/`".to_owned();
     golden("table-short.txt", &render(&report, Style::default()));
+}
+
+#[test]
+fn what_was_spared_is_said() {
+    let mut report = report();
+    let exception = |filter: &str, matched| ExceptionReport { filter: filter.to_owned(), matched };
+    report.except = vec![exception("tcp port 22", 12), exception("icmp", 1)];
+    let text = render(&report, Style::default());
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("except")).collect();
+    assert_eq!(lines, ["except `tcp port 22`: 12 operations spared", "except `icmp`: 1 operation spared"]);
 }

@@ -1,9 +1,9 @@
 //! What a word that cannot be read was probably meant to be.
 
 use super::super::net::Errno;
-use super::super::problem::Quantity;
-use super::super::rate;
+use super::super::quantity::Quantity;
 use super::super::units::{self, Flaw};
+use super::super::{rate, size};
 use super::shown;
 
 /// The right word, a remark, or both.
@@ -88,9 +88,30 @@ pub(super) fn operand(text: &str, wanted: Quantity, flaw: Flaw) -> Advice {
         (Quantity::Errno, Flaw::Shape) => nearest_errno(text).map_or(none, word),
         (Quantity::Rate, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}mbit")),
         (Quantity::Rate, Flaw::UnknownUnit) => rate::with_alias(text).map_or(none, word),
+        (Quantity::DurationOrSize { .. }, Flaw::NoUnit) if units::looks_like_number(text) => {
+            remark(format!("`{text}s` is a time, `{text}KiB` an amount of data"))
+        }
+        (Quantity::DurationOrSize { .. }, Flaw::UnknownUnit) => {
+            size::with_alias(text).or_else(|| with_alias(text)).map_or(none, word)
+        }
+        (Quantity::Duration { .. }, Flaw::UnknownUnit) if units::looks_like_size(text) => {
+            remark("an amount of data goes with `after`, in net faults: `after 64KiB`")
+        }
+        (Quantity::Bits, Flaw::Shape) => match text.split_once('b') {
+            Some((number, _)) if units::count(number).is_ok() => word(format!("{number} bits")),
+            _ => none,
+        },
+        (Quantity::Number, Flaw::Shape) if units::probability(text).is_ok() => {
+            remark(format!("a share of the connections is `connections {text}`"))
+        }
+        (Quantity::Share, Flaw::Shape) if units::count(text).is_ok() => {
+            remark(format!("one of the connections is `connection {text}`"))
+        }
         (_, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}ms")),
         (_, Flaw::UnknownUnit) => with_alias(text).map_or(none, word),
-        (Quantity::Probability, Flaw::Shape) if text.contains(',') => word(text.replace(',', ".")),
+        (Quantity::Probability | Quantity::Share, Flaw::Shape) if text.contains(',') => {
+            word(text.replace(',', "."))
+        }
         (Quantity::Path, Flaw::Shape) if !text.is_empty() && !text.contains(['/', '\0']) => {
             word(format!("/dev/{}", shown(text)))
         }

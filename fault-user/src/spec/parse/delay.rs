@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::delay::{DelaySpec, Distribution};
 use super::super::error::SpecError;
-use super::super::problem::{Problem, Quantity};
+use super::super::problem::Problem;
+use super::super::quantity::Quantity;
 use super::super::source::Span;
 use super::super::units::{self, Flaw};
 use super::super::words::DelayWord;
@@ -109,17 +110,5 @@ impl Parser {
             }
             Ok(duration)
         })
-    }
-
-    /// `after 64KiB` is a clause of a later version.
-    pub(super) fn refuse_size(&mut self, keyword: Keyword) -> Result<(), SpecError> {
-        match self.words.peek() {
-            Some(word) if !word.quoted && units::looks_like_size(&word.text) => {
-                let usage = "after SIZE";
-                let span = keyword.span.to(word.span);
-                Err(self.error(span, Problem::NotYet { usage }))
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 }

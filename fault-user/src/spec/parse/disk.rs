@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::super::delay::DISK_HOLD_MAX;
 use super::super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 use super::super::error::SpecError;
-use super::super::problem::{Problem, Quantity};
+use super::super::problem::Problem;
+use super::super::quantity::Quantity;
 use super::super::source::Located;
 use super::super::units::{self, Flaw};
 use super::super::words::{DISK, DiskClause, DiskFilterWord, DiskVerbWord};
@@ -73,7 +74,7 @@ impl Action {
     ) -> Result<&mut delay::Draft, SpecError> {
         match self {
             Self::Delay(draft) => Ok(draft),
-            Self::Error | Self::Hang { .. } => Err(parser.wrong_verb(clause, verb, "delay")),
+            Self::Error | Self::Hang { .. } => Err(parser.wrong_verb(clause, verb, &["delay"])),
         }
     }
 
@@ -81,7 +82,7 @@ impl Action {
     fn then(&mut self, parser: &mut Parser, keyword: Keyword, verb: Keyword) -> Result<(), SpecError> {
         let then = match self {
             Self::Hang { then, .. } => then,
-            Self::Error | Self::Delay(_) => return Err(parser.wrong_verb(keyword, verb, "hang")),
+            Self::Error | Self::Delay(_) => return Err(parser.wrong_verb(keyword, verb, &["hang"])),
         };
         then.set(parser, keyword, ())?;
         let is_error = |word: &super::Word| !word.quoted && word.text == "error";

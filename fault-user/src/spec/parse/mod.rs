@@ -11,7 +11,8 @@ mod trigger;
 use super::Layer;
 use super::error::SpecError;
 use super::lexer::{LexError, Word, words};
-use super::problem::{Problem, Quantity};
+use super::problem::Problem;
+use super::quantity::Quantity;
 use super::source::{Source, Span, visible};
 use super::units::{self, Flaw};
 use super::words::{self, DelayWord, Entry, Table, TriggerWord, Vocabulary};
@@ -118,7 +119,7 @@ impl Parser {
         Err(self.not_a_clause(&word, verb))
     }
 
-    fn not_a_clause(&self, word: &Word, verb: Keyword) -> SpecError {
+    fn not_a_clause(&mut self, word: &Word, verb: Keyword) -> SpecError {
         if words::find(self.layer, &word.text).is_some_and(|known| known.verb) {
             let problem = Problem::SecondVerb { word: word.text.clone(), verb: verb.word };
             let then = (verb.word == "hang" && word.text == "error").then(|| "then error".to_owned());
@@ -129,6 +130,14 @@ impl Parser {
         }
         let clauses: Vec<_> = words::of(self.layer).into_iter().filter(|known| !known.verb).collect();
         let shown = shown(&word.text);
+        let is_number = !word.quoted && units::looks_like_number(&word.text);
+        if verb.word == "corrupt"
+            && (net::is_bits(word) || is_number && self.words.peek().is_some_and(net::is_bits))
+        {
+            let remark = "the number of bits stands right behind the verb: `corrupt 3 bits`".to_owned();
+            let problem = Problem::Stray { word: shown };
+            return self.error(word.span, problem).with_advice(None, Some(remark));
+        }
         if let Some(advice) = advice::stray(&word.text).filter(|_| !word.quoted) {
             return self
                 .error(word.span, Problem::Stray { word: shown })
@@ -220,8 +229,8 @@ impl Parser {
         self.error(later.span, problem).with_related(first.span, "against this")
     }
 
-    fn wrong_verb(&self, clause: Keyword, verb: Keyword, owner: &'static str) -> SpecError {
-        let problem = Problem::NotForVerb { word: clause.word, verb: verb.word, owner };
+    fn wrong_verb(&self, clause: Keyword, verb: Keyword, owners: &'static [&'static str]) -> SpecError {
+        let problem = Problem::NotForVerb { word: clause.word, verb: verb.word, owners };
         self.error(clause.span, problem).with_related(verb.span, "the verb")
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::super::error::SpecError;
-use super::super::problem::{Problem, Quantity};
+use super::super::problem::Problem;
+use super::super::quantity::Quantity;
 use super::super::trigger::{Gilbert, Probability, Trigger, WINDOW_MAX};
 use super::super::units;
 use super::super::words::TriggerWord;
@@ -52,9 +53,8 @@ impl Draft {
             TriggerWord::First => &mut self.first,
             TriggerWord::Times => &mut self.times,
             TriggerWord::After => {
-                parser.refuse_size(keyword)?;
                 let after = parser.duration(keyword, true, WINDOW_MAX)?.0;
-                return self.after.set(parser, keyword, after);
+                return self.after(parser, keyword, after);
             }
             TriggerWord::For => {
                 let window = parser.duration(keyword, false, WINDOW_MAX)?.0;
@@ -63,6 +63,16 @@ impl Draft {
         };
         let (count, _) = parser.quantity(keyword, Quantity::Count, units::count)?;
         slot.set(parser, keyword, count)
+    }
+
+    /// `after D`.
+    pub(super) fn after(
+        &mut self,
+        parser: &Parser,
+        keyword: Keyword,
+        after: Duration,
+    ) -> Result<(), SpecError> {
+        self.after.set(parser, keyword, after)
     }
 
     /// The keyword of a clause by which decisions depend on earlier ones, if there is one.

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::spec::{
-    DelaySpec, Direction, DiskFault, DiskOp, DiskVerb, Distribution, Fault, Layer, NetFault, NetVerb, Peer,
-    Probability, Protocol, parse,
+    ByteSize, Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskOp, DiskVerb, Distribution,
+    Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse, parse_exception,
 };
 
 fn net(text: &str) -> NetFault {
@@ -139,4 +139,69 @@ fn a_fault_knows_its_layer() {
     let fault = parse(Layer::Disk, "delay 1ms").expect("a disk fault");
     assert!(matches!(fault, Fault::Disk(_)));
     assert_eq!(fault.layer(), Layer::Disk);
+}
+
+#[test]
+fn packets_are_damaged_and_connections_ended() {
+    assert_eq!(net("corrupt").verb, NetVerb::Corrupt { bits: 1, fix_checksum: false });
+    assert_eq!(net("corrupt 32 bits 5%").verb, NetVerb::Corrupt { bits: 32, fix_checksum: false });
+    assert_eq!(net("corrupt out fix-checksum").verb, NetVerb::Corrupt { bits: 1, fix_checksum: true });
+    assert_eq!(net("reset").verb, NetVerb::Reset);
+    assert_eq!(net("hang tcp").verb, NetVerb::Hang);
+    let canonical = |text, to| canonical(Layer::Net, text, to);
+    canonical("corrupt 1 bit", "corrupt");
+    canonical("corrupt 1 bits", "corrupt");
+    canonical("corrupt 3 bit", "corrupt 3 bits");
+    canonical("corrupt tcp 5% fix-checksum", "corrupt fix-checksum 5% tcp");
+    canonical("reset from 10.0.0.1:80", "reset in to 10.0.0.1:80");
+    canonical("hang after 64KiB to 10.0.0.1", "hang to 10.0.0.1 after 64KiB");
+}
+
+#[test]
+fn parts_of_conversations_are_chosen() {
+    let fault = net("drop fin syn ack data after 10s after 64KiB connections 10%");
+    assert_eq!(fault.filter.segments, BTreeSet::from(Segment::ALL));
+    assert_eq!(fault.trigger.after, Some(Duration::from_secs(10)));
+    assert_eq!(fault.part.after, ByteSize::new(65_536));
+    let tenth = Probability::from_parts_per_billion(100_000_000).expect("in range");
+    assert_eq!(fault.part.connections, Some(Connections::Share(tenth)));
+    let third = Connections::Number(3.try_into().expect("not 0"));
+    assert_eq!(net("reset connection 3").part.connections, Some(third));
+    let canonical = |text, to| canonical(Layer::Net, text, to);
+    canonical("drop after 5s data after 1024KiB", "drop data after 1MiB after 5s");
+    canonical("drop after 1000B", "drop after 1kB");
+    canonical("drop after 0.5MB", "drop after 500kB");
+    canonical("drop from 10.0.0.1 in from 10.0.0.2", "drop in to 10.0.0.1 to 10.0.0.2");
+    canonical("drop connection 1 udp", "drop udp connection 1");
+    canonical("drop syn udp tcp", "drop tcp udp syn");
+    canonical("drop iface \"syn\" to \"bind\"", "drop to \"bind\" iface \"syn\"");
+}
+
+#[test]
+fn calls_are_chosen() {
+    let calls = |text| match net(text).verb {
+        NetVerb::Fail { calls, error } => (error, calls),
+        verb => panic!("{verb:?}"),
+    };
+    assert_eq!(calls("refuse"), (CallError::Refused, Call::usual()));
+    assert_eq!(calls("unreachable bind"), (CallError::Unreachable, BTreeSet::from([Call::Bind])));
+    let canonical = |text, to| canonical(Layer::Net, text, to);
+    canonical("refuse sendmsg connect", "refuse");
+    canonical("refuse 5% connect", "refuse connect 5%");
+    canonical("fail EADDRINUSE local-port 80 bind", "fail EADDRINUSE bind local-port 80");
+    canonical("fail EINVAL sendmsg bind connect", "fail EINVAL connect bind sendmsg");
+}
+
+#[test]
+fn exceptions_are_filters() {
+    let canonical = |text, canonical: &str| {
+        let exception = parse_exception(text).unwrap_or_else(|e| panic!("{}", e.render(false)));
+        assert_eq!(exception.to_string(), canonical);
+        assert_eq!(exception.source.text(), text);
+        assert_eq!(parse_exception(canonical).ok(), Some(exception));
+    };
+    canonical("tcp port 22", "tcp port 22");
+    canonical("syn in from 10.0.0.0/8 iface eth0", "in to 10.0.0.0/8 iface eth0 syn");
+    canonical("local-port 80-90 udp tcp", "tcp udp local-port 80-90");
+    canonical("in out", "in out");
 }

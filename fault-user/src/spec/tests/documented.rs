@@ -1,6 +1,6 @@
 //! `docs/spec.md` tells the truth.
 
-use crate::spec::{Layer, parse, words};
+use crate::spec::{Layer, parse, parse_exception, words};
 
 const PAGE: &str = include_str!("../../../../docs/spec.md");
 
@@ -37,6 +37,17 @@ fn every_example_is_read() {
 }
 
 #[test]
+fn every_exception_is_read() {
+    let examples = examples("fault-except");
+    assert!(examples.len() >= 5, "{} examples", examples.len());
+    for (number, text) in examples {
+        if let Err(error) = parse_exception(text) {
+            panic!("{}", error.with_origin(&format!("docs/spec.md, line {number}")).render(false));
+        }
+    }
+}
+
+#[test]
 fn the_error_on_the_page_is_the_real_one() {
     let error = parse(Layer::Net, "drop 5% otu").expect_err("a wrong word");
     assert!(PAGE.contains(&error.render(false)), "{}", error.render(false));
@@ -59,10 +70,13 @@ fn every_word_is_on_the_page() {
 
 #[test]
 fn the_limits_on_the_page_are_the_real_ones() {
-    use crate::spec::{COUNT_MAX, DISK_HOLD_MAX, NET_DELAY_MAX, SPEC_MAX_BYTES, WINDOW_MAX};
+    use crate::spec::{ByteSize, COUNT_MAX, DISK_HOLD_MAX, NET_DELAY_MAX, SPEC_MAX_BYTES, WINDOW_MAX};
     assert_eq!(COUNT_MAX, 10_u64.pow(18));
     assert_eq!(DISK_HOLD_MAX.as_secs(), 60);
     assert_eq!(NET_DELAY_MAX.as_secs(), 3600);
     assert_eq!(WINDOW_MAX.as_secs(), 365 * 86_400);
     assert_eq!(SPEC_MAX_BYTES, 4096);
+    assert_eq!(ByteSize::MAX.bytes(), 1 << 40);
+    assert_eq!(fault_common::limits::MAX_CORRUPT_BITS, 32);
+    assert_eq!(fault_common::limits::MAX_RULES, 64);
 }

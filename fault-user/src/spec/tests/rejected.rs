@@ -1,24 +1,54 @@
 //! Specs that are wrong, and the exact report: `rejected.txt` holds both, as a shell would show them.
 
-use crate::spec::{Layer, Problem, parse};
+use crate::spec::{Layer, Problem, SpecError, parse, parse_exception};
+
+/// What reads the text.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    Fault(Layer),
+    Exception,
+}
+
+impl Reader {
+    const ALL: [Self; 3] = [Self::Fault(Layer::Net), Self::Fault(Layer::Disk), Self::Exception];
+
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Fault(layer) => layer.option(),
+            Self::Exception => "--except",
+        }
+    }
+
+    /// What it has to say against `text`.
+    fn refusal(self, text: &str) -> SpecError {
+        let read = match self {
+            Self::Fault(layer) => parse(layer, text).map(|fault| fault.to_string()),
+            Self::Exception => parse_exception(text).map(|exception| exception.to_string()),
+        };
+        match read {
+            Ok(meaning) => panic!("{text}: read as {meaning}"),
+            Err(error) => error,
+        }
+    }
+}
 
 /// A wrong spec and its report.
 struct Case<'a> {
-    layer: Layer,
+    reader: Reader,
     text: &'a str,
     report: String,
 }
 
-/// The cases of `rejected.txt`: a line `--LAYER 'SPEC'`, the report, an empty line.
+/// The cases of `rejected.txt`: a line `--OPTION 'SPEC'`, the report, an empty line.
 fn cases() -> Vec<Case<'static>> {
     let mut cases: Vec<Case<'_>> = Vec::new();
     for line in include_str!("rejected.txt").lines() {
-        let spec = Layer::ALL.iter().find_map(|layer| {
-            let text = line.strip_prefix(layer.option())?.strip_prefix(" '")?.strip_suffix('\'')?;
-            Some((*layer, text))
+        let spec = Reader::ALL.into_iter().find_map(|reader| {
+            let text = line.strip_prefix(reader.option())?.strip_prefix(" '")?.strip_suffix('\'')?;
+            Some((reader, text))
         });
         match (spec, cases.last_mut()) {
-            (Some((layer, text)), _) => cases.push(Case { layer, text, report: String::new() }),
+            (Some((reader, text)), _) => cases.push(Case { reader, text, report: String::new() }),
             (None, Some(case)) => case.report += &format!("{line}\n"),
             (None, None) => panic!("a report without a spec: {line}"),
         }
@@ -34,17 +64,13 @@ fn without_trailing_blanks(report: &str) -> String {
 fn wrong_specs_are_reported_word_for_word() {
     let cases = cases();
     assert!(cases.len() > 80, "{} cases", cases.len());
-    for Case { layer, text, report } in cases {
-        let error = match parse(layer, text) {
-            Ok(fault) => panic!("{text}: read as {fault}"),
-            Err(error) => error,
-        };
-        let actual = error.render(false);
+    for Case { reader, text, report } in cases {
+        let actual = reader.refusal(text).render(false);
         assert_eq!(
             without_trailing_blanks(&actual),
             without_trailing_blanks(&report),
             "{} '{text}'\n{actual}",
-            layer.option()
+            reader.option()
         );
     }
 }

@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    ByteRate, COUNT_MAX, CallError, Cidr, DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp,
-    DiskVerb, Distribution, Endpoint, Errno, Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault,
-    NetFilter, NetVerb, Peer, PortRange, Probability, Protocol, SectorRange, Source, Trigger, WINDOW_MAX,
-    parse,
+    ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, DISK_HOLD_MAX, DelaySpec, Direction,
+    DiskFault, DiskFilter, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception, Fault, Gilbert, Layer,
+    Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability, Protocol,
+    SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -54,13 +54,17 @@ fn delays(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> 
     })
 }
 
-fn triggers() -> impl Strategy<Value = Trigger> {
-    let probability = prop_oneof![
+fn probabilities() -> impl Strategy<Value = Probability> + Clone {
+    prop_oneof![
         Just(0),
         1_000..=Probability::BILLION,
         (0_u32..=100).prop_map(|percent| percent * 10_000_000),
     ]
-    .prop_map(|parts| Probability::from_parts_per_billion(parts).expect("in range"));
+    .prop_map(|parts| Probability::from_parts_per_billion(parts).expect("in range"))
+}
+
+fn triggers() -> impl Strategy<Value = Trigger> {
+    let probability = probabilities();
     let count = || prop_oneof![1_u64..20, 1..=COUNT_MAX];
     let which = prop_oneof![
         Just((None, None, None)),
@@ -150,8 +154,10 @@ fn net_filters() -> impl Strategy<Value = NetFilter> {
         "[^/:\\s\"\\p{Cc}]{1,3}".prop_filter("reserved", |name| name != "." && name != ".."),
         select(vec!["in", "port", "drop"]).prop_map(str::to_owned),
     ];
-    (direction, protocols, endpoints(), option::of(ports()), option::of(ports()), option::of(iface)).prop_map(
-        |(direction, protocols, to, port, local_port, iface)| {
+    let segments = prop_oneof![Just(Vec::new()), subsequence(Segment::ALL.to_vec(), 0..=4)];
+    let ports = (option::of(ports()), option::of(ports()));
+    (direction, protocols, endpoints(), ports, option::of(iface), segments).prop_map(
+        |(direction, protocols, to, (port, local_port), iface, segments)| {
             let to_port = to.iter().any(|endpoint| endpoint.ports.is_some());
             let port = port.filter(|_| !to_port);
             let mut protocols: BTreeSet<_> = protocols.into_iter().collect();
@@ -160,7 +166,12 @@ fn net_filters() -> impl Strategy<Value = NetFilter> {
             if looks_at_ports {
                 protocols.remove(&Protocol::Icmp);
             }
-            NetFilter { direction, protocols, to, port, local_port, iface: iface.map(Located::from) }
+            let mut segments: BTreeSet<_> = segments.into_iter().collect();
+            if !protocols.is_empty() && !protocols.contains(&Protocol::Tcp) {
+                segments.retain(|segment| *segment == Segment::Data && protocols.contains(&Protocol::Udp));
+            }
+            let iface = iface.map(Located::from);
+            NetFilter { direction, protocols, to, port, local_port, iface, segments }
         },
     )
 }
@@ -178,6 +189,71 @@ fn disk_filters() -> impl Strategy<Value = DiskFilter> {
     })
 }
 
+fn parts() -> impl Strategy<Value = Part> {
+    let connections = prop_oneof![
+        probabilities().prop_map(Connections::Share),
+        (1_u32..).prop_map(|number| Connections::Number(number.try_into().expect("not 0"))),
+    ];
+    let bytes = prop_oneof![
+        1..=ByteSize::MAX.bytes(),
+        (1_u64..2000, 0_u32..3).prop_map(|(digits, power)| digits * 1000_u64.pow(power)),
+        (1_u64..1000, 0_u32..3).prop_map(|(digits, power)| digits << (10 * power)),
+    ];
+    let after = bytes.prop_filter_map("size", ByteSize::new);
+    (option::weighted(0.3, connections), option::weighted(0.3, after))
+        .prop_map(|(connections, after)| Part { connections, after })
+}
+
+fn calls() -> impl Strategy<Value = BTreeSet<Call>> {
+    subsequence(Call::ALL.to_vec(), 1..=3).prop_map(|calls| calls.into_iter().collect())
+}
+
+/// What remains of a filter and a part of it beside this verb.
+fn fit(verb: &NetVerb, filter: &mut NetFilter, part: &mut Part) {
+    match verb {
+        NetVerb::Drop
+        | NetVerb::Delay(_)
+        | NetVerb::Rate { .. }
+        | NetVerb::Duplicate
+        | NetVerb::Reorder { .. }
+        | NetVerb::Corrupt { fix_checksum: false, .. } => {}
+        NetVerb::Corrupt { fix_checksum: true, .. } => {
+            filter.protocols.remove(&Protocol::Icmp);
+            if !filter.segments.is_empty() {
+                filter.segments.insert(Segment::Data);
+            }
+        }
+        NetVerb::Reset => {
+            filter.protocols.retain(|protocol| *protocol == Protocol::Tcp);
+            if filter.segments.len() == 1 {
+                filter.segments.remove(&Segment::Syn);
+            }
+        }
+        NetVerb::Hang => {
+            filter.protocols.retain(|protocol| *protocol == Protocol::Tcp);
+            filter.segments.clear();
+        }
+        NetVerb::Fail { calls, .. } => {
+            part.after = None;
+            filter.segments.clear();
+            filter.iface = None;
+            if filter.direction == Direction::In {
+                filter.direction = Direction::Out;
+            }
+            if calls.contains(&Call::Bind) {
+                filter.to.clear();
+                filter.port = None;
+            }
+            if *calls == BTreeSet::from([Call::Sendmsg]) {
+                filter.protocols.retain(|protocol| *protocol == Protocol::Udp);
+            }
+        }
+    }
+    if part.after.is_some() && !filter.protocols.is_empty() {
+        filter.protocols.insert(Protocol::Tcp);
+    }
+}
+
 fn net_faults() -> impl Strategy<Value = Fault> {
     let bytes = prop_oneof![
         1..=ByteRate::MAX.bytes_per_second(),
@@ -185,27 +261,29 @@ fn net_faults() -> impl Strategy<Value = Fault> {
         (1_u64..2000, 0_u32..3).prop_map(|(digits, power)| digits << (10 * power)),
     ];
     let rate = bytes.prop_filter_map("rate", ByteRate::new);
+    let error = prop_oneof![
+        Just(CallError::Refused),
+        Just(CallError::Unreachable),
+        select(Errno::ALL.to_vec()).prop_map(CallError::Errno),
+    ];
     let verb = prop_oneof![
         Just(NetVerb::Drop),
         delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),
         (rate, any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
         Just(NetVerb::Duplicate),
-        Just(NetVerb::Fail(CallError::Refused)),
-        Just(NetVerb::Fail(CallError::Unreachable)),
-        select(Errno::ALL.to_vec()).prop_map(|errno| NetVerb::Fail(CallError::Errno(errno))),
+        (1..=fault_common::limits::MAX_CORRUPT_BITS, any::<bool>())
+            .prop_map(|(bits, fix_checksum)| NetVerb::Corrupt { bits, fix_checksum }),
+        Just(NetVerb::Reset),
+        Just(NetVerb::Hang),
+        (error, calls()).prop_map(|(error, calls)| NetVerb::Fail { error, calls }),
         durations(1, NET_DELAY_MAX).prop_map(|by| NetVerb::Reorder { by }),
     ];
-    (verb, net_filters(), triggers()).prop_map(|(verb, mut filter, mut trigger)| {
-        if let NetVerb::Fail(_) = verb {
-            filter.iface = None;
-            if filter.direction == Direction::In {
-                filter.direction = Direction::Out;
-            }
-        }
+    (verb, net_filters(), parts(), triggers()).prop_map(|(verb, mut filter, mut part, mut trigger)| {
+        fit(&verb, &mut filter, &mut part);
         if matches!(verb, NetVerb::Rate { per_connection: true, .. }) {
             (trigger.burst, trigger.gilbert) = (None, None);
         }
-        Fault::Net(NetFault { verb, filter, trigger, source: Source::default() })
+        Fault::Net(NetFault { verb, filter, part, trigger, source: Source::default() })
     })
 }
 
@@ -265,6 +343,10 @@ fn near_misses() -> impl Strategy<Value = String> {
             "\u{1b}[31m",
             "\0",
             "64KiB",
+            "3",
+            "bits",
+            "33",
+            "1B",
         ])
         .prop_map(str::to_owned),
         "\\PC{0,6}",
@@ -279,15 +361,25 @@ fn never_panics(text: &str) -> Result<(), TestCaseError> {
                 let printed = fault.to_string();
                 prop_assert_eq!(parse(*layer, &printed).ok(), Some(fault), "{}", printed);
             }
-            Err(error) => {
-                let report = error.render(false);
-                prop_assert!(!report.is_empty());
-                prop_assert!(report.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", report);
-                let span = error.span();
-                prop_assert!(span.start <= span.end && span.end <= text.len());
-            }
+            Err(error) => report_is_sound(&error, text)?,
         }
     }
+    match parse_exception(text) {
+        Ok(exception) => {
+            let printed = exception.to_string();
+            prop_assert_eq!(parse_exception(&printed).ok(), Some(exception), "{}", printed);
+        }
+        Err(error) => report_is_sound(&error, text)?,
+    }
+    Ok(())
+}
+
+fn report_is_sound(error: &SpecError, text: &str) -> Result<(), TestCaseError> {
+    let report = error.render(false);
+    prop_assert!(!report.is_empty());
+    prop_assert!(report.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", report);
+    let span = error.span();
+    prop_assert!(span.start <= span.end && span.end <= text.len());
     Ok(())
 }
 
@@ -297,6 +389,16 @@ proptest! {
         let text = fault.to_string();
         match parse(Layer::Net, &text) {
             Ok(read) => prop_assert_eq!(read, fault),
+            Err(error) => prop_assert!(false, "{}", error.render(false)),
+        }
+    }
+
+    #[test]
+    fn an_exception_is_what_it_prints(filter in net_filters()) {
+        let exception = Exception { filter, source: Source::default() };
+        let text = exception.to_string();
+        match parse_exception(&text) {
+            Ok(read) => prop_assert_eq!(read, exception),
             Err(error) => prop_assert!(false, "{}", error.render(false)),
         }
     }

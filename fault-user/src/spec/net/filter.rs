@@ -1,145 +1,9 @@
-//! Faults of packets.
+//! Which packets of the target.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use super::delay::DelaySpec;
-use super::source::{Located, Source};
-use super::trigger::Trigger;
-
-/// One thing that goes wrong with packets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetFault {
-    /// What happens to a packet that is hit.
-    pub verb: NetVerb,
-    /// Which packets of the target are looked at.
-    pub filter: NetFilter,
-    /// Which of those are hit.
-    pub trigger: Trigger,
-    /// The text it was read from.
-    pub source: Source,
-}
-
-/// What happens to a packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NetVerb {
-    /// It is lost, silently, as on a wire.
-    Drop,
-    /// It is late.
-    Delay(DelaySpec),
-    /// It waits for a slow link.
-    Rate {
-        /// How much passes.
-        rate: ByteRate,
-        /// `per-connection`: each socket has a link of its own; without it the target shares one.
-        per_connection: bool,
-    },
-    /// It arrives twice.
-    Duplicate,
-    /// Not a packet but the call that would send it: connect(2), sendto(2), sendmsg(2). It fails, nothing is sent.
-    Fail(CallError),
-    /// It is held back for so long, while those behind it pass.
-    Reorder {
-        /// `by D`; [`REORDER_BY`] when it is not written.
-        by: Duration,
-    },
-}
-
-/// What a call fails with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallError {
-    /// `refuse`: ECONNREFUSED.
-    Refused,
-    /// `unreachable`: EHOSTUNREACH.
-    Unreachable,
-    /// `fail ERRNO`.
-    Errno(Errno),
-}
-
-impl CallError {
-    /// Its number.
-    pub const fn number(self) -> i32 {
-        match self {
-            Self::Refused => libc::ECONNREFUSED,
-            Self::Unreachable => libc::EHOSTUNREACH,
-            Self::Errno(errno) => errno.number,
-        }
-    }
-}
-
-/// An error number with its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Errno {
-    name: &'static str,
-    number: i32,
-}
-
-impl Errno {
-    /// Those that connect(2) and sendmsg(2) document, and those a program meets there in practice.
-    pub const ALL: [Self; 20] = {
-        const fn errno(name: &'static str, number: i32) -> Errno {
-            Errno { name, number }
-        }
-        [
-            errno("EACCES", libc::EACCES),
-            errno("EADDRINUSE", libc::EADDRINUSE),
-            errno("EADDRNOTAVAIL", libc::EADDRNOTAVAIL),
-            errno("EAFNOSUPPORT", libc::EAFNOSUPPORT),
-            errno("EAGAIN", libc::EAGAIN),
-            errno("ECONNABORTED", libc::ECONNABORTED),
-            errno("ECONNREFUSED", libc::ECONNREFUSED),
-            errno("ECONNRESET", libc::ECONNRESET),
-            errno("EHOSTDOWN", libc::EHOSTDOWN),
-            errno("EHOSTUNREACH", libc::EHOSTUNREACH),
-            errno("EINTR", libc::EINTR),
-            errno("EMSGSIZE", libc::EMSGSIZE),
-            errno("ENETDOWN", libc::ENETDOWN),
-            errno("ENETRESET", libc::ENETRESET),
-            errno("ENETUNREACH", libc::ENETUNREACH),
-            errno("ENOBUFS", libc::ENOBUFS),
-            errno("ENOMEM", libc::ENOMEM),
-            errno("EPERM", libc::EPERM),
-            errno("EPIPE", libc::EPIPE),
-            errno("ETIMEDOUT", libc::ETIMEDOUT),
-        ]
-    };
-
-    /// The one with this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|errno| errno.name == name)
-    }
-
-    /// As in errno(3).
-    pub const fn name(self) -> &'static str {
-        self.name
-    }
-}
-
-/// How far `reorder` holds a packet back unless it is told.
-pub const REORDER_BY: Duration = Duration::from_millis(10);
-
-/// Bytes per second, from 1 to [`ByteRate::MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ByteRate(u64);
-
-impl ByteRate {
-    /// The highest: 1000 Gbit/s.
-    pub const MAX: Self = Self(125_000_000_000);
-
-    /// So many bytes per second; none for 0 and for more than [`ByteRate::MAX`].
-    pub const fn new(bytes_per_second: u64) -> Option<Self> {
-        match bytes_per_second {
-            1..=125_000_000_000 => Some(Self(bytes_per_second)),
-            _ => None,
-        }
-    }
-
-    /// Bytes per second.
-    pub const fn bytes_per_second(self) -> u64 {
-        self.0
-    }
-}
+use crate::spec::source::Located;
 
 /// Which packets of the target. A field that is empty lets every packet pass; all fields must agree.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -157,6 +21,8 @@ pub struct NetFilter {
     pub local_port: Option<PortRange>,
     /// `iface NAME`: the interface the packet comes in by or leaves by.
     pub iface: Option<Located<String>>,
+    /// `syn`, `data`, `ack`, `fin`: any of them; empty means every packet.
+    pub segments: BTreeSet<Segment>,
 }
 
 /// Which way a packet goes, seen from the target.
@@ -201,6 +67,34 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Icmp => "icmp",
+        }
+    }
+}
+
+/// What kind of segment of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Segment {
+    /// TCP with SYN: the first packet of a connection, and the first answer.
+    Syn,
+    /// Carries payload: TCP or UDP.
+    Data,
+    /// TCP that does nothing but acknowledge.
+    Ack,
+    /// TCP with FIN.
+    Fin,
+}
+
+impl Segment {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Syn, Self::Data, Self::Ack, Self::Fin];
+
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::Data => "data",
+            Self::Ack => "ack",
+            Self::Fin => "fin",
         }
     }
 }

@@ -1,0 +1,308 @@
+//! Typed fault → rule bytes.
+//!
+//! What a spec names (addresses, interfaces, devices) has been resolved by then; nothing here looks at the
+//! machine.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use fault_common::{
+    decide::{
+        connections::Connections,
+        delay::{self, Delay},
+        rate::{PER_CONNECTION, Rate},
+        trigger::{CERTAIN, Gilbert, Trigger, threshold_from_ppb},
+    },
+    rule::{
+        Corruption, Layer as RuleLayer, Rule, Verb,
+        block::{BlockFilter, op},
+        net::{Direction as Way, NetFilter, PortRange, call, protocol, segment},
+    },
+};
+
+use crate::block::device::DeviceNumber;
+use crate::spec::{
+    self, Call, DelaySpec, DiskFault, DiskOp, DiskVerb, Distribution, Exception, Fault, NetFault, NetVerb,
+    Probability, Protocol, Segment,
+};
+
+/// What could not be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The fault with this number.
+    Fault(u32),
+    /// An exception, by its place among them, from 0.
+    Exception(u32),
+}
+
+impl Display for Subject {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(id) => write!(f, "fault {id}"),
+            Self::Exception(index) => write!(f, "exception {index}"),
+        }
+    }
+}
+
+/// A fault that cannot be said in rules.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// One rule has one range of remote ports.
+    #[error("{subject}: all `to` must name the same port; write one for each port")]
+    MixedPorts {
+        /// Which one.
+        subject: Subject,
+    },
+    /// `to A:80 port 90`.
+    #[error("{subject}: `to …:PORT` and `port` exclude each other, nothing could match both")]
+    DisjointPorts {
+        /// Which one.
+        subject: Subject,
+    },
+}
+
+/// Compiles fault number `id`; `device` is what its `on` names.
+///
+/// # Errors
+/// See [`CompileError`].
+pub fn compile(id: u32, fault: &Fault, device: Option<DeviceNumber>) -> Result<Rule, CompileError> {
+    let mut rule = match fault {
+        Fault::Net(fault) => net(id, fault)?,
+        Fault::Disk(fault) => disk(fault, device),
+    };
+    rule.id = id;
+    rule.trigger = trigger(fault.trigger());
+    Ok(rule)
+}
+
+/// Compiles an exception, number `index` among them, into the rule with number `id`.
+///
+/// # Errors
+/// See [`CompileError`].
+pub fn spare(id: u32, index: u32, exception: &Exception) -> Result<Rule, CompileError> {
+    Ok(Rule {
+        id,
+        layer: RuleLayer::Net as u32,
+        verb: Verb::Spare as u32,
+        trigger: Trigger::ALWAYS,
+        net: filter(Subject::Exception(index), &exception.filter)?,
+        ..Rule::default()
+    })
+}
+
+fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
+    let mut rule = Rule {
+        layer: RuleLayer::Net as u32,
+        net: filter(Subject::Fault(id), &fault.filter)?,
+        connections: fault.part.connections.map_or_else(Connections::default, connections),
+        ..Rule::default()
+    };
+    if let Some(size) = fault.part.after {
+        rule.net.after_bytes = size.bytes();
+        rule.net.protocols = protocol::TCP;
+    }
+    let verb = match &fault.verb {
+        NetVerb::Drop => Verb::Drop,
+        NetVerb::Duplicate => Verb::Duplicate,
+        NetVerb::Fail { error, calls } => {
+            rule.errno = error.number().unsigned_abs();
+            rule.net.calls = calls.iter().fold(0, |mask, call| {
+                mask | match call {
+                    Call::Connect => call::CONNECT,
+                    Call::Bind => call::BIND,
+                    Call::Sendmsg => call::SENDMSG,
+                }
+            });
+            Verb::Fail
+        }
+        NetVerb::Delay(spec) => {
+            rule.delay = delay(spec);
+            Verb::Delay
+        }
+        NetVerb::Reorder { by } => {
+            rule.delay = Delay { mean_ns: nanoseconds(*by), ..Delay::default() };
+            Verb::Delay
+        }
+        NetVerb::Rate { rate, per_connection } => {
+            rule.rate = Rate {
+                bytes_per_second: rate.bytes_per_second(),
+                flags: if *per_connection { PER_CONNECTION } else { 0 },
+                _pad: 0,
+            };
+            Verb::Rate
+        }
+        NetVerb::Corrupt { bits, fix_checksum } => {
+            rule.corruption = Corruption { bits: *bits, fix_checksum: (*fix_checksum).into() };
+            if *fix_checksum && rule.net.segments == 0 {
+                rule.net.segments = segment::DATA;
+            }
+            Verb::Corrupt
+        }
+        NetVerb::Reset => {
+            rule.net.protocols = protocol::TCP;
+            if rule.net.segments == 0 {
+                rule.net.segments = segment::DATA | segment::ACK | segment::FIN;
+            }
+            // Of a connection, whichever: what still belongs to a listener is none.
+            if rule.connections.are_all() {
+                rule.connections = Connections { by_chance: 1, share: CERTAIN, number: 0 };
+            }
+            Verb::Reset
+        }
+        NetVerb::Hang => {
+            rule.net.protocols = protocol::TCP;
+            rule.net.segments = segment::DATA;
+            Verb::Drop
+        }
+    };
+    rule.verb = verb as u32;
+    Ok(rule)
+}
+
+fn connections(some: spec::Connections) -> Connections {
+    match some {
+        spec::Connections::Share(chance) => {
+            Connections { by_chance: 1, share: threshold(chance), ..Connections::default() }
+        }
+        spec::Connections::Number(number) => Connections { number: number.get(), ..Connections::default() },
+    }
+}
+
+/// What a filter says, without what a verb adds to it.
+fn filter(subject: Subject, filter: &spec::NetFilter) -> Result<NetFilter, CompileError> {
+    let mut directions = 0;
+    if filter.direction.includes_out() {
+        directions |= Way::Out as u32;
+    }
+    if filter.direction.includes_in() {
+        directions |= Way::In as u32;
+    }
+    let mut protocols = filter.protocols.iter().fold(0, |mask, protocol| {
+        mask | match protocol {
+            Protocol::Tcp => protocol::TCP,
+            Protocol::Udp => protocol::UDP,
+            Protocol::Icmp => protocol::ICMP,
+        }
+    });
+    // Only TCP has the others.
+    if protocols == 0 && !filter.segments.is_empty() && !filter.segments.contains(&Segment::Data) {
+        protocols = protocol::TCP;
+    }
+    let segments = filter.segments.iter().fold(0, |mask, segment| {
+        mask | match segment {
+            Segment::Syn => segment::SYN,
+            Segment::Data => segment::DATA,
+            Segment::Ack => segment::ACK,
+            Segment::Fin => segment::FIN,
+        }
+    });
+    Ok(NetFilter {
+        directions,
+        protocols,
+        remote_port: remote_ports(subject, filter)?,
+        local_port: ports(filter.local_port),
+        segments,
+        ..NetFilter::default()
+    })
+}
+
+/// The ports of `to ADDR:PORT` and those of `port`, intersected.
+fn remote_ports(subject: Subject, filter: &spec::NetFilter) -> Result<PortRange, CompileError> {
+    let mut named = filter.to.iter().map(|endpoint| endpoint.value.ports);
+    let first = named.next().flatten();
+    if named.any(|ports| ports != first) {
+        return Err(CompileError::MixedPorts { subject });
+    }
+    let (Some(a), Some(b)) = (first, filter.port) else {
+        return Ok(ports(first.or(filter.port)));
+    };
+    let range = PortRange { low: a.first().max(b.first()), high: a.last().min(b.last()) };
+    if range.low > range.high { Err(CompileError::DisjointPorts { subject }) } else { Ok(range) }
+}
+
+fn ports(range: Option<spec::PortRange>) -> PortRange {
+    range.map_or(PortRange::default(), |range| PortRange { low: range.first(), high: range.last() })
+}
+
+fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
+    let filter = &fault.filter;
+    let ops = filter.ops.iter().fold(0, |mask, operation| {
+        mask | match operation {
+            DiskOp::Read => op::READ,
+            DiskOp::Write => op::WRITE,
+            DiskOp::Flush => op::FLUSH,
+        }
+    });
+    let (verb, delay) = match &fault.verb {
+        DiskVerb::Error => (Verb::Error, Delay::default()),
+        DiskVerb::Delay(spec) => (Verb::Delay, delay(spec)),
+        DiskVerb::Hang { duration, then_error } => (
+            if *then_error { Verb::DelayThenError } else { Verb::Delay },
+            Delay { mean_ns: nanoseconds(*duration), ..Delay::default() },
+        ),
+    };
+    let (sector_start, sector_end) =
+        filter.sectors.map_or((0, 0), |sectors| (sectors.start(), sectors.end()));
+    Rule {
+        layer: RuleLayer::Disk as u32,
+        verb: verb as u32,
+        delay,
+        block: BlockFilter {
+            ops,
+            device: device.map_or(0, |device| device.dev),
+            whole_disk: device.is_some_and(|device| device.whole_disk).into(),
+            _pad: 0,
+            sector_start,
+            sector_end,
+        },
+        ..Rule::default()
+    }
+}
+
+fn delay(spec: &DelaySpec) -> Delay {
+    let distribution = match spec.distribution {
+        Distribution::Uniform => delay::Distribution::Uniform,
+        Distribution::Normal => delay::Distribution::Normal,
+        Distribution::Pareto => delay::Distribution::Pareto,
+        Distribution::ParetoNormal => delay::Distribution::ParetoNormal,
+    };
+    Delay {
+        mean_ns: nanoseconds(spec.mean),
+        jitter_ns: spec.jitter.map_or(0, nanoseconds),
+        distribution: distribution as u32,
+        flags: if spec.ordered { delay::ORDERED } else { 0 },
+    }
+}
+
+fn trigger(trigger: &spec::Trigger) -> Trigger {
+    let start_ns = trigger.after.map_or(0, nanoseconds);
+    Trigger {
+        threshold: trigger.probability.map_or(CERTAIN, threshold),
+        nth: trigger.nth.unwrap_or(0),
+        every: trigger.every.unwrap_or(0),
+        first: trigger.first.unwrap_or(0),
+        times: trigger.times.unwrap_or(0),
+        start_ns,
+        end_ns: trigger.window.map_or(0, |window| start_ns.saturating_add(nanoseconds(window))),
+        correlation: trigger.burst.map_or(0, threshold),
+        gilbert: trigger.gilbert.map_or(Gilbert::default(), |model| Gilbert {
+            on: 1,
+            _pad: 0,
+            to_bad: threshold(model.to_bad),
+            to_good: threshold(model.to_good),
+            bad: threshold(model.bad),
+            good: threshold(model.good),
+        }),
+    }
+}
+
+fn threshold(chance: Probability) -> u64 {
+    threshold_from_ppb(chance.parts_per_billion().into())
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Masks of slots, so that programs skip what cannot concern them.
+
+use fault_common::{
+    control::Bank,
+    rule::{Rule, net::Direction},
+};
+
+use super::{Plan, PlannedException, PlannedRule};
+use crate::spec::{Fault, NetFault, NetFilter, NetVerb};
+
+impl Plan {
+    /// Which slots are of which kind.
+    #[must_use]
+    pub fn bank(&self) -> Bank {
+        let mut bank = Bank::default();
+        for planned in &self.rules {
+            match &planned.fault {
+                Fault::Net(fault) => fault_masks(&mut bank, planned, fault),
+                Fault::Disk(_) => bank.disk |= 1 << planned.slot,
+            }
+        }
+        for planned in &self.exceptions {
+            exception_masks(&mut bank, planned);
+        }
+        bank
+    }
+}
+
+fn fault_masks(bank: &mut Bank, planned: &PlannedRule, fault: &NetFault) {
+    let (bit, rule) = (1 << planned.slot, &planned.rule);
+    if fault.filter.to.is_empty() {
+        bank.net_any_peer |= bit;
+    }
+    if !rule.connections.are_all() {
+        bank.net_connections |= bit;
+    }
+    let mut looks_at_position = rule.net.after_bytes != 0;
+    match &fault.verb {
+        NetVerb::Fail { .. } => {
+            bank.net_calls |= bit;
+            return;
+        }
+        NetVerb::Rate { .. } => bank.net_timed |= bit,
+        // What the target takes for the end of a connection must carry the number it expects next.
+        NetVerb::Reset => looks_at_position |= rule.net.directions & Direction::In as u32 != 0,
+        NetVerb::Drop
+        | NetVerb::Delay(_)
+        | NetVerb::Duplicate
+        | NetVerb::Reorder { .. }
+        | NetVerb::Corrupt { .. }
+        | NetVerb::Hang => {}
+    }
+    packet_masks(bank, bit, rule, &fault.filter);
+    if looks_at_position {
+        bank.net_position |= bit;
+    }
+    if planned.is_cut() {
+        bank.net_cut |= bit;
+    }
+    if planned.is_checksummed() {
+        bank.net_checksum |= bit;
+    }
+}
+
+fn exception_masks(bank: &mut Bank, planned: &PlannedException) {
+    let (bit, rule, filter) = (1 << planned.slot, &planned.rule, &planned.exception.filter);
+    bank.net_spare |= bit;
+    if filter.to.is_empty() {
+        bank.net_any_peer |= bit;
+    }
+    packet_masks(bank, bit, rule, filter);
+    if planned.is_cut() {
+        bank.net_cut |= bit;
+    }
+    // A call goes out, before the interface and the packet are known.
+    let is_out = rule.net.directions & Direction::Out as u32 != 0;
+    if is_out && filter.iface.is_none() && filter.segments.is_empty() {
+        bank.net_calls |= bit;
+    }
+}
+
+/// What faults and exceptions that look at packets have in common.
+fn packet_masks(bank: &mut Bank, bit: u64, rule: &Rule, filter: &NetFilter) {
+    bank.net |= bit;
+    if rule.net.directions & Direction::Out as u32 != 0 {
+        bank.net_out |= bit;
+    }
+    if rule.net.directions & Direction::In as u32 != 0 {
+        bank.net_in |= bit;
+    }
+    if filter.iface.is_none() {
+        bank.net_any_iface |= bit;
+    }
+    if rule.net.segments != 0 {
+        bank.net_segment |= bit;
+    }
+}

@@ -1,0 +1,192 @@
+//! What a session would do, before it touches anything.
+
+mod bank;
+mod needs;
+
+use std::time::Duration;
+
+use fault_common::{limits::MAX_RULES, rule::Rule};
+
+use super::compile::{CompileError, compile, spare};
+use crate::{
+    block::device::DeviceNumber,
+    spec::{Exception, Fault, NetFilter, NetVerb},
+};
+
+pub use needs::Needs;
+
+/// One fault of the plan.
+#[derive(Clone, Debug)]
+pub struct PlannedRule {
+    /// Number in the order given, from 0.
+    pub id: u32,
+    /// As parsed.
+    pub fault: Fault,
+    /// As the kernel will see it.
+    pub rule: Rule,
+    /// Where it lies in the rule set: terminal verbs first, see `fault_common::rule::Verb::precedence`.
+    pub slot: u32,
+}
+
+/// One exception of the plan.
+#[derive(Clone, Debug)]
+pub struct PlannedException {
+    /// As parsed.
+    pub exception: Exception,
+    /// As the kernel will see it. Its id comes after those of the faults.
+    pub rule: Rule,
+    /// Where it lies in the rule set: before all faults.
+    pub slot: u32,
+}
+
+/// All faults of a session.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// By [`PlannedRule::id`].
+    pub rules: Vec<PlannedRule>,
+    /// In the order given.
+    pub exceptions: Vec<PlannedException>,
+    /// `--seed`.
+    pub seed: u64,
+    /// `--for`.
+    pub duration: Option<Duration>,
+}
+
+/// The faults do not make a session.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A fault that cannot be said in rules.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// More bits than a mask has.
+    #[error("{0} faults in one session; the limit is {MAX_RULES}")]
+    TooMany(usize),
+    /// As above, together with the exceptions.
+    #[error("{faults} faults and {exceptions} exceptions in one session; together the limit is {MAX_RULES}")]
+    TooManyTogether {
+        /// How many faults.
+        faults: usize,
+        /// How many exceptions.
+        exceptions: usize,
+    },
+    /// Exceptions, and nothing they could be exceptions from.
+    #[error(
+        "`--except` spares packets and calls from net faults, and there is none: give a `--net` fault as well"
+    )]
+    NothingToExcept,
+}
+
+impl Plan {
+    /// Compiles `faults`; `devices[i]` is what the `on` of fault `i` names.
+    ///
+    /// # Errors
+    /// When a fault cannot be compiled or there are too many.
+    pub fn new(
+        faults: Vec<Fault>,
+        devices: &[Option<DeviceNumber>],
+        seed: u64,
+        duration: Option<Duration>,
+    ) -> Result<Self, PlanError> {
+        if faults.len() > MAX_RULES {
+            return Err(PlanError::TooMany(faults.len()));
+        }
+        let mut rules = Vec::with_capacity(faults.len());
+        for (id, fault) in (0u32..).zip(faults) {
+            let device = devices.get(id as usize).copied().flatten();
+            let rule = compile(id, &fault, device)?;
+            rules.push(PlannedRule { id, fault, rule, slot: 0 });
+        }
+        let mut plan = Self { rules, exceptions: Vec::new(), seed, duration };
+        plan.sort();
+        Ok(plan)
+    }
+
+    /// The same plan, in which no net fault touches what `exceptions` let through.
+    ///
+    /// # Errors
+    /// When one cannot be compiled, there are too many, or there is no net fault.
+    pub fn except(mut self, exceptions: Vec<Exception>) -> Result<Self, PlanError> {
+        let (faults, all) = (self.rules.len(), self.exceptions.len() + exceptions.len());
+        if all == 0 {
+            return Ok(self);
+        }
+        if !self.rules.iter().any(|planned| matches!(planned.fault, Fault::Net(_))) {
+            return Err(PlanError::NothingToExcept);
+        }
+        if faults + all > MAX_RULES {
+            return Err(PlanError::TooManyTogether { faults, exceptions: all });
+        }
+        for exception in exceptions {
+            let index = self.exceptions.len();
+            let rule = spare((faults + index) as u32, index as u32, &exception)?;
+            self.exceptions.push(PlannedException { exception, rule, slot: 0 });
+        }
+        self.sort();
+        Ok(self)
+    }
+
+    /// Gives every rule its slot.
+    fn sort(&mut self) {
+        let faults = self.rules.iter_mut().map(|planned| (planned.rule, &mut planned.slot));
+        let exceptions = self.exceptions.iter_mut().map(|planned| (planned.rule, &mut planned.slot));
+        let mut all: Vec<_> = faults.chain(exceptions).collect();
+        all.sort_by_key(|(rule, _)| rule.storage_order());
+        for (number, (_, slot)) in (0u32..).zip(all) {
+            *slot = number;
+        }
+    }
+
+    /// Every rule for the kernel, with its slot.
+    pub fn compiled(&self) -> impl Iterator<Item = (u32, Rule)> {
+        let faults = self.rules.iter().map(|planned| (planned.slot, planned.rule));
+        faults.chain(self.exceptions.iter().map(|planned| (planned.slot, planned.rule)))
+    }
+
+    /// The filter of every net rule, with its slot: those of faults, then those of exceptions.
+    pub fn net_filters(&self) -> impl Iterator<Item = (u32, &NetFilter)> {
+        let faults = self.rules.iter().filter_map(|planned| match &planned.fault {
+            Fault::Net(fault) => Some((planned.slot, &fault.filter)),
+            Fault::Disk(_) => None,
+        });
+        faults.chain(self.exceptions.iter().map(|planned| (planned.slot, &planned.exception.filter)))
+    }
+
+    /// How long a packet that all rules delay may be under way: twice the jitter beyond the mean is rare.
+    #[must_use]
+    pub fn longest_delay(&self) -> Duration {
+        let of = |planned: &PlannedRule| match &planned.fault {
+            Fault::Net(fault) => match &fault.verb {
+                NetVerb::Delay(delay) => delay.mean + delay.jitter.unwrap_or_default() * 2,
+                NetVerb::Rate { .. } => Duration::from_nanos(planned.rule.rate.queue_ns()),
+                NetVerb::Reorder { by } => *by,
+                NetVerb::Drop
+                | NetVerb::Duplicate
+                | NetVerb::Corrupt { .. }
+                | NetVerb::Reset
+                | NetVerb::Hang
+                | NetVerb::Fail { .. } => Duration::ZERO,
+            },
+            Fault::Disk(_) => Duration::ZERO,
+        };
+        self.rules.iter().map(of).sum()
+    }
+
+    /// A device named by an `on`, if there is one.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceNumber> {
+        self.rules
+            .iter()
+            .map(|planned| planned.rule.block)
+            .find(|filter| filter.device != 0)
+            .map(|filter| DeviceNumber { dev: filter.device, whole_disk: filter.whole_disk != 0 })
+    }
+
+    /// The fault with this slot; none where an exception lies.
+    #[must_use]
+    pub fn in_slot(&self, slot: u32) -> Option<&PlannedRule> {
+        self.rules.iter().find(|planned| planned.slot == slot)
+    }
+}
+
+#[cfg(test)]
+mod tests;

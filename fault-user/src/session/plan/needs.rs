@@ -1,0 +1,125 @@
+//! What the kernel has to be able to do.
+
+use fault_common::rule::net::{Direction, call};
+
+use super::{Plan, PlannedException, PlannedRule};
+use crate::spec::{DiskVerb, Fault, NetFault, NetVerb};
+
+/// What the kernel has to be able to do for a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Hooks on interfaces.
+    pub packets: bool,
+    /// Hooks on their way in, too.
+    pub packets_in: bool,
+    /// The lane.
+    pub packet_delay: bool,
+    /// Packets of the wire, told apart before anything is decided about them.
+    pub cut: bool,
+    /// As above, with the checksum in them as it would be on the wire.
+    pub checksum: bool,
+    /// Hooks on connect(2) and sendmsg(2).
+    pub calls: bool,
+    /// Hooks on bind(2).
+    pub binds: bool,
+    /// The block hook.
+    pub bios: bool,
+    /// The parking lot.
+    pub bio_delay: bool,
+}
+
+impl Needs {
+    /// Whether a session armed for these needs can do what `other` needs.
+    #[must_use]
+    pub const fn cover(self, other: Self) -> bool {
+        (self.packets || !other.packets)
+            && (self.packets_in || !other.packets_in)
+            && (self.packet_delay || !other.packet_delay)
+            && (self.cut || self.checksum || !other.cut)
+            && (self.checksum || !other.checksum)
+            && (self.calls || !other.calls)
+            && (self.binds || !other.binds)
+            && (self.bios || !other.bios)
+            && (self.bio_delay || !other.bio_delay)
+    }
+}
+
+impl Plan {
+    /// What the kernel has to be able to do. Exceptions alone need nothing.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        for planned in &self.rules {
+            match &planned.fault {
+                Fault::Net(NetFault { verb: NetVerb::Fail { .. }, .. }) => {
+                    needs.calls = true;
+                    needs.binds |= planned.rule.net.calls & call::BIND != 0;
+                }
+                Fault::Net(fault) => {
+                    needs.packets = true;
+                    needs.packets_in |= planned.rule.net.directions & Direction::In as u32 != 0;
+                    needs.packet_delay |= waits(&fault.verb);
+                    needs.cut |= planned.is_cut();
+                    needs.checksum |= planned.is_checksummed();
+                }
+                Fault::Disk(fault) => {
+                    needs.bios = true;
+                    match fault.verb {
+                        DiskVerb::Error => {}
+                        DiskVerb::Delay(_) | DiskVerb::Hang { .. } => needs.bio_delay = true,
+                    }
+                }
+            }
+        }
+        needs.cut |= needs.packets && self.exceptions.iter().any(PlannedException::is_cut);
+        needs
+    }
+}
+
+/// Whether packets wait in the lane.
+const fn waits(verb: &NetVerb) -> bool {
+    match verb {
+        NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => true,
+        NetVerb::Drop
+        | NetVerb::Duplicate
+        | NetVerb::Corrupt { .. }
+        | NetVerb::Reset
+        | NetVerb::Hang
+        | NetVerb::Fail { .. } => false,
+    }
+}
+
+impl PlannedRule {
+    /// Whether the packets of the wire must be told apart before this fault decides.
+    ///
+    /// What hits all of a super-packet or nothing of it may as well hit it whole.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        let Fault::Net(fault) = &self.fault else { return false };
+        let looks_inside = !fault.filter.segments.is_empty() || fault.part.after.is_some();
+        match &fault.verb {
+            NetVerb::Drop | NetVerb::Duplicate | NetVerb::Hang => {
+                looks_inside || fault.trigger.is_selective()
+            }
+            NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => looks_inside,
+            NetVerb::Corrupt { .. } => true,
+            // Any packet will do to end a connection.
+            NetVerb::Reset | NetVerb::Fail { .. } => false,
+        }
+    }
+
+    /// Whether the checksum must be in the packet, as it would be on the wire.
+    #[must_use]
+    pub const fn is_checksummed(&self) -> bool {
+        let Fault::Net(fault) = &self.fault else { return false };
+        matches!(fault.verb, NetVerb::Corrupt { fix_checksum: false, .. })
+    }
+}
+
+impl PlannedException {
+    /// Whether the packets of the wire must be told apart before this one decides.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        !self.exception.filter.segments.is_empty()
+    }
+}

@@ -1,0 +1,211 @@
+//! Plans, what they need, and the masks they become.
+
+use fault_common::{control::Bank, rule::Verb};
+
+use super::*;
+use crate::spec::{Layer, parse, parse_exception};
+
+fn plan(specs: &[(Layer, &str)]) -> Plan {
+    let faults = specs.iter().map(|(layer, text)| parse(*layer, text).unwrap()).collect();
+    Plan::new(faults, &[], 1, None).unwrap()
+}
+
+#[test]
+fn terminal_verbs_come_first_whatever_the_order_given() {
+    let plan = plan(&[
+        (Layer::Net, "delay 1ms"),
+        (Layer::Disk, "hang 1s then error"),
+        (Layer::Net, "drop 1%"),
+        (Layer::Disk, "delay 1ms"),
+        (Layer::Disk, "error"),
+    ]);
+    let slots: Vec<_> = plan.rules.iter().map(|planned| planned.slot).collect();
+    assert_eq!(slots, [3, 2, 0, 4, 1]);
+    assert_eq!(plan.in_slot(0).map(|planned| planned.id), Some(2));
+}
+
+#[test]
+fn needs_are_what_the_verbs_need() {
+    let needs = |specs: &[_]| plan(specs).needs();
+    let (packets, out) = (Needs { packets: true, ..Needs::default() }, needs(&[(Layer::Net, "drop out")]));
+    assert_eq!(out, packets);
+    assert_eq!(needs(&[(Layer::Net, "drop")]), Needs { packets_in: true, ..packets });
+    assert_eq!(
+        needs(&[(Layer::Net, "drop out"), (Layer::Net, "drop in")]),
+        needs(&[(Layer::Net, "drop in")])
+    );
+    assert!(!out.cover(needs(&[(Layer::Net, "drop in")])));
+    for waits in ["delay 1ms", "rate 1mbit", "reorder"] {
+        assert!(needs(&[(Layer::Net, waits)]).packet_delay, "{waits}");
+    }
+    assert!(!needs(&[(Layer::Net, "duplicate")]).packet_delay);
+    assert_eq!(needs(&[(Layer::Net, "refuse")]), Needs { calls: true, ..Needs::default() });
+    assert_eq!(needs(&[(Layer::Disk, "error")]), Needs { bios: true, ..Needs::default() });
+    let binds = Needs { calls: true, binds: true, ..Needs::default() };
+    assert_eq!(needs(&[(Layer::Net, "fail EADDRINUSE bind")]), binds);
+    assert!(needs(&[(Layer::Disk, "hang 1s")]).bio_delay);
+}
+
+#[test]
+fn masks_tell_which_rules_need_a_look_up() {
+    let bank = plan(&[
+        (Layer::Net, "drop to 10.0.0.1 in"),
+        (Layer::Net, "drop iface lo"),
+        (Layer::Disk, "error"),
+        (Layer::Net, "rate 10mbit out"),
+    ])
+    .bank();
+    let expected = Bank {
+        net: 0b1011,
+        net_out: 0b1010,
+        net_in: 0b0011,
+        net_any_peer: 0b1010,
+        net_any_iface: 0b1001,
+        net_timed: 0b1000,
+        disk: 0b0100,
+        ..Bank::default()
+    };
+    assert_eq!(bank, expected);
+}
+
+#[test]
+fn more_faults_than_bits_are_refused() {
+    let faults = vec![parse(Layer::Net, "drop").unwrap(); MAX_RULES + 1];
+    assert!(matches!(Plan::new(faults, &[], 1, None), Err(PlanError::TooMany(65))));
+}
+
+#[test]
+fn packets_are_told_apart_where_some_of_a_super_packet_may_be_meant() {
+    let cut = |text| plan(&[(Layer::Net, text)]).needs().cut;
+    for text in [
+        "drop 1%",
+        "drop nth 3",
+        "drop gilbert 1% 10%",
+        "duplicate every 2",
+        "hang times 1",
+        "drop data",
+        "delay 1ms ack",
+        "rate 1mbit after 1MB",
+        "hang after 64KiB",
+        "corrupt",
+        "corrupt fix-checksum",
+    ] {
+        assert!(cut(text), "{text}");
+    }
+    for text in [
+        "drop",
+        "drop 100% after 1s for 2s",
+        "drop 0%",
+        "duplicate",
+        "hang",
+        "delay 1ms 5%",
+        "rate 1mbit",
+        "reset 5% data",
+        "reset after 1MB",
+        "refuse 5%",
+        "drop connections 10%",
+    ] {
+        assert!(!cut(text), "{text}");
+    }
+    let checksum = |text| plan(&[(Layer::Net, text)]).needs().checksum;
+    assert!(checksum("corrupt 3 bits"));
+    assert!(!checksum("corrupt 3 bits fix-checksum"));
+    assert!(!checksum("reset"));
+}
+
+#[test]
+fn who_can_do_more_can_do_less() {
+    let needs = |text| plan(&[(Layer::Net, text)]).needs();
+    assert!(needs("corrupt").cover(needs("drop 1%")));
+    assert!(needs("corrupt").cover(needs("corrupt fix-checksum")));
+    assert!(!needs("corrupt fix-checksum").cover(needs("corrupt")));
+    assert!(!needs("drop").cover(needs("drop 1%")));
+    assert!(needs("refuse bind connect").cover(needs("refuse")));
+    assert!(!needs("refuse").cover(needs("refuse bind")));
+    assert!(
+        Needs { checksum: true, packets: true, packets_in: true, ..Needs::default() }.cover(needs("drop 1%"))
+    );
+}
+
+#[test]
+fn masks_tell_what_rules_ask_about_a_packet() {
+    let bank = plan(&[
+        (Layer::Net, "drop syn out"),
+        (Layer::Net, "hang after 64KiB"),
+        (Layer::Net, "refuse bind connections 10%"),
+        (Layer::Net, "reset out"),
+        (Layer::Net, "reset"),
+        (Layer::Net, "corrupt"),
+        (Layer::Net, "corrupt fix-checksum out connection 3"),
+    ])
+    .bank();
+    let expected = Bank {
+        net: 0b111_1011,
+        net_out: 0b111_1011,
+        net_in: 0b011_0010,
+        net_any_peer: 0b111_1111,
+        net_any_iface: 0b111_1011,
+        net_calls: 0b000_0100,
+        net_cut: 0b110_0011,
+        net_checksum: 0b010_0000,
+        net_segment: 0b101_1011,
+        net_position: 0b001_0010,
+        net_connections: 0b101_1100,
+        ..Bank::default()
+    };
+    assert_eq!(bank, expected);
+}
+
+fn spared(faults: &[(Layer, &str)], exceptions: &[&str]) -> Result<Plan, PlanError> {
+    plan(faults).except(exceptions.iter().map(|text| parse_exception(text).unwrap()).collect())
+}
+
+#[test]
+fn exceptions_come_first_and_are_no_faults() {
+    let plan = spared(
+        &[(Layer::Net, "delay 1ms"), (Layer::Net, "drop out to 10.0.0.1")],
+        &["tcp port 22", "in syn iface lo", "to 10.0.0.2"],
+    )
+    .unwrap();
+    let faults: Vec<_> =
+        plan.rules.iter().map(|planned| (planned.id, planned.rule.id, planned.slot)).collect();
+    assert_eq!(faults, [(0, 0, 4), (1, 1, 3)]);
+    let exceptions: Vec<_> = plan.exceptions.iter().map(|planned| (planned.rule.id, planned.slot)).collect();
+    assert_eq!(exceptions, [(2, 0), (3, 1), (4, 2)]);
+    assert!(plan.exceptions.iter().all(|planned| planned.rule.verb == Verb::Spare as u32));
+    assert!(plan.in_slot(0).is_none() && plan.in_slot(3).is_some());
+    let expected = Bank {
+        net: 0b11111,
+        net_out: 0b11101,
+        net_in: 0b10111,
+        net_any_peer: 0b10011,
+        net_any_iface: 0b11101,
+        net_calls: 0b00101,
+        net_spare: 0b00111,
+        net_cut: 0b00010,
+        net_segment: 0b00010,
+        ..Bank::default()
+    };
+    assert_eq!(plan.bank(), expected);
+    assert_eq!(plan.compiled().count(), 5);
+    assert_eq!(plan.net_filters().map(|(slot, _)| slot).collect::<Vec<_>>(), [4, 3, 0, 1, 2]);
+}
+
+#[test]
+fn exceptions_alone_need_nothing() {
+    let needs = spared(&[(Layer::Net, "refuse")], &["in", "syn"]).unwrap().needs();
+    assert_eq!(needs, Needs { calls: true, ..Needs::default() });
+    let needs = spared(&[(Layer::Net, "drop out")], &["in syn"]).unwrap().needs();
+    assert_eq!(needs, Needs { packets: true, cut: true, ..Needs::default() });
+    let error = spared(&[(Layer::Disk, "error")], &["tcp"]).unwrap_err();
+    assert!(matches!(error, PlanError::NothingToExcept));
+    assert!(spared(&[(Layer::Disk, "error")], &[]).is_ok());
+}
+
+#[test]
+fn exceptions_share_the_limit_of_faults() {
+    let faults = [(Layer::Net, "drop"); MAX_RULES - 1];
+    assert!(spared(&faults, &["tcp"]).is_ok());
+    let error = spared(&faults, &["tcp", "udp"]).unwrap_err();
+    assert_eq!(error.to_string(), "63 faults and 2 exceptions in one session; together the limit is 64");
+}
