@@ -25,6 +25,35 @@ pub enum Action {
     Reset = 8,
 }
 
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Drop,
+        Self::Delay,
+        Self::Error,
+        Self::DelayThenError,
+        Self::Duplicate,
+        Self::Fail,
+        Self::Corrupt,
+        Self::Reset,
+    ];
+
+    /// Its name in events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Delay => "delay",
+            Self::Error => "error",
+            Self::DelayThenError => "delay_then_error",
+            Self::Duplicate => "duplicate",
+            Self::Fail => "fail",
+            Self::Corrupt => "corrupt",
+            Self::Reset => "reset",
+        }
+    }
+}
+
 /// Of a packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ pub const fn place(random: u64, number: u32, total: u32, bytes: u32) -> u32 {
     let start = bytes * number / total;
     let end = bytes * (number + 1) / total;
     let bits = if end > start { (end - start) * 8 } else { 8 };
-    let within = (rng::output(random, number) >> 32) * bits >> 32;
+    let within = ((rng::output(random, number) >> 32) * bits) >> 32;
     let start = if start < bytes { start } else { bytes - 1 };
     (start * 8 + within) as u32
 }

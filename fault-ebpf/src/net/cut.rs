@@ -13,11 +13,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, TC_ACT_SHOT},
-    helpers::generated::{bpf_redirect, bpf_skb_vlan_pop},
+    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_vlan_pop},
     macros::classifier,
     programs::TcContext,
 };
-use fault_common::{counters::Counter, rule::net::Direction, tag::Tag, who::exit_key};
+use fault_common::{
+    counters::Counter,
+    rule::net::Direction,
+    tag::Tag,
+    who::{LaneExit, exit_key},
+};
 
 use super::{
     PASS, Skb,
@@ -89,8 +94,22 @@ pub fn net_segment(ctx: TcContext) -> i32 {
     if action != PASS {
         return action;
     }
-    // As for what comes out of the lane.
+    back(exit, direction)
+}
+
+/// Sends what comes out of our devices to where it was: the return value of the hook.
+///
+/// On the way in through loopback a packet carries its route; a second receive would lose it. So it goes out through
+/// loopback again and is recognised as decided on both hooks. A VLAN device has dropped the route already
+/// (`vlan_transfer_features`, net/8021q): it is looked up again (Linux 5.10).
+#[inline(always)]
+pub fn back(exit: &LaneExit, direction: Direction) -> i32 {
     let again_in = matches!(direction, Direction::In) && exit.loopback == 0;
-    // SAFETY: a helper that only notes its arguments.
-    unsafe { bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32 }
+    // SAFETY: helpers that only note their arguments.
+    unsafe {
+        if exit.loopback != 0 && kernel::cutter_tags() != 0 {
+            return bpf_redirect_neigh(exit.ifindex, core::ptr::null_mut(), 0, 0) as i32;
+        }
+        bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32
+    }
 }

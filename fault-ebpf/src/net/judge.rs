@@ -94,9 +94,14 @@ pub fn prepare_connection(connection: *mut Connection, control: &Control, genera
 /// Sends a copy along the way the packet is on. It carries the packet's tag, so nobody decides about it again.
 #[inline(always)]
 fn duplicate(skb: Skb, place: &Place) {
+    let loopback = place.interface().is_some_and(|interface| interface.loopback != 0);
+    if loopback && place.is_cut && kernel::cutter_tags() != 0 {
+        // It has lost its route, and a copy is not given another: see `cut::back`.
+        emit::count(Counter::CopyFailed);
+        return;
+    }
     // As for what comes out of the lane: a second receive on loopback would lose the packet's route.
-    let again_in =
-        matches!(place.direction, Direction::In) && place.interface().is_some_and(|it| it.loopback == 0);
+    let again_in = matches!(place.direction, Direction::In) && !loopback;
     // SAFETY: `skb` is the context, and its own interface exists.
     let failed = unsafe {
         bpf_clone_redirect(skb, place.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 })

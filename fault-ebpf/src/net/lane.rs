@@ -17,7 +17,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT},
+    bindings::{__sk_buff, TC_ACT_SHOT},
     helpers::generated::{
         bpf_clone_redirect, bpf_redirect, bpf_set_hash, bpf_set_hash_invalid, bpf_skb_set_tstamp,
     },
@@ -26,7 +26,7 @@ use aya_ebpf::{
 };
 use fault_common::{counters::Counter, rule::net::Direction, tag::Tag, who::exit_key};
 
-use super::{PASS, Skb, swallow};
+use super::{PASS, Skb, cut::back, swallow};
 use crate::{
     emit::{count, count_by},
     kernel,
@@ -174,15 +174,11 @@ pub fn lane_exit(ctx: TcContext) -> i32 {
         aya_log_ebpf::warn!(&ctx, "lane: a packet that is not ours, tc_index {:x}", tag.0);
         return TC_ACT_SHOT as i32;
     };
-    // On the way in through loopback the packet carries its route; a second receive would lose it. So it
-    // goes out through loopback again and is recognised as decided on both hooks.
-    let again_in = matches!(tag.direction(), Direction::In) && exit.loopback == 0;
     count_by(Counter::LaneOut, segments(skb));
     // SAFETY: `skb` is the context.
     unsafe {
         bpf_skb_set_tstamp(skb, 0, STAMP_NONE);
         bpf_set_hash_invalid(skb);
     }
-    // SAFETY: a helper that only notes its arguments.
-    unsafe { bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32 }
+    back(exit, tag.direction())
 }

@@ -34,7 +34,6 @@ use crate::{
         netns::NetnsHandle,
         session_bit::SessionBit,
     },
-    spec::Fault,
 };
 
 /// One network namespace the session is attached to.
@@ -274,9 +273,8 @@ pub fn check_interfaces<'a>(
 ) -> Result<(), SessionError> {
     let mut namespaces = Some(namespaces);
     let mut lists = None;
-    for planned in &plan.rules {
-        let Fault::Net(fault) = &planned.fault else { continue };
-        let Some(name) = &fault.filter.iface else { continue };
+    for (_, filter) in plan.net_filters() {
+        let Some(name) = &filter.iface else { continue };
         let lists = match &lists {
             Some(lists) => lists,
             None => {

@@ -134,7 +134,10 @@ fn reset_loopback(_: Lane) -> anyhow::Result<()> {
         let (sent, taken) = ends.run()?;
         let report = injection.wait()?;
         was_reset(spec, &sent, &report)?;
-        was_reset(spec, &taken, &report)?;
+        // Nobody tells the peer of a target that was told alone, and sends no more.
+        if !spec.contains(" in ") {
+            was_reset(spec, &taken, &report)?;
+        }
         ensure!(report.rule(0, "injected")? == 1, "{spec}: {}", report.json);
     }
     Ok(())
@@ -212,7 +215,7 @@ fn after(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("after")?;
     // Connected before and after the session began, by the one who connects and by the one who accepts.
     let ends = Ends::new(&lab, PEER_V4, 9500, "300000")?;
-    let injection = Injection::start(&["--pid", &ends.send.pid(), "--net", "drop out after 100KB"])?;
+    let injection = Injection::start(&["--pid", &ends.send.pid(), "--net", "drop out after 100kB"])?;
     let (_, taken) = ends.run()?;
     let report = injection.heal()?;
     let near = |bytes: u64| bytes <= 100_000 && bytes > 100_000 - 1448;
@@ -239,7 +242,7 @@ fn after(_: Lane) -> anyhow::Result<()> {
         lab.in_target(&program).args(["stream-take", &to, "--timeout-ms", "4000"]),
         "ready",
     )?;
-    let injection = Injection::start(&["--pid", &take.pid(), "--net", "drop in after 100KB"])?;
+    let injection = Injection::start(&["--pid", &take.pid(), "--net", "drop in after 100kB"])?;
     let send = Process::start(lab.in_peer(&program).args([
         "stream-send",
         &to,
@@ -282,7 +285,7 @@ fn share(_: Lane) -> anyhow::Result<()> {
     let _server = Process::start_until(lab.in_peer(&program).args(["tcp-echo", &on]), "ready")?;
     let script = format!("read x; exec {program} tcp-ping {on} --reconnect --count {CONNECTIONS}");
     let mut client = Process::start(lab.in_target("sh").args(["-c", &script]))?;
-    let spec = "reset connections 30% out data";
+    let spec = "reset connections 30%";
     let injection = Injection::start(&["--pid", &client.pid(), "--net", spec])?;
     client.release()?;
     let timed: Timed = client.report()?;

@@ -26,7 +26,7 @@ fn lacks_vlan(lane: Lane) -> bool {
     lane.tests_packets() && !lane.has_vlan()
 }
 
-/// A counter of the kernel of `namespace`: `Udp` and `InCsumErrors`, say (/proc/net/snmp), or `Udp6InCsumErrors` alone.
+/// A counter of the kernel of `namespace`: `Udp` and `InErrors`, say (/proc/net/snmp), or `Udp6InErrors` alone.
 fn counter(namespace: &str, group: &str, name: &str) -> anyhow::Result<u64> {
     if group.is_empty() {
         let text = sh(&format!("nsenter --net=/run/netns/{namespace} cat /proc/net/snmp6"))?;
@@ -45,8 +45,8 @@ fn found(_: Lane) -> anyhow::Result<()> {
     const DATAGRAMS: u64 = 400;
     let lab = NetLab::new("corrupt")?;
     for (address, port, group, name, spec) in [
-        (PEER_V4, 9000, "Udp", "InCsumErrors", "corrupt every 4 out udp"),
-        (PEER_V6, 9002, "", "Udp6InCsumErrors", "corrupt every 4 out udp"),
+        (PEER_V4, 9000, "Udp", "InErrors", "corrupt every 4 out udp"),
+        (PEER_V6, 9002, "", "Udp6InErrors", "corrupt every 4 out udp"),
     ] {
         let before = counter(&lab.peer, group, name)?;
         let (pair, bystander) =
@@ -129,17 +129,19 @@ fn inwards(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("corruptin")?;
     let program = victim()?;
     let on = endpoint(TARGET_V4, 9100);
-    let before = counter(&lab.target, "Udp", "InCsumErrors")?;
+    let before = counter(&lab.target, "Udp", "InErrors")?;
     let counting = Process::start_until(lab.in_target(&program).args(["udp-count", &on]), "ready")?;
     let injection = Injection::start(&["--pid", &counting.pid(), "--net", "corrupt 2 bits in udp every 5"])?;
     let sent: Sent =
         Process::start(lab.in_peer(&program).args(["udp-send", &on, "--count", "500"]))?.report()?;
     let counted: Counted = counting.report()?;
     let report = injection.wait()?;
-    let rejected = counter(&lab.target, "Udp", "InCsumErrors")? - before;
+    let rejected = counter(&lab.target, "Udp", "InErrors")? - before;
     // Two flipped bits can hide each other from a sum of 16-bit words: one time in 32 (RFC 1071).
     ensure!(sent.sent == 500 && report.rule(0, "injected")? == 100, "{}", report.json);
-    ensure!(counted.received == 500 - rejected, "{} arrived, {rejected} rejected", counted.received);
+    // Among those that nobody rejects may be one for another port.
+    let seen = counted.received + rejected;
+    ensure!((497..=500).contains(&seen), "{} arrived, {rejected} rejected", counted.received);
     ensure!((80..=100).contains(&rejected), "{rejected} of 100 were rejected");
     // On loopback.
     let on = "127.0.0.1:19100";
@@ -192,6 +194,6 @@ fn refused(_: Lane) -> anyhow::Result<()> {
     let ended =
         Ended::of(&mut fault(&["inject", "--pid", &sleeper.pid(), "--net", "corrupt", "--for", "1s"]))?;
     ensure!(ended.status.code() == Some(69), "{:?}", ended);
-    ensure!(ended.stderr.contains("8021q"), "{}", ended.stderr);
+    ensure!(ended.stderr.contains("8021Q"), "{}", ended.stderr);
     Ok(())
 }

@@ -114,7 +114,7 @@ fn netem(_: Lane) -> anyhow::Result<()> {
 }
 
 fn same_as_netem(_: Lane) -> anyhow::Result<()> {
-    let verdicts = crate::parity::compare(2000)?;
+    let verdicts = crate::parity::compare(1200)?;
     let differ: Vec<_> = verdicts
         .iter()
         .filter_map(|verdict| Some(format!("{}: {}", verdict.fault, verdict.differs.as_ref()?)))

@@ -53,11 +53,11 @@ fn echo(mut stream: TcpStream) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = [0u8; 16384];
     loop {
-        let length = stream.read(&mut buffer)?;
-        if length == 0 {
+        // The end of a connection, however it comes, is none of the server's.
+        let Ok(length @ 1..) = stream.read(&mut buffer) else { return Ok(()) };
+        if stream.write_all(&buffer[..length]).is_err() {
             return Ok(());
         }
-        stream.write_all(&buffer[..length])?;
     }
 }
 

@@ -100,15 +100,7 @@ impl Line {
 }
 
 fn action(number: u32) -> &'static str {
-    const ACTIONS: [(Action, &str); 6] = [
-        (Action::Drop, "drop"),
-        (Action::Delay, "delay"),
-        (Action::Error, "error"),
-        (Action::DelayThenError, "delay_then_error"),
-        (Action::Duplicate, "duplicate"),
-        (Action::Fail, "fail"),
-    ];
-    ACTIONS.iter().find(|(action, _)| *action as u32 == number).map_or("unknown", |(_, word)| word)
+    Action::ALL.into_iter().find(|action| *action as u32 == number).map_or("unknown", Action::name)
 }
 
 fn packet(packet: &PacketEvent) -> Hit {
