@@ -44,6 +44,10 @@ pub struct Carried {
     pub sequence: u32,
     /// 0: unknown.
     pub is_known: u32,
+    /// Interface that its socket is bound to (SO_BINDTODEVICE); 0 is none. Of what arrives only.
+    pub bound: u32,
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
 /// Where the IP packet ends, in bytes from the start of the frame. Frames may be padded (to 60 bytes on Ethernet).
