@@ -18,19 +18,19 @@ pub const TESTS: &[Test] = &[
     Test { name: "places::vlan_and_its_parent", on: in_vm, run: vlan },
     Test { name: "places::bridge_and_its_port", on: in_vm, run: bridge },
     Test { name: "places::bond_and_its_port", on: in_vm, run: bond },
-    Test { name: "places::point_to_point", on: Lane::tests_packets, run: point_to_point },
+    Test { name: "places::point_to_point", on: Lane::tests_packets_in_detail, run: point_to_point },
     Test { name: "places::wireguard", on: in_vm, run: wireguard },
-    Test { name: "places::interfaces_that_come_and_go", on: Lane::tests_packets, run: come_and_go },
-    Test { name: "sockets::reuseport_tells_owners_apart", on: Lane::tests_packets, run: reuseport },
+    Test { name: "places::interfaces_that_come_and_go", on: Lane::tests_packets_in_detail, run: come_and_go },
+    Test { name: "sockets::reuseport_tells_owners_apart", on: Lane::tests_packets_in_detail, run: reuseport },
     Test { name: "sockets::passed_on_it_stays_the_targets", on: Lane::tests_packets_in_detail, run: passed },
     Test { name: "sockets::one_socket_many_peers", on: Lane::tests_packets_in_detail, run: many_peers },
-    Test { name: "sockets::time_stamps_stay_sane", on: Lane::tests_packet_delay, run: time_stamps },
+    Test { name: "sockets::time_stamps_stay_sane", on: Lane::tests_jitter, run: time_stamps },
     Test { name: "sockets::mptcp_and_tls_live_on", on: in_vm, run: mptcp_and_tls },
 ];
 
 /// The kernels whose configuration we know.
 fn in_vm(lane: Lane) -> bool {
-    lane.tests_packets() && lane != Lane::Native
+    lane.tests_packets_in_detail() && lane != Lane::Native
 }
 
 /// Addresses of a second network between the same namespaces, on an interface of its own.
@@ -394,43 +394,50 @@ for _ in range(50):
 
 fn mptcp_and_tls(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("mptcp")?;
-    // 262 is IPPROTO_MPTCP; where the kernel has none, TCP must do.
-    let serve = "
+    // 262 is IPPROTO_MPTCP. Its packets belong to sockets of the kernel's own, which are nobody's (docs/packets.md): the
+    // program must live on untouched. Plain TCP beside it is hit.
+    let specs = ["--net", "drop 2% tcp", "--net", "delay 5ms jitter 2ms out tcp"];
+    for (protocol, port) in [("262", 9400), ("0", 9401)] {
+        let serve = format!(
+            "
 import socket, sys
-try:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
-except OSError:
-    listener = socket.socket()
-listener.bind(('10.77.0.2', 9400)); listener.listen()
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, {protocol})
+listener.bind(('{PEER_V4}', {port})); listener.listen()
 print('ready', file=sys.stderr, flush=True)
 connection, _ = listener.accept()
 total = 0
 while data := connection.recv(65536):
     total += len(data)
 print(total)
-";
-    let server = Process::start_until(lab.in_peer("python3").args(["-c", serve]), "ready")?;
-    let send = "
+"
+        );
+        let Ok(server) = Process::start_until(lab.in_peer("python3").args(["-c", &serve]), "ready") else {
+            // A kernel without it.
+            ensure!(protocol == "262", "a TCP server");
+            continue;
+        };
+        let send = format!(
+            "
 import socket, sys
 sys.stdin.readline()
-try:
-    own = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
-except OSError:
-    own = socket.socket()
-own.connect(('10.77.0.2', 9400))
+own = socket.socket(socket.AF_INET, socket.SOCK_STREAM, {protocol})
+own.connect(('{PEER_V4}', {port}))
 own.sendall(bytes(2_000_000))
 own.close()
-";
-    let mut client = Process::start(lab.in_target("python3").args(["-c", send]))?;
-    let specs = ["--net", "drop 2% tcp", "--net", "delay 5ms jitter 2ms out tcp"];
-    let pid = client.pid();
-    let injection = Injection::start(&[&["--pid", &pid][..], &specs].concat())?;
-    client.release()?;
-    client.text()?;
-    let total: u64 = server.text()?.trim().parse()?;
-    let report = injection.wait()?;
-    ensure!(total == 2_000_000, "{total} bytes: {}", report.json);
-    ensure!(report.rule(0, "injected")? > 0 && report.rule(1, "injected")? > 100, "{}", report.json);
+"
+        );
+        let mut client = Process::start(lab.in_target("python3").args(["-c", &send]))?;
+        let pid = client.pid();
+        let injection = Injection::start(&[&["--pid", &pid][..], &specs].concat())?;
+        client.release()?;
+        client.text()?;
+        let total: u64 = server.text()?.trim().parse()?;
+        let report = injection.wait()?;
+        ensure!(total == 2_000_000, "{total} bytes: {}", report.json);
+        if protocol == "0" {
+            ensure!(report.rule(0, "injected")? > 0 && report.rule(1, "injected")? > 100, "{}", report.json);
+        }
+    }
 
     let keys = tempfile::tempdir()?;
     let (key, certificate) = (keys.path().join("key"), keys.path().join("certificate"));
