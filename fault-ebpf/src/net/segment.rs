@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, bpf_sock},
     helpers::generated::bpf_tcp_sock,
 };
-use fault_common::rule::net::{protocol, segment};
+use fault_common::rule::net::{position, protocol, segment};
 
 use super::{
     Skb,
@@ -107,9 +107,7 @@ impl Carried {
         if self.is_known == 0 || at.kind & segment::SYN != 0 {
             return 0;
         }
-        // A segment that is sent again starts before what the connection has carried: the difference is signed.
-        let start = self.bytes.wrapping_add_signed(at.sequence.wrapping_sub(self.sequence) as i32 as i64);
-        start.wrapping_add(if at.payload == 0 { 1 } else { at.payload as u64 })
+        position(self.bytes, self.sequence, at.sequence, at.payload)
     }
 }
 
