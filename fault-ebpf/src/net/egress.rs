@@ -85,7 +85,7 @@ fn egress(skb: Skb) -> i32 {
             Some(action) => action,
             None => {
                 measure(skb, member, scene);
-                judge(skb, control, scene, &owner)
+                judge(skb, &owner)
             }
         },
     }
@@ -108,7 +108,7 @@ pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
     }
     let owner = member.owner(Direction::Out, scene);
     measure(skb, member, scene);
-    judge(skb, control, scene, &owner)
+    judge(skb, &owner)
 }
 
 /// Finds the rules that may look, in a session that lives.

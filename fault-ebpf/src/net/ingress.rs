@@ -81,7 +81,7 @@ fn ingress(skb: Skb) -> i32 {
     let Some(owner) = find(skb, control, scene) else { return PASS };
     match cut::divert(skb, scene) {
         Some(action) => action,
-        None => judge(skb, control, scene, &owner),
+        None => judge(skb, &owner),
     }
 }
 
@@ -89,7 +89,7 @@ fn ingress(skb: Skb) -> i32 {
 #[inline(always)]
 pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
     match find(skb, control, scene) {
-        Some(owner) => judge(skb, control, scene, &owner),
+        Some(owner) => judge(skb, &owner),
         None => PASS,
     }
 }

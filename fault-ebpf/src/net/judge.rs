@@ -3,7 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::BPF_F_INGRESS,
+    bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{bpf_ktime_get_ns, generated::bpf_clone_redirect},
 };
 use fault_common::{
@@ -27,13 +27,14 @@ use super::{
     headers::{self, Headers},
     lane::{self, Departure},
     reset,
-    scene::Scene,
+    scene::{Scene, scene},
     segment::classify,
     swallow,
 };
 use crate::{
     decision::{self, Memory},
     emit, kernel,
+    maps::CONTROL,
     who::socket::Owner,
 };
 
@@ -176,7 +177,8 @@ fn report(scene: &Scene) {
 
 /// Writes down what the decision looks at.
 #[inline(always)]
-fn describe(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner, now: u64) {
+fn describe(skb: Skb, control: &Control, scene: &mut Scene, memory: Memory) {
+    let now = scene.now;
     let Scene { headers, place, candidates, carried, walk, .. } = scene;
     let (local_port, remote_port) = ports(headers, place.direction);
     let facts = &mut walk.facts;
@@ -194,21 +196,26 @@ fn describe(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner, now: 
     }
     let moment = &mut walk.moment;
     moment.seed = control.seed.load();
-    moment.stream = prepare(owner.stream, control, candidates.generation);
+    moment.stream = prepare(memory.stream, control, candidates.generation);
     moment.elapsed_ns = now.saturating_sub(control.started_ns.load());
     moment.bytes = u64::from(wire_bytes(skb, place.direction, headers));
     moment.link = (place.direction as u32) >> 1;
     moment.connection = 0;
     if candidates.connected() && scene.is_connection != 0 {
-        moment.connection = prepare_connection(owner.connection, control, candidates.generation);
+        moment.connection = prepare_connection(memory.connection, control, candidates.generation);
     }
 }
 
-/// Does what was decided: the return value of the hook.
+/// Does what was decided about the packet of the scene: the return value of the hook. `departure_ns` is that of [`Owner`].
 ///
-/// A function of its own: what it keeps on the stack is not there while rules are walked.
+/// A global function, as [`decide_packet`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn act(skb: Skb, scene: &mut Scene, owner: &Owner) -> i32 {
+pub extern "C" fn act_packet(skb: *mut __sk_buff, stream: *mut Stream, departure_ns: *mut u64) -> i32 {
+    if stream.is_null() || departure_ns.is_null() {
+        return PASS;
+    }
+    let Some(scene) = scene() else { return PASS };
     // Read before anything is sent on: what is may meet another hook, which decides here again.
     let (verdict, delay_ns, flags) =
         (scene.walk.outcome.verdict, scene.walk.outcome.delay_ns, scene.walk.outcome.flags);
@@ -251,20 +258,34 @@ fn act(skb: Skb, scene: &mut Scene, owner: &Owner) -> i32 {
         twice,
         direction: place.direction,
         tag: tag.decided(place.direction, kernel::session_bit(), interface.slot),
-        owner: *owner,
+        // SAFETY: not null, and the verifier has checked the size.
+        flow: unsafe { (*stream).number } as u32,
+        departure_ns,
     })
 }
 
-/// Decides, and does it: the return value of the hook. The scene is complete but for the decision.
-#[inline(always)]
-pub fn judge(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner) -> i32 {
+/// Decides about the packet of the scene, which is complete but for that. 0: nothing happens to it.
+///
+/// A global function: the verifier looks at it once and by itself, instead of once for every way that leads here. That is
+/// a good part of the time it takes to load a program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn decide_packet(
+    skb: *mut __sk_buff,
+    stream: *mut Stream,
+    connection: *mut Connection,
+) -> u32 {
+    if stream.is_null() || connection.is_null() {
+        return 0;
+    }
+    let (Some(scene), Some(control)) = (scene(), CONTROL.get(0)) else { return 0 };
+    let memory = Memory { stream, connection };
     let timed = scene.candidates.timed();
     if timed {
         // SAFETY: a helper without arguments.
         scene.now = unsafe { bpf_ktime_get_ns() };
     }
-    describe(skb, control, scene, owner, scene.now);
-    let memory = Memory { stream: owner.stream, connection: owner.connection };
+    describe(skb, control, scene, memory);
     let Candidates { generation, mask, .. } = scene.candidates;
     decision::decide(&mut scene.walk, generation & 1, mask, memory);
 
@@ -273,7 +294,7 @@ pub fn judge(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner) -> i
     // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
     unsafe { (*skb).tc_index = u32::from(tag.0) };
     if scene.walk.outcome.hits == 0 {
-        return PASS;
+        return 0;
     }
     if !timed {
         // The same moment for the link's accounts and for the departure; for the rest it need not have been exact.
@@ -283,5 +304,17 @@ pub fn judge(skb: Skb, control: &Control, scene: &mut Scene, owner: &Owner) -> i
     if control.events.load() != 0 {
         report(scene);
     }
-    act(skb, scene, owner)
+    HIT
+}
+
+/// [`decide_packet`]: something happens. Not 1, for the reason given at `decision::END`.
+const HIT: u32 = u32::MAX;
+
+/// Decides, and does it: the return value of the hook. The scene is complete but for the decision.
+#[inline(always)]
+pub fn judge(skb: Skb, owner: &Owner) -> i32 {
+    if decide_packet(skb, owner.stream, owner.connection) == 0 {
+        return PASS;
+    }
+    act_packet(skb, owner.stream, owner.departure_ns)
 }

@@ -31,7 +31,6 @@ use crate::{
     emit::{count, count_by},
     kernel,
     maps::LANE_EXITS,
-    who::socket::Owner,
 };
 
 /// `BPF_SKB_TSTAMP_UNSPEC` (include/uapi/linux/bpf.h): no departure time.
@@ -60,7 +59,10 @@ pub struct Departure {
     pub direction: Direction,
     /// With the slot of the interface in it.
     pub tag: Tag,
-    pub owner: Owner,
+    /// Number of its stream.
+    pub flow: u32,
+    /// As in `Owner`.
+    pub departure_ns: *mut u64,
 }
 
 /// The packet should be late and cannot: it passes at once, counted.
@@ -73,7 +75,7 @@ pub fn refuse() -> i32 {
 /// Sends the packet into the lane: the return value of the hook.
 #[inline(always)]
 pub fn enter(departure: &Departure) -> i32 {
-    let Departure { skb, now, delay_ns, ordered, twice, direction, tag, owner } = *departure;
+    let Departure { skb, now, delay_ns, ordered, twice, direction, tag, flow, departure_ns } = *departure;
     let entry = kernel::lane_entry();
     if entry == 0 {
         return refuse();
@@ -86,17 +88,15 @@ pub fn enter(departure: &Departure) -> i32 {
         base = stamp;
     }
     let mut leave = base.wrapping_add(delay_ns);
-    // SAFETY: map values; see `Owner`. Volatile: other CPUs write them too.
-    let (latest, number) = unsafe {
-        (ptr::read_volatile(owner.departure_ns), ptr::read_volatile(&raw const (*owner.stream).number))
-    };
+    // SAFETY: a map value; see `Owner`. Volatile: other CPUs write it too.
+    let latest = unsafe { ptr::read_volatile(departure_ns) };
     if ordered && leave < latest {
         leave = latest;
     }
     let flow = if leave >= latest {
         // SAFETY: as above.
-        unsafe { ptr::write_volatile(owner.departure_ns, leave) };
-        number as u32 & !OVERTAKES
+        unsafe { ptr::write_volatile(departure_ns, leave) };
+        flow & !OVERTAKES
     } else {
         OVERTAKES | (leave >> SLICE_SHIFT) as u32
     };

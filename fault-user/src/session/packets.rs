@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     thread,
 };
 
@@ -84,24 +84,35 @@ impl Namespace {
             (Constant::CutterTags, cutter.as_ref().is_some_and(Cutter::tags).into()),
         ];
         let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
-        // The verifier takes tens of milliseconds for each, and does not make one wait for the other.
-        let (egress, ingress, segment) = thread::scope(|scope| {
-            let egress = scope.spawn(|| load("net_egress"));
-            let segment = scope.spawn(|| cutter.is_some().then(|| load("net_segment")).transpose());
-            let ingress = plan.needs().packets_in.then(|| load("net_ingress")).transpose();
-            (joined(egress), ingress, joined(segment))
+        let found = interfaces::list(&netns)?;
+        let hook = |name, direction| -> Result<(OwnedFd, Vec<Hook>), SessionError> {
+            let program = load(name)?;
+            let hooks = hook(&netns, &bit, &found, &[(direction, program.as_fd())], keeper)?;
+            Ok((program, hooks))
+        };
+        // The verifier takes tens of milliseconds for each program, and does not make one wait for the other; attaching
+        // waits for a grace period each, and uses no processor meanwhile. Nothing is injected before all is in place.
+        let (egress, ingress, opened) = thread::scope(|scope| {
+            let egress = scope.spawn(|| hook("net_egress", Direction::Out));
+            let opened = scope.spawn(|| -> Result<(), SessionError> {
+                match &mut cutter {
+                    Some(cutter) => Ok(cutter.open(bit.bit(), load("net_segment")?.as_fd())?),
+                    None => Ok(()),
+                }
+            });
+            let ingress = plan.needs().packets_in.then(|| hook("net_ingress", Direction::In)).transpose();
+            (joined(egress), ingress, joined(opened))
         });
-        let (egress, ingress, segment) = (egress?, ingress?, segment?);
-        if let (Some(cutter), Some(segment)) = (&mut cutter, &segment) {
-            cutter.open(bit.bit(), segment.as_fd())?;
-        }
+        let (egress, ingress) = (egress?, ingress?);
+        opened?;
         if let Some(lane) = &mut lane {
             lane.open(bit.bit(), load("lane_exit")?.as_fd())?;
         }
+        let (ingress, inwards) = ingress.unzip();
         let mut namespace = Self {
             hooks: BTreeMap::new(),
             names: BTreeMap::new(),
-            egress,
+            egress: egress.0,
             ingress,
             watcher,
             cutter,
@@ -111,9 +122,18 @@ impl Namespace {
             number,
             slots: 0,
         };
-        let found = interfaces::list(&namespace.netns)?;
-        namespace.add(ebpf, plan, &found, keeper)?;
+        for interface in &found {
+            namespace.describe(ebpf, plan, interface)?;
+        }
+        namespace.keep(egress.1.into_iter().chain(inwards.unwrap_or_default()));
         Ok(namespace)
+    }
+
+    /// Remembers hooks by interface.
+    fn keep(&mut self, hooks: impl IntoIterator<Item = Hook>) {
+        for hook in hooks {
+            self.hooks.entry(hook.interface()).or_default().push(hook);
+        }
     }
 
     /// Attaches to interfaces that are not attached yet.
@@ -129,25 +149,11 @@ impl Namespace {
         for interface in &new {
             self.describe(ebpf, plan, interface)?;
         }
-        let programs: Vec<_> = std::iter::once((Direction::Out, &self.egress))
-            .chain(self.ingress.iter().map(|program| (Direction::In, program)))
+        let programs: Vec<_> = std::iter::once((Direction::Out, self.egress.as_fd()))
+            .chain(self.ingress.iter().map(|program| (Direction::In, program.as_fd())))
             .collect();
-        let requests: Vec<_> = new
-            .iter()
-            .flat_map(|&interface| {
-                programs.iter().map(move |(direction, program)| Request {
-                    interface,
-                    direction: *direction,
-                    program: program.as_fd(),
-                })
-            })
-            .collect();
-        let announce = |leftover: &net::leftover::Leftover| -> Result<(), SessionError> {
-            Ok(keeper.announce(&Leftover::Net(leftover.clone()))?)
-        };
-        for hook in attach::attach(&self.netns, self.bit.bit(), &requests, announce)? {
-            self.hooks.entry(hook.interface()).or_default().push(hook);
-        }
+        let hooks = hook(&self.netns, &self.bit, new, &programs, keeper)?;
+        self.keep(hooks);
         Ok(())
     }
 
@@ -258,6 +264,26 @@ fn cutter(netns: &NetnsHandle, plan: &Plan) -> Result<Option<Cutter>, SessionErr
         Err(NetError::Missing { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Attaches each of `programs` to each of `interfaces`.
+fn hook<'a>(
+    netns: &NetnsHandle,
+    bit: &SessionBit,
+    interfaces: impl IntoIterator<Item = &'a Interface>,
+    programs: &[(Direction, BorrowedFd<'a>)],
+    keeper: &Keeper,
+) -> Result<Vec<Hook>, SessionError> {
+    let requests: Vec<_> = interfaces
+        .into_iter()
+        .flat_map(|interface| {
+            programs.iter().map(move |&(direction, program)| Request { interface, direction, program })
+        })
+        .collect();
+    let announce = |leftover: &net::leftover::Leftover| -> Result<(), SessionError> {
+        Ok(keeper.announce(&Leftover::Net(leftover.clone()))?)
+    };
+    attach::attach(netns, bit.bit(), &requests, announce)
 }
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
