@@ -36,7 +36,9 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
             let order = if round % 2 == 0 { [true, false] } else { [false, true] };
             for armed in order {
                 let arm = |_: &str| {
-                    armed.then(|| Injection::start(&["--pid", &target.pid(), "--net", "drop 50%"])).transpose()
+                    armed
+                        .then(|| Injection::start(&["--pid", &target.pid(), "--net", "drop 50%"]))
+                        .transpose()
                 };
                 let (rate, injection) = flood(&lab, way, DATAGRAMS, arm)?;
                 if let Some(injection) = injection {
@@ -49,8 +51,12 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
         let arrived = ratio(&with.arrived, &without.arrived);
         let sent = ratio(&with.sent, &without.sent);
         figures.extend([
-            Figure::median(format!("bystander {name}: packets that arrive a second, with / without"), "×", &[arrived])
-                .target(GOOD),
+            Figure::median(
+                format!("bystander {name}: packets that arrive a second, with / without"),
+                "×",
+                &[arrived],
+            )
+            .target(GOOD),
             Figure::median(format!("  {name}, by the sender's clock"), "×", &[sent]).target(GOOD),
             Figure::median(format!("  {name}, without"), "packets/s", &without.arrived),
             Figure::median(format!("  {name}, with"), "packets/s", &with.arrived),

@@ -55,5 +55,8 @@ pub(super) fn flood<T>(
     ensure!(sent.errors.is_empty(), "sending failed: {sent:?}");
     ensure!(sunk.received == sent.sent && sunk.distinct == sent.sent, "{sent:?}, {sunk:?}");
     let a_second = |count: u64, ns: u64| count as f64 * 1e9 / ns as f64;
-    Ok((Rate { sent: a_second(sent.sent, sent.wall_ns), arrived: a_second(sunk.received, sunk.span_ns) }, prepared))
+    Ok((
+        Rate { sent: a_second(sent.sent, sent.wall_ns), arrived: a_second(sunk.received, sunk.span_ns) },
+        prepared,
+    ))
 }

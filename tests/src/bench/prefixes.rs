@@ -156,21 +156,22 @@ fn arm(setting: &Setting, lab: &NetLab, count: usize) -> anyhow::Result<f64> {
     let faults = faults(count);
     let keeper = Arc::clone(&setting.keeper);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let started = Instant::now();
-        let faults =
-            faults.iter().map(|text| parse(Layer::Net, text)).collect::<Result<Vec<Fault>, _>>()?;
-        let plan = Plan::new(faults, &[], 1, None)?;
-        let mut target = Victims::nobody([keeper.pid()]);
-        target.add_pid(victim.pid().parse()?)?;
-        let request = Request { plan, target, backend: Choice::Auto, events: None, keeper };
-        let active = Armed::arm(request)?.activate()?;
-        let took = started.elapsed().as_secs_f64() * 1e3;
-        let healed = active.heal(End::Deadline).await;
-        ensure!(healed.troubles.is_empty(), "{:?}", healed.troubles);
-        Ok(took)
-    })
-    .context("arming")
+    runtime
+        .block_on(async {
+            let started = Instant::now();
+            let faults =
+                faults.iter().map(|text| parse(Layer::Net, text)).collect::<Result<Vec<Fault>, _>>()?;
+            let plan = Plan::new(faults, &[], 1, None)?;
+            let mut target = Victims::nobody([keeper.pid()]);
+            target.add_pid(victim.pid().parse()?)?;
+            let request = Request { plan, target, backend: Choice::Auto, events: None, keeper };
+            let active = Armed::arm(request)?.activate()?;
+            let took = started.elapsed().as_secs_f64() * 1e3;
+            let healed = active.heal(End::Deadline).await;
+            ensure!(healed.troubles.is_empty(), "{:?}", healed.troubles);
+            Ok(took)
+        })
+        .context("arming")
 }
 
 #[cfg(test)]

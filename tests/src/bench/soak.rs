@@ -197,7 +197,8 @@ impl Session {
             let minutes = started.elapsed().as_secs() / 60;
             if minutes > said {
                 said = minutes;
-                eprintln!("  {minutes} min, {} changes: {:?}", self.changes, self.ledger.sums);
+                let own = machine::own()?;
+                eprintln!("  {minutes} min, {} changes, {own} KiB: {:?}", self.changes, self.ledger.sums);
             }
         }
         // The senders stop by their own clocks.
@@ -227,12 +228,22 @@ impl Seen {
             Figure::median("  decisions", "1/s", &[a_second(sums.matched)]),
             Figure::median("  injections", "1/s", &[a_second(sums.injected)]),
             Figure::median("  messages echoed", "1/s", &[a_second(held.messages)]),
-            Figure::median("  connections ended by an error", "", &[held.errors.values().sum::<u64>() as f64]),
+            Figure::median(
+                "  connections ended by an error",
+                "",
+                &[held.errors.values().sum::<u64>() as f64],
+            ),
             Figure::median("  connections given up", "", &[held.given_up as f64]),
             Figure::median("connections at the end", "", &[held.held as f64]).target(Target::AtLeast(900.0)),
             Figure::median("datagrams sent", "", &[flooded.sent as f64]),
-            none("datagrams sent and not counted as matched", between(flooded.sent as f64, sums.datagrams as f64)),
-            none("datagrams that arrived, and should not have, or the reverse", between(sunk.received as f64, expected)),
+            none(
+                "datagrams sent and not counted as matched",
+                between(flooded.sent as f64, sums.datagrams as f64),
+            ),
+            none(
+                "datagrams that arrived, and should not have, or the reverse",
+                between(sunk.received as f64, expected),
+            ),
             none("datagrams the receiver had no room for", self.overflows),
             none("bytes echoed wrong", held.wrong as f64),
             none("rules with more hits than matches", sums.impossible as f64),

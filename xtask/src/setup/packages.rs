@@ -78,7 +78,8 @@ const TESTS: &[Package] = &[
     library("libaio1"),
 ];
 
-const BENCH: &[Package] = &[program("haproxy", "haproxy"), program("util-linux", "taskset"), program("wrk", "wrk")];
+const BENCH: &[Package] =
+    &[program("haproxy", "haproxy"), program("util-linux", "taskset"), program("wrk", "wrk")];
 
 const DIST: &[Package] = &[program("gcc", "gcc")];
 

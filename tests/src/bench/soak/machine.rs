@@ -35,7 +35,6 @@ impl Memory {
     pub(super) fn settled() -> anyhow::Result<Self> {
         thread::sleep(Duration::from_secs(5));
         let meminfo = numbers("/proc/meminfo")?;
-        let status = numbers("/proc/self/status")?;
         let of = |map: &BTreeMap<String, f64>, key: &str| {
             map.get(key).copied().with_context(|| format!("{key} of the machine"))
         };
@@ -46,11 +45,16 @@ impl Memory {
             unreclaimable: of(&meminfo, "SUnreclaim")?,
             per_cpu: of(&meminfo, "Percpu")?,
             available: of(&meminfo, "MemAvailable")?,
-            own: of(&status, "VmRSS")?,
+            own: own()?,
             socket_pages: pages,
             sockets: after(&stat, "sockets:", "used"),
         })
     }
+}
+
+/// KiB of this process.
+pub(super) fn own() -> anyhow::Result<f64> {
+    numbers("/proc/self/status")?.get("VmRSS").copied().context("VmRSS of this process")
 }
 
 /// `Key: NUMBER …`.
@@ -91,7 +95,14 @@ pub(super) fn overflows(lab: &NetLab) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for namespace in [&lab.target, &lab.peer] {
         let mut command = Command::new("nsenter");
-        command.args([&format!("--net=/run/netns/{namespace}"), "nstat", "-a", "-s", "-z", "UdpRcvbufErrors"]);
+        command.args([
+            &format!("--net=/run/netns/{namespace}"),
+            "nstat",
+            "-a",
+            "-s",
+            "-z",
+            "UdpRcvbufErrors",
+        ]);
         let text = crate::process::Process::start(&mut command)?.text()?;
         let number = text.split_whitespace().skip_while(|word| *word != "UdpRcvbufErrors").nth(1);
         sum += number.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0);

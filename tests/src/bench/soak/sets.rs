@@ -26,14 +26,14 @@ const BASE: &[Set] = &[
     set(&["drop gilbert 2% 30% out udp", "drop gilbert 1% 20% tcp", "duplicate 3% out udp"]),
     set(&["drop 4% burst 25% out udp", "drop 1% burst 50% in tcp", "duplicate 2% tcp"]),
     set(&["drop every 7 out udp", "drop every 100 times 5 tcp", "drop nth 3 syn out"]),
-    set(&["drop times 3 out udp", "drop data connections 10% 20%", "duplicate first 50 in tcp"]),
+    set(&["drop times 3 out udp", "drop data connections 10% 20% tcp", "duplicate first 50 in tcp"]),
     set(&["drop first 3 out udp", "reset data connections 1% after 2KiB nth 1", "drop 1% ack tcp"]),
-    set(&["drop 1% out udp", "duplicate 10% out udp", "drop 5% after 16KiB", "refuse 20% tcp connect"]),
+    set(&["drop 1% out udp", "duplicate 10% out udp", "drop 5% after 16KiB tcp", "refuse 20% tcp connect"]),
     Set {
         faults: &["drop 50% out udp", "drop 30% tcp", "duplicate 5% tcp"],
         except: &["out udp port 9000", "in tcp ack"],
     },
-    set(&["drop 3% out udp", "hang connections 2%", "drop connection 17 10% tcp"]),
+    set(&["drop 3% out udp", "hang connections 2% tcp", "drop connection 17 10% tcp"]),
     set(&["drop 0% out udp", "reset 0.02% tcp", "drop fin 50%"]),
 ];
 
