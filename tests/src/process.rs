@@ -110,6 +110,15 @@ impl Process {
         stdin.write_all(b"\n").with_context(|| format!("releasing {}", self.line))
     }
 
+    /// Sends a line to its stdin, which stays open.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn say(&mut self, line: &str) -> anyhow::Result<()> {
+        let stdin = self.child.stdin.as_mut().context("released before")?;
+        stdin.write_all(format!("{line}\n").as_bytes()).with_context(|| format!("talking to {}", self.line))
+    }
+
     /// Sends a signal to it.
     ///
     /// # Errors

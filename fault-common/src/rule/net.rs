@@ -112,6 +112,17 @@ pub struct PacketFacts {
     pub position: u64,
 }
 
+/// [`PacketFacts::position`] of a TCP segment: the connection has carried `carried` bytes in this direction up to the number
+/// `next`; the segment begins at `sequence` and has `payload` bytes.
+///
+/// A segment that is sent again begins before `next`: the difference of the numbers is signed (RFC 9293, 3.4).
+#[must_use]
+#[inline(always)]
+pub const fn position(carried: u64, next: u32, sequence: u32, payload: u32) -> u64 {
+    let start = carried.wrapping_add_signed(sequence.wrapping_sub(next) as i32 as i64);
+    start.wrapping_add(if payload == 0 { 1 } else { payload as u64 })
+}
+
 impl NetFilter {
     /// Whether this packet passes the filter.
     #[must_use]

@@ -4,7 +4,7 @@ use fault_common::{
     limits::{MAX_INTERFACES_PER_NETNS, MAX_NETNS},
     rule::{
         block::{BioFacts, BlockFilter},
-        net::{NetFilter, PacketFacts, PortRange},
+        net::{NetFilter, PacketFacts, PortRange, position},
     },
     who::{PORT_WORDS, exit_key, interface_key, port_bit},
 };
@@ -119,6 +119,28 @@ proptest! {
             after_bytes == 0 || position > after_bytes,
         ];
         prop_assert_eq!(filter.matches(&packet), conditions.into_iter().all(|holds| holds));
+    }
+
+    #[test]
+    fn positions_are_those_of_the_stream(
+        initial: u32,
+        carried in 0..1u64 << 40,
+        offset in -100_000i64..100_000,
+        payload in 0..70_000u32,
+    ) {
+        // The stream's own numbers, as wide as it takes; a segment does not begin before the stream.
+        let start = (carried as i64 + offset).max(0) as u64;
+        let number = |at: u64| initial.wrapping_add(at as u32);
+        let place = position(carried, number(carried), number(start), payload);
+        prop_assert_eq!(place, start + u64::from(payload.max(1)));
+        // `after SIZE` spares what ends at or before SIZE, and of packets without payload those that come before it ends.
+        for after_bytes in [start.max(1), (start + u64::from(payload)).max(1), start + u64::from(payload) + 1] {
+            let filter = NetFilter { directions: 1, after_bytes, ..NetFilter::default() };
+            let packet = PacketFacts { direction: 1, position: place, ..PacketFacts::default() };
+            let end = start + u64::from(payload);
+            let beyond = if payload == 0 { end >= after_bytes } else { end > after_bytes };
+            prop_assert_eq!(filter.matches(&packet), beyond);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod combine;
 mod control;
+mod corruption;
 mod delay;
 mod filters;
 mod rate;

@@ -39,7 +39,7 @@ use crate::{
 /// Sends the packet to be cut if that must be before a decision: the return value of the hook.
 #[inline(always)]
 pub fn divert(skb: Skb, scene: &Scene) -> Option<i32> {
-    let Scene { candidates, place, .. } = scene;
+    let Scene { candidates, place, carried, .. } = scene;
     // SAFETY: `skb` is the context.
     let (segments, tagged) = unsafe { ((*skb).gso_segs, (*skb).vlan_present != 0) };
     let is_super = segments > 1;
@@ -48,8 +48,12 @@ pub fn divert(skb: Skb, scene: &Scene) -> Option<i32> {
     }
     let entry = kernel::cutter_entry();
     let interface = place.interface().filter(|interface| interface.has_cutter != 0);
-    // A VLAN device would put its own tag in the place of that of the packet.
-    let Some(interface) = interface.filter(|_| entry != 0 && !(tagged && kernel::cutter_tags() != 0)) else {
+    // A VLAN device would put its own tag in the place of that of the packet. And what arrives for a socket that is bound
+    // to its interface would not find that again from ours.
+    let cannot = entry == 0
+        || tagged && kernel::cutter_tags() != 0
+        || matches!(place.direction, Direction::In) && carried.bound != 0;
+    let Some(interface) = interface.filter(|_| !cannot) else {
         if is_super {
             count(Counter::Uncut);
         }

@@ -107,6 +107,7 @@ fn find(skb: Skb, control: &Control, scene: &mut Scene) -> Option<Owner> {
 #[inline(always)]
 fn receiver(skb: Skb, scene: &mut Scene) -> Option<Owner> {
     scene.carried.is_known = 0;
+    scene.carried.bound = 0;
     let Scene { headers, tuple, quoted, .. } = scene;
     match headers.protocol {
         protocol::TCP | protocol::UDP => tuple.name(&Ends {

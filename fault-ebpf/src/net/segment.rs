@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, bpf_sock},
     helpers::generated::bpf_tcp_sock,
 };
-use fault_common::rule::net::{protocol, segment};
+use fault_common::rule::net::{position, protocol, segment};
 
 use super::{
     Skb,
@@ -44,6 +44,10 @@ pub struct Carried {
     pub sequence: u32,
     /// 0: unknown.
     pub is_known: u32,
+    /// Interface that its socket is bound to (SO_BINDTODEVICE); 0 is none. Of what arrives only.
+    pub bound: u32,
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
 /// Where the IP packet ends, in bytes from the start of the frame. Frames may be padded (to 60 bytes on Ethernet).
@@ -103,9 +107,7 @@ impl Carried {
         if self.is_known == 0 || at.kind & segment::SYN != 0 {
             return 0;
         }
-        // A segment that is sent again starts before what the connection has carried: the difference is signed.
-        let start = self.bytes.wrapping_add_signed(at.sequence.wrapping_sub(self.sequence) as i32 as i64);
-        start.wrapping_add(if at.payload == 0 { 1 } else { at.payload as u64 })
+        position(self.bytes, self.sequence, at.sequence, at.payload)
     }
 }
 

@@ -181,6 +181,7 @@ pub unsafe fn look_up(
     carried: &mut Carried,
 ) -> Option<Member> {
     carried.is_known = 0;
+    carried.bound = 0;
     // Two numbers, so that the verifier knows the size.
     let size =
         if tuple.size == size_of::<TupleV4>() as u32 { size_of::<TupleV4>() } else { size_of::<TupleV6>() };
@@ -197,6 +198,7 @@ pub unsafe fn look_up(
                 return None;
             }
             let state = storage(sock, 0);
+            carried.bound = (*sock).bound_dev_if;
             bpf_sk_release(sock.cast());
             NonNull::new(state).filter(|state| (*state.as_ptr()).member != 0).map(Member)
         }
@@ -208,6 +210,7 @@ pub unsafe fn look_up(
                 return None;
             }
             let member = member(sock);
+            carried.bound = (*sock).bound_dev_if;
             if wanted && member.is_some() {
                 received(sock, carried);
             }

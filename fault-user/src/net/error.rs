@@ -14,6 +14,17 @@ pub enum NetError {
         /// Its PID.
         pid: u32,
     },
+    /// The interface cannot carry what the fault does.
+    #[error(
+        "packets of '{name}' cannot be {what}: it has no Ethernet header; name an Ethernet-like interface, or use a \
+         fault that neither delays nor corrupts"
+    )]
+    NoEthernet {
+        /// The interface.
+        name: String,
+        /// `delayed` or `corrupted`.
+        what: &'static str,
+    },
     /// No target namespace has an interface of that name.
     #[error("no interface is named '{name}' in the target's network namespace{}", nearby(.known))]
     NoSuchInterface {
@@ -127,7 +138,7 @@ impl NetError {
             Self::NoSuchProcess { .. } | Self::NoSuchInterface { .. } | Self::Unresolved { .. } => {
                 Class::Usage
             }
-            Self::Missing { .. } => Class::Unsupported,
+            Self::Missing { .. } | Self::NoEthernet { .. } => Class::Unsupported,
             Self::Denied { .. } => Class::NotPermitted,
             Self::TooManySessions { .. }
             | Self::TooManyInterfaces { .. }

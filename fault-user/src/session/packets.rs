@@ -34,6 +34,7 @@ use crate::{
         netns::NetnsHandle,
         session_bit::SessionBit,
     },
+    spec::{Fault, NetFault, NetFilter},
 };
 
 /// One network namespace the session is attached to.
@@ -263,7 +264,7 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Refuses an `iface NAME` that none of the target's namespaces has.
+/// Refuses an `iface NAME` that none of the target's namespaces has, or that cannot do what its fault asks for.
 ///
 /// # Errors
 /// Names the interface and those there are.
@@ -271,19 +272,29 @@ pub fn check_interfaces<'a>(
     plan: &Plan,
     namespaces: impl IntoIterator<Item = &'a NetnsHandle>,
 ) -> Result<(), SessionError> {
-    let mut namespaces = Some(namespaces);
-    let mut lists = None;
+    if plan.net_filters().all(|(_, filter)| filter.iface.is_none()) {
+        return Ok(());
+    }
+    let lists: Result<Vec<_>, _> = namespaces.into_iter().map(interfaces::list).collect();
+    let lists = lists?;
     for (_, filter) in plan.net_filters() {
-        let Some(name) = &filter.iface else { continue };
-        let lists = match &lists {
-            Some(lists) => lists,
-            None => {
-                let all: Result<Vec<_>, _> =
-                    namespaces.take().into_iter().flatten().map(interfaces::list).collect();
-                lists.insert(all?)
-            }
+        if let Some(name) = &filter.iface {
+            interfaces::named(&name.value, &lists)?;
+        }
+    }
+    for planned in &plan.rules {
+        let Fault::Net(NetFault { filter: NetFilter { iface: Some(name), .. }, .. }) = &planned.fault else {
+            continue;
         };
-        interfaces::named(&name.value, lists)?;
+        let what = match (planned.waits(), planned.is_checksummed()) {
+            (true, _) => "delayed",
+            (false, true) => "corrupted",
+            (false, false) => continue,
+        };
+        let found = interfaces::named(&name.value, &lists)?;
+        if found.iter().all(|(_, interface)| matches!(interface.layer, LinkLayer::Other(_))) {
+            return Err(NetError::NoEthernet { name: name.value.clone(), what }.into());
+        }
     }
     Ok(())
 }

@@ -23,15 +23,19 @@ pub const TESTS: &[Test] = &[
     Test { name: "reset::one_end_learns", on: Lane::tests_packets_in_detail, run: reset_one },
     Test { name: "reset::on_loopback", on: Lane::tests_packets_in_detail, run: reset_loopback },
     Test { name: "reset::spares_handshakes", on: Lane::tests_packets_in_detail, run: reset_handshake },
-    Test { name: "connections::request_lost_reply_lost", on: Lane::tests_packets, run: lost_messages },
+    Test {
+        name: "connections::request_lost_reply_lost",
+        on: Lane::tests_packets_in_detail,
+        run: lost_messages,
+    },
     Test { name: "connections::hang_after_the_handshake", on: Lane::tests_packets, run: hang },
-    Test { name: "connections::end_after_so_many_bytes", on: Lane::tests_packets, run: after },
+    Test { name: "connections::end_after_so_many_bytes", on: Lane::tests_packets_in_detail, run: after },
     Test { name: "connections::one_of_many", on: Lane::tests_packets_in_detail, run: one_of_many },
-    Test { name: "connections::a_share_of_many", on: Lane::tests_packets, run: share },
-    Test { name: "connections::kinds_of_segments", on: Lane::tests_packets, run: segments },
-    Test { name: "except::spares_what_it_names", on: Lane::tests_packets, run: except },
+    Test { name: "connections::a_share_of_many", on: Lane::tests_packets_in_detail, run: share },
+    Test { name: "connections::kinds_of_segments", on: Lane::tests_packets_in_detail, run: segments },
+    Test { name: "except::spares_what_it_names", on: Lane::tests_packets_in_detail, run: except },
     Test { name: "from::is_what_comes_from_there", on: Lane::tests_packets_in_detail, run: from },
-    Test { name: "calls::bind_fails", on: Lane::tests_packets, run: bind },
+    Test { name: "calls::bind_fails", on: Lane::tests_packets_in_detail, run: bind },
 ];
 
 /// Two ends of a connection that exists.

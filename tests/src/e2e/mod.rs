@@ -14,6 +14,7 @@ mod jitter;
 mod lane;
 mod loss;
 mod pair;
+mod places;
 mod programs;
 mod refusals;
 mod run;
@@ -132,6 +133,7 @@ fn tests() -> Vec<Test> {
         wire::TESTS,
         corrupt::TESTS,
         connections::TESTS,
+        places::TESTS,
         calls::TESTS,
         disk::TESTS,
         disk_delay::TESTS,

@@ -95,10 +95,13 @@ impl Send {
 pub struct Take {
     /// Where to listen.
     on: SocketAddr,
-    /// Give up when nothing comes for so long, in milliseconds.
+    /// Give up when nothing more comes for so long, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     timeout_ms: u64,
 }
+
+/// How long the first byte may take: whoever sends may have to wait until the fault is armed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Take {
     /// Takes one connection's stream to its end and compares it. Prints `ready` on stderr when it listens.
@@ -109,7 +112,7 @@ impl Take {
         let listener = TcpListener::bind(self.on).context("listening")?;
         eprintln!("ready");
         let (mut stream, _) = listener.accept().context("accepting")?;
-        stream.set_read_timeout(Some(Duration::from_millis(self.timeout_ms)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let mut report = Streamed::default();
         let begin = now_ns();
         let mut buffer = vec![0; 1 << 16];
@@ -120,6 +123,9 @@ impl Take {
                     let wrong =
                         (report.bytes..).zip(&buffer[..length]).filter(|(at, got)| byte(*at) != **got);
                     report.wrong += wrong.count() as u64;
+                    if report.bytes == 0 {
+                        stream.set_read_timeout(Some(Duration::from_millis(self.timeout_ms)))?;
+                    }
                     report.bytes += length as u64;
                 }
                 Err(error) => {

@@ -68,12 +68,14 @@ const TESTS: &[Package] = &[
     program("iputils-ping", "ping"),
     program("netcat-openbsd", "nc"),
     program("nftables", "nft"),
+    program("openssl", "openssl"),
     program("nginx-light", "nginx"),
     program("procps", "ps"),
     program("python3", "python3"),
     program("sqlite3", "sqlite3"),
     program("strace", "strace"),
     program("tcpdump", "tcpdump"),
+    program("wireguard-tools", "wg"),
     // What fio's libaio engine and Python's ctypes load.
     library("libaio1"),
 ];

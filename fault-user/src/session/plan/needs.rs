@@ -55,10 +55,10 @@ impl Plan {
                     needs.calls = true;
                     needs.binds |= planned.rule.net.calls & call::BIND != 0;
                 }
-                Fault::Net(fault) => {
+                Fault::Net(_) => {
                     needs.packets = true;
                     needs.packets_in |= planned.rule.net.directions & Direction::In as u32 != 0;
-                    needs.packet_delay |= waits(&fault.verb);
+                    needs.packet_delay |= planned.waits();
                     needs.cut |= planned.is_cut();
                     needs.checksum |= planned.is_checksummed();
                 }
@@ -90,6 +90,13 @@ const fn waits(verb: &NetVerb) -> bool {
 }
 
 impl PlannedRule {
+    /// Whether packets wait in the lane.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        let Fault::Net(fault) = &self.fault else { return false };
+        waits(&fault.verb)
+    }
+
     /// Whether the packets of the wire must be told apart before this fault decides.
     ///
     /// What hits all of a super-packet or nothing of it may as well hit it whole.
