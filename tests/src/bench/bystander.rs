@@ -2,7 +2,7 @@
 
 use super::{
     Setting,
-    figure::{Figure, Target, median},
+    figure::{Figure, Target},
     flood::{Rate, Way, flood},
 };
 use crate::{driver::Injection, net_lab::NetLab, process::Process};
@@ -47,17 +47,19 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
                 if armed { with.push(rate) } else { without.push(rate) }
             }
         }
-        let ratio = |with: &[f64], without: &[f64]| median(with) / median(without);
-        let arrived = ratio(&with.arrived, &without.arrived);
-        let sent = ratio(&with.sent, &without.sent);
+        let ratios = |with: &[f64], without: &[f64]| {
+            with.iter().zip(without).map(|(with, without)| with / without).collect::<Vec<_>>()
+        };
+        let arrived = ratios(&with.arrived, &without.arrived);
+        let sent = ratios(&with.sent, &without.sent);
         figures.extend([
             Figure::median(
                 format!("bystander {name}: packets that arrive a second, with / without"),
                 "×",
-                &[arrived],
+                &arrived,
             )
             .target(GOOD),
-            Figure::median(format!("  {name}, by the sender's clock"), "×", &[sent]).target(GOOD),
+            Figure::median(format!("  {name}, by the sender's clock"), "×", &sent).target(GOOD),
             Figure::median(format!("  {name}, without"), "packets/s", &without.arrived),
             Figure::median(format!("  {name}, with"), "packets/s", &with.arrived),
         ]);
