@@ -2,6 +2,7 @@
 
 mod ledger;
 mod machine;
+mod renewed;
 mod sets;
 
 use std::{
@@ -55,12 +56,17 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     let before = Memory::settled()?;
     let seen = soak(setting, Duration::from_secs_f64(setting.minutes * 60.0))?;
     let after = Memory::settled()?;
+    let mut figures = seen.figures()?;
+    // The machine's own kernel has no lane.
+    if setting.lane == Lane::Fault {
+        let lost = renewed::lost(setting).context("a link that comes back")?;
+        figures.push(none("datagrams lost by a `rate` that comes back into force", lost));
+    }
     let clean = [
         ("kernel's complaints", log.must_be_clean()),
         ("residue", picture.must_return()),
         ("troubles in healing", troubles(&seen.healed)),
     ];
-    let mut figures = seen.figures()?;
     figures.extend(clean.map(|(what, result)| {
         if let Err(error) = &result {
             eprintln!("  {what}: {error:#}");
