@@ -27,6 +27,16 @@ fn allow_many_descriptors() -> anyhow::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of descriptors")
 }
 
+/// How many connections are served in a row.
+const ROW: usize = 50;
+
+/// A short rest after each row: the kernel's backlog holds a thousand packets (`netdev_max_backlog`) and drops the rest.
+fn rest(served: usize, rest_ms: u64) {
+    if served % ROW == ROW - 1 {
+        std::thread::sleep(Duration::from_micros(rest_ms * 1000 / 20));
+    }
+}
+
 /// `fault-victim many-echo`.
 #[derive(Debug, Args)]
 pub struct Echo {
@@ -58,7 +68,12 @@ impl Echo {
                     connections.push(Served { stream, owed: Vec::new() });
                 }
             }
-            connections.retain_mut(Served::serve);
+            let mut served = 0;
+            connections.retain_mut(|one| {
+                served += 1;
+                rest(served, self.rest_ms);
+                one.serve()
+            });
             std::thread::sleep(Duration::from_millis(self.rest_ms));
         }
     }
@@ -215,7 +230,8 @@ impl Hold {
         }
         let patience = Duration::from_millis(self.patience_ms);
         while started.elapsed() < Duration::from_secs(self.seconds) {
-            for place in &mut held {
+            for (served, place) in held.iter_mut().enumerate() {
+                rest(served, self.rest_ms);
                 let Some(one) = place else {
                     *place = One::open(self.to).ok();
                     report.reconnected += u64::from(place.is_some());

@@ -90,6 +90,14 @@ pub(super) fn sockets_left(lab: &NetLab) -> anyhow::Result<f64> {
     }
 }
 
+/// Packets the kernel dropped because the backlog of a CPU was full, since boot: nothing of the tool's.
+pub(super) fn backlog_drops() -> anyhow::Result<u64> {
+    let path = "/proc/net/softnet_stat";
+    let text = fs::read_to_string(path).context(path)?;
+    let second = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    Ok(text.lines().filter_map(second).sum())
+}
+
 /// What the network stack of the lab's namespaces says it threw away for lack of room.
 pub(super) fn overflows(lab: &NetLab) -> anyhow::Result<f64> {
     let mut sum = 0.0;

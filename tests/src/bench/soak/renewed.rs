@@ -25,7 +25,8 @@ use crate::{
 
 /// Far more than is sent.
 const LINK: &str = "rate 100mbit out udp";
-const NOTHING: &str = "drop 0% udp";
+/// Needs the same of the kernel, and looks at no datagram.
+const NOTHING: &str = "rate 100mbit out tcp";
 /// How long it is in force for the first time: longer than its queue, which is a second.
 const FIRST: Duration = Duration::from_secs(4);
 /// And the second time.
