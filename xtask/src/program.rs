@@ -42,7 +42,11 @@ pub struct Run<'a> {
 /// Runs `PROGRAM --lane native` here and `PROGRAM --lane fault` in the VM. What it writes to
 /// `$FAULT_JOB` ends up in `target/PROGRAM/native` and `target/PROGRAM/fault`.
 pub fn run(run: &Run<'_>) -> Result<bool> {
-    setup::ensure(&[Need::Ebpf, Need::Tests])?;
+    let mut needs = vec![Need::Ebpf, Need::Tests];
+    if run.program == "fault-bench" {
+        needs.push(Need::Bench);
+    }
+    setup::ensure(&needs)?;
     workspace::build(&["fault-user", "fault-tests"], PROFILE)?;
     let mut passed = true;
     for place in run.places {

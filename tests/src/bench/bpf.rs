@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_info, bpf_prog_info, bpf_prog_type};
 
 fn bpf(what: &str, command: bpf_cmd, attr: &mut bpf_attr) -> anyhow::Result<i64> {
     // SAFETY: `attr` is a whole, initialised union; whatever it points to outlives the call.
@@ -54,6 +54,69 @@ impl Runs {
     }
 }
 
+/// A map in the kernel, read without the tool.
+pub(super) struct Map {
+    fd: OwnedFd,
+    value_size: usize,
+}
+
+impl Map {
+    /// The map called `name` that process `pid` holds.
+    pub(super) fn held_by(pid: u32, name: &str) -> anyhow::Result<Self> {
+        for id in ids_held_by(pid, "map_id:")? {
+            let mut attr = empty();
+            attr.__bindgen_anon_6.__bindgen_anon_1.map_id = id;
+            let fd = owned(bpf("opening a map", bpf_cmd::BPF_MAP_GET_FD_BY_ID, &mut attr)?);
+            // SAFETY: made of integers, for which zero is a value.
+            let mut info: bpf_map_info = unsafe { std::mem::zeroed() };
+            describe("describing a map", &fd, &mut info)?;
+            if text(&info.name)? == name {
+                return Ok(Self { fd, value_size: info.value_size as usize });
+            }
+        }
+        bail!("process {pid} holds no map {name}")
+    }
+
+    /// The entry of an array, as numbers.
+    pub(super) fn entry(&self, index: u32) -> anyhow::Result<Vec<u64>> {
+        let mut value = vec![0u64; self.value_size.div_ceil(8)];
+        let mut attr = empty();
+        // SAFETY: the member that BPF_MAP_LOOKUP_ELEM reads; all zero so far.
+        let lookup = unsafe { &mut attr.__bindgen_anon_2 };
+        lookup.map_fd = self.fd.as_raw_fd().cast_unsigned();
+        lookup.key = (&raw const index) as u64;
+        lookup.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+        bpf("reading a map", bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+        Ok(value)
+    }
+}
+
+/// The numbers that `field` has in what process `pid` says of its descriptors.
+fn ids_held_by(pid: u32, field: &str) -> anyhow::Result<HashSet<u32>> {
+    let mut ids = HashSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        ids.extend(text.lines().find_map(|line| line.strip_prefix(field)?.trim().parse::<u32>().ok()));
+    }
+    Ok(ids)
+}
+
+/// Asks the kernel about what is behind `fd`.
+fn describe<T>(what: &str, fd: &OwnedFd, info: &mut T) -> anyhow::Result<()> {
+    let mut attr = empty();
+    // SAFETY: the member that this command reads; all zero so far.
+    let query = unsafe { &mut attr.info };
+    query.bpf_fd = fd.as_raw_fd().cast_unsigned();
+    query.info_len = size_of::<T>() as u32;
+    query.info = (&raw mut *info) as u64;
+    bpf(what, bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+fn text(name: &[std::ffi::c_char]) -> anyhow::Result<String> {
+    let bytes = name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    Ok(String::from_utf8(bytes)?)
+}
+
 /// A program in the kernel.
 pub(super) struct Program(OwnedFd);
 
@@ -80,15 +143,8 @@ impl Program {
 
     /// The program called `name` that process `pid` holds.
     pub(super) fn held_by(pid: i32, name: &str) -> anyhow::Result<Self> {
-        let mut ids = HashSet::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-            let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-            // Links name their program, too.
-            ids.extend(
-                text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()),
-            );
-        }
-        for id in ids {
+        // Links name their program, too.
+        for id in ids_held_by(pid.cast_unsigned(), "prog_id:")? {
             let mut attr = empty();
             attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
             let program = Self(owned(bpf("opening a program", bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr)?));
@@ -103,16 +159,9 @@ impl Program {
     pub(super) fn describe(&self) -> anyhow::Result<Described> {
         // SAFETY: made of integers, for which zero is a value.
         let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-        let mut attr = empty();
-        // SAFETY: the member that this command reads; all zero so far.
-        let query = unsafe { &mut attr.info };
-        query.bpf_fd = self.0.as_raw_fd().cast_unsigned();
-        query.info_len = size_of::<bpf_prog_info>() as u32;
-        query.info = (&raw mut info) as u64;
-        bpf("describing a program", bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-        let bytes: Vec<u8> = info.name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+        describe("describing a program", &self.0, &mut info)?;
         Ok(Described {
-            name: String::from_utf8(bytes)?,
+            name: text(&info.name)?,
             runs: Runs { count: info.run_cnt, time_ns: info.run_time_ns },
         })
     }

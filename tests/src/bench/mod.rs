@@ -6,11 +6,17 @@
 mod arming;
 mod bio;
 mod bpf;
+mod bystander;
 mod figure;
+mod flood;
 mod flow;
 mod netns;
 mod packet;
+mod parity;
 mod parks;
+mod prefixes;
+mod proxy;
+mod soak;
 
 use std::{fs, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -31,6 +37,10 @@ pub enum Lane {
 
 /// What a benchmark gets.
 struct Setting {
+    /// Where it runs.
+    lane: Lane,
+    /// How long `soak` takes, in minutes.
+    minutes: f64,
     /// Of the sessions that are armed in this process.
     keeper: Arc<Keeper>,
 }
@@ -38,25 +48,50 @@ struct Setting {
 /// One benchmark.
 struct Bench {
     name: &'static str,
-    lane: Lane,
+    on: &'static [Lane],
+    /// Runs only when it is asked for by its whole name: it takes too long for every day.
+    asked: bool,
     run: fn(&Setting) -> anyhow::Result<Vec<Figure>>,
 }
 
-const ALL: [Bench; 5] = [
-    Bench { name: "packet", lane: Lane::Native, run: packet::run },
-    Bench { name: "arming", lane: Lane::Native, run: arming::run },
-    Bench { name: "flow", lane: Lane::Fault, run: flow::run },
-    Bench { name: "bio", lane: Lane::Fault, run: bio::run },
-    Bench { name: "parks", lane: Lane::Fault, run: parks::run },
+impl Bench {
+    const fn new(
+        name: &'static str,
+        on: &'static [Lane],
+        run: fn(&Setting) -> anyhow::Result<Vec<Figure>>,
+    ) -> Self {
+        Self { name, on, asked: false, run }
+    }
+
+    fn is_wanted(&self, lane: Lane, names: &[String]) -> bool {
+        let named = |name: &String| {
+            if self.asked { self.name == name } else { self.name.contains(name.as_str()) }
+        };
+        self.on.contains(&lane) && (names.is_empty() && !self.asked || names.iter().any(named))
+    }
+}
+
+const ALL: [Bench; 10] = [
+    Bench::new("packet", &[Lane::Native], packet::run),
+    Bench::new("arming", &[Lane::Native], arming::run),
+    Bench::new("bystander", &[Lane::Native], bystander::run),
+    Bench::new("proxy", &[Lane::Native], proxy::run),
+    Bench::new("prefixes", &[Lane::Native, Lane::Fault], prefixes::run),
+    Bench::new("flow", &[Lane::Fault], flow::run),
+    Bench::new("bio", &[Lane::Fault], bio::run),
+    Bench::new("parks", &[Lane::Fault], parks::run),
+    Bench::new("parity", &[Lane::Fault], parity::run),
+    Bench { asked: true, ..Bench::new("soak", &[Lane::Native, Lane::Fault], soak::run) },
 ];
 
-/// Runs the benchmarks of `lane` whose name contains one of `names` (all if there are none), prints the table and
+/// Runs the benchmarks of `lane` whose name contains one of `names` (if there are none, all but `soak`, which takes
+/// `minutes`), prints the table and
 /// writes `$FAULT_JOB/bench.json`. Fails when something could not be measured or a target is missed.
 ///
 /// Call it before any thread is started.
 #[must_use]
-pub fn main(lane: Lane, names: &[String]) -> ExitCode {
-    match measure(lane, names) {
+pub fn main(lane: Lane, minutes: f64, names: &[String]) -> ExitCode {
+    match measure(lane, minutes, names) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -66,17 +101,13 @@ pub fn main(lane: Lane, names: &[String]) -> ExitCode {
     }
 }
 
-fn measure(lane: Lane, names: &[String]) -> anyhow::Result<bool> {
+fn measure(lane: Lane, minutes: f64, names: &[String]) -> anyhow::Result<bool> {
     offspring::mark();
-    let setting = Setting { keeper: Arc::new(Keeper::fork()?) };
+    let setting = Setting { lane, minutes, keeper: Arc::new(Keeper::fork()?) };
     let _alone = crate::e2e::alone()?;
-    let wanted = |bench: &&Bench| {
-        bench.lane == lane
-            && (names.is_empty() || names.iter().any(|name| bench.name.contains(name.as_str())))
-    };
     let mut figures = Vec::new();
     let mut complete = true;
-    for bench in ALL.iter().filter(wanted) {
+    for bench in ALL.iter().filter(|bench| bench.is_wanted(lane, names)) {
         eprintln!("{} …", bench.name);
         match (bench.run)(&setting) {
             Ok(of_bench) => figures.extend(of_bench.into_iter().map(|figure| figure.of_bench(bench.name))),

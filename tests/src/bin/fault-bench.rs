@@ -11,11 +11,15 @@ struct Cli {
     /// The kernel this runs on.
     #[arg(long, value_enum, default_value_t = Lane::Native)]
     lane: Lane,
-    /// Only benchmarks whose name contains one of these: packet, arming; flow, bio, parks.
+    /// How long `soak` takes.
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Only benchmarks whose name contains one of these: packet, arming, bystander, proxy, prefixes; flow, bio,
+    /// parks, parity, prefixes. `soak` runs in both places, and only when it is named.
     names: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    run(cli.lane, &cli.names)
+    run(cli.lane, cli.minutes, &cli.names)
 }

@@ -3,6 +3,8 @@
 //! They know nothing of `fault`. Each is a subcommand of `fault-victim`.
 
 pub mod disk;
+pub mod flood;
+pub mod many;
 pub mod report;
 pub mod segments;
 pub mod stream;
@@ -27,6 +29,14 @@ pub enum Program {
     UdpSend(udp::Send),
     /// Count numbered datagrams until they stop coming
     UdpCount(udp::Count),
+    /// Send datagrams as fast as possible, or for a time
+    UdpFlood(flood::Flood),
+    /// Count such datagrams
+    UdpSink(flood::Sink),
+    /// A TCP server that echoes on many connections
+    ManyEcho(many::Echo),
+    /// Hold many connections to it, send on all and compare
+    ManyHold(many::Hold),
     /// A TCP server that forks a child per connection and echoes lines
     TcpEcho(tcp::Echo),
     /// Time request and answer on one TCP connection
@@ -51,6 +61,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.program {
         Program::UdpSend(program) => report::print(&program.run()?),
         Program::UdpCount(program) => report::print(&program.run()?),
+        Program::UdpFlood(program) => report::print(&program.run()?),
+        Program::UdpSink(program) => report::print(&program.run()?),
+        Program::ManyEcho(program) => program.run(),
+        Program::ManyHold(program) => report::print(&program.run()?),
         Program::TcpEcho(program) => program.run(),
         Program::TcpPing(program) => report::print(&program.run()?),
         Program::StreamSend(program) => report::print(&program.run()?),

@@ -59,6 +59,51 @@ pub struct Arrived {
     pub again: u64,
 }
 
+/// Of `udp-flood`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Flooded {
+    /// Calls of send(2) that returned success.
+    pub sent: u64,
+    /// errno name → calls.
+    pub errors: BTreeMap<String, u64>,
+    /// Nanoseconds all of them took.
+    pub wall_ns: u64,
+    /// CPU time of it.
+    pub cpu_ns: u64,
+}
+
+/// Of `udp-sink`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Sunk {
+    /// Datagrams that arrived, duplicates included.
+    pub received: u64,
+    /// Different numbers among them.
+    pub distinct: u64,
+    /// Nanoseconds between the first arrival and the last.
+    pub span_ns: u64,
+}
+
+/// Of `many-hold`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Bytes written.
+    pub sent: u64,
+    /// Bytes that came back.
+    pub received: u64,
+    /// Of these, not what was sent.
+    pub wrong: u64,
+    /// Messages that came back whole.
+    pub messages: u64,
+    /// errno name → connections it ended.
+    pub errors: BTreeMap<String, u64>,
+    /// Connections on which nothing moved any more.
+    pub given_up: u64,
+    /// Connections made in place of those that ended.
+    pub reconnected: u64,
+    /// Connections at the end.
+    pub held: u64,
+}
+
 /// Of `tcp-ping` and `pread`: one entry per operation.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Timed {

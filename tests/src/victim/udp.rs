@@ -88,10 +88,10 @@ impl Send {
 }
 
 /// How often a counter that receives nothing asks whether there is more to come.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Becomes true when stdin ends.
-fn end_of_input() -> Arc<AtomicBool> {
+pub(super) fn end_of_input() -> Arc<AtomicBool> {
     let ended = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&ended);
     thread::spawn(move || {

@@ -25,14 +25,16 @@ pub enum Need {
     Vm,
     /// Run the real programs of the end-to-end tests.
     Tests,
+    /// Measure against other programs.
+    Bench,
     /// Link a static binary.
     Dist,
 }
 
 impl Need {
     /// Everything.
-    pub const ALL: [Self; 6] =
-        [Self::Ebpf, Self::Kernel, Self::StockKernel, Self::Vm, Self::Tests, Self::Dist];
+    pub const ALL: [Self; 7] =
+        [Self::Ebpf, Self::Kernel, Self::StockKernel, Self::Vm, Self::Tests, Self::Bench, Self::Dist];
 }
 
 /// Makes sure that `needs` can be done here. Says what it is about to install before it does;

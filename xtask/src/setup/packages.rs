@@ -80,6 +80,9 @@ const TESTS: &[Package] = &[
     library("libaio1"),
 ];
 
+const BENCH: &[Package] =
+    &[program("haproxy", "haproxy"), program("util-linux", "taskset"), program("wrk", "wrk")];
+
 const DIST: &[Package] = &[program("gcc", "gcc")];
 
 /// What `need` needs.
@@ -90,6 +93,7 @@ pub fn of(need: Need) -> &'static [Package] {
         Need::StockKernel => STOCK_KERNEL,
         Need::Vm => VM,
         Need::Tests => TESTS,
+        Need::Bench => BENCH,
         Need::Dist => DIST,
     }
 }

@@ -1,0 +1,33 @@
+//! netem and `fault` side by side, and the table of docs/parity-netem.md.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+
+use super::{
+    Setting,
+    figure::{Figure, Target},
+};
+use crate::parity::{compare, table};
+
+/// Datagrams each way, for each row.
+const DATAGRAMS: u64 = 5_000;
+
+pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
+    let verdicts = compare(DATAGRAMS)?;
+    let text = table(&verdicts);
+    print!("{text}");
+    for verdict in &verdicts {
+        if let Some(how) = &verdict.differs {
+            eprintln!("  {}: {how}", verdict.fault);
+        }
+    }
+    if let Some(directory) = std::env::var_os("FAULT_JOB") {
+        let path = PathBuf::from(directory).join("parity.md");
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    let same = verdicts.iter().filter(|verdict| verdict.differs.is_none()).count();
+    let all = verdicts.len();
+    let what = format!("rows that cannot be told apart, of {all}");
+    Ok(vec![Figure::median(what, "", &[same as f64]).target(Target::AtLeast(all as f64))])
+}
