@@ -25,6 +25,28 @@ pub struct RuleCounters {
     pub connections: SharedU64,
 }
 
+impl RuleCounters {
+    /// As of a rule that has met nothing yet. Only while its rule set is not in force.
+    pub fn reset(&self) {
+        // Every field by name: one that is added and forgotten here does not compile.
+        let Self {
+            matched,
+            injected,
+            bytes,
+            delay_ns,
+            claimed,
+            link_free_ns: [link_out, link_in],
+            overflowed,
+            connections,
+        } = self;
+        for counter in
+            [matched, injected, bytes, delay_ns, claimed, link_out, link_in, overflowed, connections]
+        {
+            counter.store(0);
+        }
+    }
+}
+
 /// Of the whole session; indices of the per-CPU kernel map `COUNTERS`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -221,6 +221,27 @@ fn some_of_many_connections() {
 }
 
 #[test]
+fn counters_that_were_reset_are_those_of_a_new_rule() {
+    let spent = Trigger { times: 1, ..Trigger::ALWAYS };
+    let mut bench = Bench::new(vec![
+        rule(0, Layer::Net, Verb::Duplicate, spent),
+        Rule {
+            rate: Rate { bytes_per_second: 1000, ..Rate::default() },
+            ..rule(1, Layer::Net, Verb::Rate, Trigger::ALWAYS)
+        },
+    ]);
+    let first = bench.step(Facts::Anything, 0, 100);
+    assert_eq!(first.hits, 0b11);
+    assert_ne!(bench.step(Facts::Anything, 0, 100), first, "the budget is spent and the link busy");
+    for counters in &bench.counters {
+        counters.reset();
+    }
+    // As after a change of rules: streams begin again, too.
+    bench.stream = Stream::new(1);
+    assert_eq!(bench.step(Facts::Anything, 0, 100), first);
+}
+
+#[test]
 fn what_belongs_to_no_connection_is_none_of_some() {
     let connections = Connections { by_chance: 1, share: CERTAIN, ..Connections::default() };
     let picky = Rule { connections, ..rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS) };

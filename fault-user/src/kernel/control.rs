@@ -148,10 +148,7 @@ impl CounterBlock {
 impl CounterBlock {
     /// Sets the counters of a rule to zero, before its bank is in force.
     pub fn reset(&self, bank: u32, slot: u32) {
-        let counters = self.rule(bank, slot);
-        for counter in [&counters.matched, &counters.injected, &counters.bytes, &counters.delay_ns] {
-            counter.store(0);
-        }
+        self.rule(bank, slot).reset();
     }
 }
 

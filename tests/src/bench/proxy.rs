@@ -69,11 +69,11 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// nginx at the peer: one worker, an answer from memory, connections that stay.
+/// nginx at the peer: one process, an answer from memory, connections that stay.
 fn server(lab: &NetLab, directory: &tempfile::TempDir) -> anyhow::Result<Process> {
     let root = directory.path().display();
     let configuration = format!(
-        "daemon off; worker_processes 1; user root; pid {root}/pid; error_log {root}/error.log;
+        "daemon off; master_process off; user root; pid {root}/pid; error_log {root}/error.log;
          events {{ worker_connections 1024; }}
          http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {root}/b;
                  proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u;
