@@ -2,17 +2,15 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use clap::Args;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     report::{Flooded, Sunk, cpu_ns, errno_name, now_ns},
-    udp::{LOOK, end_of_input, wait_for_line},
+    udp::{end_of_input, observer, wait_for_line},
 };
 
 /// `fault-victim udp-flood`.
@@ -93,21 +91,7 @@ impl Sink {
     /// # Errors
     /// When it cannot listen.
     pub fn run(&self) -> anyhow::Result<Sunk> {
-        let socket = Socket::new(Domain::for_address(self.on), Type::DGRAM, Some(Protocol::UDP))?;
-        let size: libc::c_int = 256 << 20;
-        // SAFETY: plain setsockopt with an int. Beyond rmem_max as root: the observer must lose nothing itself.
-        unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUFFORCE,
-                (&raw const size).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            );
-        }
-        socket.bind(&self.on.into()).context("binding the counter")?;
-        let socket: UdpSocket = socket.into();
-        socket.set_read_timeout(Some(LOOK))?;
+        let socket = observer(self.on, 256 << 20)?;
         let all_sent = end_of_input();
         eprintln!("ready");
         let mut report = Sunk::default();

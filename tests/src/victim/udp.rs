@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -88,7 +89,30 @@ impl Send {
 }
 
 /// How often a counter that receives nothing asks whether there is more to come.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A socket that waits for datagrams, with room for `buffer` bytes of them.
+///
+/// # Errors
+/// When it cannot be bound.
+pub(super) fn observer(on: SocketAddr, buffer: libc::c_int) -> anyhow::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(on), Type::DGRAM, Some(Protocol::UDP))?;
+    // Beyond rmem_max only as root, which end-to-end tests are: the observer must lose nothing itself.
+    // SAFETY: plain setsockopt with an int.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const buffer).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+    socket.bind(&on.into()).context("binding the counter")?;
+    let socket: UdpSocket = socket.into();
+    socket.set_read_timeout(Some(LOOK))?;
+    Ok(socket)
+}
 
 /// Becomes true when stdin ends.
 pub(super) fn end_of_input() -> Arc<AtomicBool> {
@@ -128,23 +152,7 @@ impl Count {
     /// # Errors
     /// When it cannot listen.
     pub fn run(&self) -> anyhow::Result<Counted> {
-        let socket = Socket::new(Domain::for_address(self.on), Type::DGRAM, Some(Protocol::UDP))?;
-        // Beyond rmem_max only as root, which end-to-end tests are: the observer must lose nothing itself.
-        // SAFETY: plain setsockopt with an int.
-        unsafe {
-            use std::os::fd::AsRawFd as _;
-            let size: libc::c_int = 64 << 20;
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUFFORCE,
-                (&raw const size).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            );
-        }
-        socket.bind(&self.on.into()).context("binding the counter")?;
-        let socket: UdpSocket = socket.into();
-        socket.set_read_timeout(Some(LOOK))?;
+        let socket = observer(self.on, 64 << 20)?;
         let all_sent = end_of_input();
         eprintln!("ready");
         let mut report = Counted::default();
