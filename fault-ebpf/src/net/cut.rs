@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use fault_common::{
     counters::Counter,
-    rule::net::Direction,
+    rule::net::{Direction, protocol},
     tag::Tag,
     who::{LaneExit, exit_key},
 };
@@ -39,11 +39,14 @@ use crate::{
 /// Sends the packet to be cut if that must be before a decision: the return value of the hook.
 #[inline(always)]
 pub fn divert(skb: Skb, scene: &Scene) -> Option<i32> {
-    let Scene { candidates, place, carried, .. } = scene;
+    let Scene { headers, candidates, place, carried, .. } = scene;
     // SAFETY: `skb` is the context.
     let (segments, tagged) = unsafe { ((*skb).gso_segs, (*skb).vlan_present != 0) };
     let is_super = segments > 1;
-    if !candidates.checksummed() && !(candidates.cut() && is_super) {
+    // What comes in again waits in the CPU's queue of received packets: a single segment that did not would overtake those
+    // of the super-packet before it.
+    let keeps_order = matches!(place.direction, Direction::In) && headers.protocol == protocol::TCP;
+    if !candidates.checksummed() && !(candidates.cut() && (is_super || keeps_order)) {
         return None;
     }
     let entry = kernel::cutter_entry();

@@ -51,13 +51,12 @@ impl Lane {
         }
     }
 
-    /// Whether there are VLAN devices, without which packets cannot be corrupted, and that is tested here.
+    /// Whether there are VLAN devices, without which packets cannot be corrupted.
     #[must_use]
     pub fn has_vlan(self) -> bool {
         match self {
             Self::Native => NATIVE.vlan,
-            Self::Fault | Self::Debian612 | Self::Debian61 => true,
-            Self::FmodOnly => false,
+            Self::Fault | Self::FmodOnly | Self::Debian612 | Self::Debian61 => true,
         }
     }
 
