@@ -4,10 +4,13 @@
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+mod report;
+
+use self::report::{Part, Report, Row, failures, last_result, row};
 use crate::lane::Lane;
 use crate::progress::seconds;
 use crate::setup::{self, Need};
@@ -53,7 +56,7 @@ pub fn run(plan: &Plan) -> Result<bool> {
         report.skipped(HERE, "needs root");
     }
     report.rows.extend(end_to_end(plan));
-    eprint!("{}", report.table());
+    eprint!("{}{}", report.failures(), report.table());
     Ok(report.passed())
 }
 
@@ -119,7 +122,7 @@ fn cargo_test(filter: Option<&str>) -> Result<Part> {
     let mut cmd = Command::new("cargo");
     cmd.current_dir(host::workspace()).args(["test", "--workspace"]).args(filter);
     let status = exec::status(&mut cmd)?;
-    Ok(Part { passed: status.success(), detail: String::new() })
+    Ok(Part { passed: status.success(), ..Part::default() })
 }
 
 /// Arguments of the end-to-end program on `lane`.
@@ -133,14 +136,14 @@ fn native(plan: &Plan) -> Result<Part> {
     let program = plan.profile.output_dir().join(E2E);
     let mut command = Command::new(program);
     command.args(e2e_args("native", plan.filter.as_deref()));
-    let mut counts = String::new();
+    let mut output = String::new();
     let end = exec::run_lines(&mut command, |line| {
         println!("native: {line}");
-        if let Some(found) = last_result(line) {
-            found.clone_into(&mut counts);
-        }
+        output.push_str(line);
+        output.push('\n');
     });
-    Ok(Part { passed: end.is_ok(), detail: counts })
+    let detail = last_result(&output).unwrap_or_default().to_owned();
+    Ok(Part { passed: end.is_ok(), detail, failures: failures(&output) })
 }
 
 fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
@@ -166,116 +169,13 @@ fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
     if outcome.splat {
         detail.push_str(" (the kernel complained, see above)");
     }
-    Ok(Part { passed: outcome.status == 0 && !outcome.splat, detail })
-}
-
-/// The counts in the last line a test harness printed.
-fn last_result(stdout: &str) -> Option<&str> {
-    let line = stdout.lines().rev().find_map(|line| line.strip_prefix("test result: "))?;
-    let counts = line.split_once(". ").map_or(line, |(_, counts)| counts);
-    Some(counts.split("; finished").next().unwrap_or(counts).trim())
-}
-
-/// How one part ended.
-struct Part {
-    passed: bool,
-    detail: String,
-}
-
-#[derive(Default)]
-struct Report {
-    rows: Vec<Row>,
-}
-
-struct Row {
-    name: String,
-    verdict: Verdict,
-    detail: String,
-    time: Duration,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Passed,
-    Failed,
-    Skipped,
-}
-
-/// Runs one part and says how it went.
-fn row(name: &str, run: impl FnOnce() -> Result<Part>) -> Row {
-    eprintln!("== {name}");
-    let started = Instant::now();
-    let part = run().unwrap_or_else(|error| {
-        let detail = format!("{error:#}");
-        eprintln!("{detail}");
-        Part { passed: false, detail }
-    });
-    Row {
-        name: name.to_owned(),
-        verdict: if part.passed { Verdict::Passed } else { Verdict::Failed },
-        detail: part.detail,
-        time: started.elapsed(),
-    }
-}
-
-impl Report {
-    /// Runs one part; whatever becomes of it, the next ones still run.
-    fn part(&mut self, name: &str, run: impl FnOnce() -> Result<Part>) {
-        self.rows.push(row(name, run));
-    }
-
-    fn skipped(&mut self, name: &str, why: &str) {
-        self.rows.push(Row {
-            name: name.to_owned(),
-            verdict: Verdict::Skipped,
-            detail: why.to_owned(),
-            time: Duration::ZERO,
-        });
-    }
-
-    fn passed(&self) -> bool {
-        self.rows.iter().all(|row| row.verdict != Verdict::Failed)
-    }
-
-    fn table(&self) -> String {
-        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-        let mut text = String::from("\n");
-        for row in &self.rows {
-            let verdict = match row.verdict {
-                Verdict::Passed => "ok",
-                Verdict::Failed => "FAILED",
-                Verdict::Skipped => "skipped",
-            };
-            let line = format!("{:width$}  {verdict:7}  {:>13}  {}", row.name, seconds(row.time), row.detail);
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
-    }
+    let failures = failures(&outcome.stdout_tail);
+    Ok(Part { passed: outcome.status == 0 && !outcome.splat, detail, failures })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_of_the_last_result() {
-        let out = "test result: ok. 1 passed; 0 failed; finished in 0.01s\nnoise\n\
-                   test result: FAILED. 7 passed; 2 failed; 0 ignored; finished in 9s\n";
-        assert_eq!(last_result(out), Some("7 passed; 2 failed; 0 ignored"));
-        assert_eq!(last_result("nothing"), None);
-    }
-
-    #[test]
-    fn one_failed_part_fails_the_whole_and_the_rest_still_runs() {
-        let mut report = Report::default();
-        report.part("a", || anyhow::bail!("broken"));
-        report.part("b", || Ok(Part { passed: true, detail: "3 passed".to_owned() }));
-        report.skipped("c", "needs root");
-        assert!(!report.passed());
-        let table = report.table();
-        assert!(table.contains("FAILED") && table.contains("3 passed") && table.contains("needs root"));
-    }
 
     #[test]
     fn the_end_to_end_program_knows_its_lane() {
