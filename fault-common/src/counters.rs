@@ -80,12 +80,12 @@ pub enum Counter {
     CopyFailed = 12,
     /// Super-packets that were decided about as one, because they could not be cut into the packets of the wire.
     Uncut = 13,
+    /// Packets that should have been changed (`corrupt`, `reset`) and could not be; they pass untouched.
+    Unchanged = 14,
     /// Packets sent into the cutter, counted as those of the wire they are cut into.
     CutIn = 15,
     /// Packets that came out of the cutter.
     CutOut = 16,
-    /// Packets that should have been changed (`corrupt`, `reset`) and could not be; they pass untouched.
-    Unchanged = 14,
 }
 
 /// Number of [`Counter`]s.

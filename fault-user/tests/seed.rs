@@ -7,10 +7,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use fault_common::{
     counters::RuleCounters,
-    decide::{
-        Moment, decide,
-        simulation::{Facts, Simulation},
-    },
+    decide::{Moment, decide, simulation::Simulation},
     who::Stream,
 };
 use fault_user::{session::plan::Plan, spec};
@@ -26,13 +23,7 @@ fn predicted(spec: &str, seed: u64) -> BTreeSet<u64> {
     let mut stream = Stream::new(1);
     let moment = Moment { seed, stream: stream.number, bytes: 98, ..Moment::default() };
     let hit = |_: &u64| {
-        let mut world = Simulation {
-            rules: &rules,
-            counters: &counters,
-            stream: &mut stream,
-            connection: None,
-            facts: Facts::Anything,
-        };
+        let mut world = Simulation::of(&rules, &counters, &mut stream);
         decide(&mut world, 1, &moment).hits != 0
     };
     (1..=PINGS).filter(hit).collect()

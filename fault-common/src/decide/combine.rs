@@ -52,7 +52,8 @@ pub const BREAK_CHECKSUM: u32 = 4;
 /// [`Outcome::flags`]: the connection ends for the target and for its peer.
 pub const BOTH_ENDS: u32 = 8;
 
-const _: () = assert!(ORDERED == 1);
+// Each a bit of its own.
+const _: () = assert!((ORDERED | DUPLICATE | BREAK_CHECKSUM | BOTH_ENDS).count_ones() == 4);
 
 /// The way through the rules, as a kernel program keeps it: what travels from slot to slot.
 #[repr(C)]

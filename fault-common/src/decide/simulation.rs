@@ -64,6 +64,14 @@ pub struct Simulation<'a> {
     pub facts: Facts,
 }
 
+impl<'a> Simulation<'a> {
+    /// One stream of operations that pass every filter and belong to no connection.
+    #[must_use]
+    pub const fn of(rules: &'a [Rule], counters: &'a [RuleCounters], stream: &'a mut Stream) -> Self {
+        Self { rules, counters, stream, connection: None, facts: Facts::Anything }
+    }
+}
+
 impl World for Simulation<'_> {
     fn rule(&self, slot: u32) -> Option<&Rule> {
         self.rules.get(slot as usize)

@@ -12,7 +12,7 @@ use fault_common::{
     counters::RuleCounters,
     decide::{
         Moment, decide,
-        simulation::{Facts, Simulation},
+        simulation::Simulation,
         trigger::{CERTAIN, Trigger},
     },
     rule::{Layer, Rule, Verb},
@@ -33,13 +33,8 @@ fn storm(rule: &Rule, counters: &RuleCounters) -> u64 {
         let moment = Moment { seed: 7, stream: number, bytes: 10, ..Moment::default() };
         start.wait();
         let hit = |_: &u64| {
-            let mut world = Simulation {
-                rules: std::slice::from_ref(rule),
-                counters: std::slice::from_ref(counters),
-                stream: &mut stream,
-                connection: None,
-                facts: Facts::Anything,
-            };
+            let mut world =
+                Simulation::of(std::slice::from_ref(rule), std::slice::from_ref(counters), &mut stream);
             decide(&mut world, 1, &moment).hits != 0
         };
         (0..OPERATIONS).filter(hit).count() as u64
@@ -124,13 +119,8 @@ fn the_last_injection_goes_to_one_of_two() {
                 }
                 std::hint::spin_loop();
             }
-            let mut world = Simulation {
-                rules: std::slice::from_ref(rule),
-                counters: std::slice::from_ref(counters),
-                stream: &mut stream,
-                connection: None,
-                facts: Facts::Anything,
-            };
+            let mut world =
+                Simulation::of(std::slice::from_ref(rule), std::slice::from_ref(counters), &mut stream);
             hits += decide(&mut world, 1, &moment).hits;
         }
         hits

@@ -4,7 +4,7 @@ use fault_common::{
     counters::RuleCounters,
     decide::{
         Moment, decide,
-        simulation::{Facts, Simulation},
+        simulation::Simulation,
         trigger::{Trigger, threshold_from_ppb},
     },
     rule::{Layer, Rule, Verb},
@@ -37,13 +37,7 @@ fn through_decide(ppb: u64, draws: u64) {
     let moment = Moment { seed: 2026, stream: 1, bytes: 1500, ..Moment::default() };
     let mut hits = 0;
     for _ in 0..draws {
-        let mut world = Simulation {
-            rules: &rules,
-            counters: &counters,
-            stream: &mut stream,
-            connection: None,
-            facts: Facts::Anything,
-        };
+        let mut world = Simulation::of(&rules, &counters, &mut stream);
         hits += decide(&mut world, 1, &moment).hits;
     }
     assert_rate("decide", &trigger, draws, hits, ALPHA);

@@ -13,7 +13,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, TC_ACT_SHOT},
-    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_vlan_pop},
+    helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_vlan_pop},
     macros::classifier,
     programs::TcContext,
 };
@@ -106,17 +106,36 @@ pub fn net_segment(ctx: TcContext) -> i32 {
 
 /// Sends what comes out of our devices to where it was: the return value of the hook.
 ///
-/// On the way in through loopback a packet carries its route; a second receive would lose it. So it goes out through
-/// loopback again and is recognised as decided on both hooks. A VLAN device has dropped the route already
-/// (`vlan_transfer_features`, net/8021q): it is looked up again (Linux 5.10).
+/// A VLAN device has dropped a packet's route (`vlan_transfer_features`, net/8021q), which loopback needs: it is looked up
+/// again (Linux 5.10).
 #[inline(always)]
 pub fn back(exit: &LaneExit, direction: Direction) -> i32 {
-    let again_in = matches!(direction, Direction::In) && exit.loopback == 0;
+    let flags = way(direction, exit.loopback != 0);
     // SAFETY: helpers that only note their arguments.
     unsafe {
         if exit.loopback != 0 && kernel::cutter_tags() != 0 {
             return bpf_redirect_neigh(exit.ifindex, core::ptr::null_mut(), 0, 0) as i32;
         }
-        bpf_redirect(exit.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 }) as i32
+        bpf_redirect(exit.ifindex, flags) as i32
     }
+}
+
+/// Sends a copy by the interface of `place`: on, or towards the target. It carries the packet's tag, so nobody decides about it
+/// again.
+#[inline(always)]
+pub fn copy(skb: Skb, place: &Place, direction: Direction) {
+    let loopback = place.interface().is_some_and(|interface| interface.loopback != 0);
+    // What has lost its route, see `back`: a copy is not given another.
+    let lost = loopback && place.is_cut && kernel::cutter_tags() != 0;
+    // SAFETY: `skb` is the context, and its own interface exists.
+    if lost || unsafe { bpf_clone_redirect(skb, place.ifindex, way(direction, loopback)) } != 0 {
+        count(Counter::CopyFailed);
+    }
+}
+
+/// Flags of a redirect. On the way in through loopback a packet carries its route, and a second receive would lose it: it goes
+/// out through loopback again and is recognised as decided on both hooks.
+#[inline(always)]
+fn way(direction: Direction, loopback: bool) -> u64 {
+    if matches!(direction, Direction::In) && !loopback { u64::from(BPF_F_INGRESS) } else { 0 }
 }

@@ -33,11 +33,17 @@ pub fn net_egress(ctx: TcContext) -> i32 {
     egress(ctx.skb.skb)
 }
 
+/// The socket of the packet, as the verifier lets us see it; null when it has none.
+#[inline(always)]
+fn socket_of(skb: Skb) -> *mut bpf_sock {
+    // SAFETY: `skb` is the context.
+    unsafe { (*skb).__bindgen_anon_2.sk }
+}
+
 #[inline(always)]
 fn egress(skb: Skb) -> i32 {
+    let sock = socket_of(skb);
     // SAFETY: `skb` is the context.
-    let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
-    // SAFETY: as above.
     let tag = Tag(unsafe { (*skb).tc_index } as u16);
     let member = if sock.is_null() {
         // What another session sent through its lane has lost its socket; anything else is not ours.
@@ -94,8 +100,7 @@ fn egress(skb: Skb) -> i32 {
 /// What the cutter made of a packet that leaves: as [`net_egress`] from where it sent it away.
 #[inline(always)]
 pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
-    // SAFETY: `skb` is the context.
-    let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
+    let sock = socket_of(skb);
     let member = if sock.is_null() {
         None
     } else {
@@ -124,8 +129,7 @@ fn candidates(control: &Control, scene: &mut Scene) -> Option<()> {
 #[inline(always)]
 fn measure(skb: Skb, member: Member, scene: &mut Scene) {
     scene.carried.is_known = 0;
-    // SAFETY: `skb` is the context.
-    let sock: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
+    let sock = socket_of(skb);
     if !scene.candidates.positioned() || sock.is_null() {
         return;
     }

@@ -2,10 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS},
-    helpers::{bpf_ktime_get_ns, generated::bpf_clone_redirect},
-};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
 use fault_common::{
     control::Control,
     counters::Counter,
@@ -17,13 +14,15 @@ use fault_common::{
     event::{Action, PacketEvent},
     limits::MAX_RULES,
     rule::net::{Direction, protocol},
+    shared::SharedU64,
     who::{Connection, Stream},
 };
 
 use super::{
     PASS, Skb,
-    candidates::{Candidates, Place},
+    candidates::Candidates,
     corrupt,
+    cut::copy,
     headers::{self, Headers},
     lane::{self, Departure},
     reset,
@@ -50,66 +49,46 @@ const fn ports(headers: &Headers, direction: Direction) -> (u16, u16) {
     }
 }
 
-/// Numbers the stream if it has no number, and starts its sequences afresh when the rules have changed.
+/// What a stream or a connection remembers begins afresh when it has no number yet, which it is given, and when the rules
+/// have changed.
 #[inline(always)]
-pub fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
-    // SAFETY: a map value; see `Owner`.
-    let stream = unsafe { &mut *stream };
-    let fresh = stream.number == 0;
+fn renew(
+    number: &mut u64,
+    of_generation: &mut u32,
+    by_slot: &mut [u32; MAX_RULES],
+    numbered: &SharedU64,
+    generation: u32,
+) -> u64 {
+    let fresh = *number == 0;
     if fresh {
-        stream.number = control.streams.fetch_add(1).wrapping_add(1);
+        *number = numbered.fetch_add(1).wrapping_add(1);
     }
-    if fresh || stream.generation != generation {
-        stream.generation = generation;
+    if fresh || *of_generation != generation {
+        *of_generation = generation;
         let mut slot = 0;
         while slot < MAX_RULES {
             // SAFETY: within the array. Volatile, so that this stays a loop of stores and not a call of memset.
-            unsafe { ptr::write_volatile(&raw mut stream.ordinals[slot], 0) };
+            unsafe { ptr::write_volatile(&raw mut by_slot[slot], 0) };
             slot += 1;
         }
     }
-    stream.number
+    *number
 }
 
-/// Numbers the connection, as [`prepare`].
+/// The stream's number, with its sequences in step with the rule set in force.
+#[inline(always)]
+pub fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
+    // SAFETY: a map value; see `Owner`.
+    let Stream { number, generation: of, ordinals, .. } = unsafe { &mut *stream };
+    renew(number, of, ordinals, &control.streams, generation)
+}
+
+/// The connection's number, as [`prepare`].
 #[inline(always)]
 pub fn prepare_connection(connection: *mut Connection, control: &Control, generation: u32) -> u64 {
     // SAFETY: a map value; see `Owner`.
-    let connection = unsafe { &mut *connection };
-    let fresh = connection.number == 0;
-    if fresh {
-        connection.number = control.connections.fetch_add(1).wrapping_add(1);
-    }
-    if fresh || connection.generation != generation {
-        connection.generation = generation;
-        let mut slot = 0;
-        while slot < MAX_RULES {
-            // SAFETY: as in `prepare`.
-            unsafe { ptr::write_volatile(&raw mut connection.places[slot], 0) };
-            slot += 1;
-        }
-    }
-    connection.number
-}
-
-/// Sends a copy along the way the packet is on. It carries the packet's tag, so nobody decides about it again.
-#[inline(always)]
-fn duplicate(skb: Skb, place: &Place) {
-    let loopback = place.interface().is_some_and(|interface| interface.loopback != 0);
-    if loopback && place.is_cut && kernel::cutter_tags() != 0 {
-        // It has lost its route, and a copy is not given another: see `cut::back`.
-        emit::count(Counter::CopyFailed);
-        return;
-    }
-    // As for what comes out of the lane: a second receive on loopback would lose the packet's route.
-    let again_in = matches!(place.direction, Direction::In) && !loopback;
-    // SAFETY: `skb` is the context, and its own interface exists.
-    let failed = unsafe {
-        bpf_clone_redirect(skb, place.ifindex, if again_in { u64::from(BPF_F_INGRESS) } else { 0 })
-    };
-    if failed != 0 {
-        emit::count(Counter::CopyFailed);
-    }
+    let Connection { number, generation: of, places, .. } = unsafe { &mut *connection };
+    renew(number, of, places, &control.connections, generation)
 }
 
 /// Bytes of the packet on the wire, Ethernet header included: of a super-packet, those of all it will be cut into.
@@ -243,7 +222,7 @@ pub extern "C" fn act_packet(skb: *mut __sk_buff, stream: *mut Stream, departure
     let twice = flags & DUPLICATE != 0;
     if delay_ns == 0 {
         if twice {
-            duplicate(skb, &place);
+            copy(skb, &place, place.direction);
         }
         return PASS;
     }

@@ -7,14 +7,12 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM},
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_l3_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes,
-        bpf_skb_store_bytes,
+        bpf_csum_diff, bpf_l3_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
 };
 use fault_common::{
-    counters::Counter,
     rule::net::{Direction, protocol},
     tag::Tag,
 };
@@ -22,11 +20,12 @@ use fault_common::{
 use super::{
     Skb,
     candidates::Place,
+    cut::copy,
     headers::load,
     scene::Scene,
     segment::{TCP_HEADER, end_of_packet},
 };
-use crate::{emit::count, kernel};
+use crate::kernel;
 
 /// Who learns of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,19 +124,12 @@ pub fn reset(skb: Skb, scene: &mut Scene, tag: Tag, ends: Ends) -> bool {
 /// Sends a copy to the target, as if it had come by the interface the packet was to leave by.
 #[inline(always)]
 fn send_back(skb: Skb, place: &Place, tag: Tag) {
-    let again_in = place.interface().is_some_and(|interface| interface.loopback == 0);
     let inbound = Tag(0).decided(Direction::In, kernel::session_bit(), 0);
-    // SAFETY: `skb` is the context, and the interface exists.
-    let failed = unsafe {
-        (*skb).tc_index = u32::from(inbound.0);
-        let flags = if again_in { u64::from(BPF_F_INGRESS) } else { 0 };
-        let failed = bpf_clone_redirect(skb, place.ifindex, flags);
-        (*skb).tc_index = u32::from(tag.0);
-        failed
-    };
-    if failed != 0 {
-        count(Counter::CopyFailed);
-    }
+    // SAFETY: `skb` is the context.
+    unsafe { (*skb).tc_index = u32::from(inbound.0) };
+    copy(skb, place, Direction::In);
+    // SAFETY: as above.
+    unsafe { (*skb).tc_index = u32::from(tag.0) };
 }
 
 /// Sum of the pseudo-header (RFC 9293, RFC 8200) of a TCP segment of `length` bytes, added to `seed`.

@@ -85,7 +85,7 @@ impl Namespace {
         ];
         let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
         let found = interfaces::list(&netns)?;
-        let hook = |name, direction| -> Result<(OwnedFd, Vec<Hook>), SessionError> {
+        let load_and_hook = |name, direction| -> Result<(OwnedFd, Vec<Hook>), SessionError> {
             let program = load(name)?;
             let hooks = hook(&netns, &bit, &found, &[(direction, program.as_fd())], keeper)?;
             Ok((program, hooks))
@@ -93,14 +93,15 @@ impl Namespace {
         // The verifier takes tens of milliseconds for each program, and does not make one wait for the other; attaching
         // waits for a grace period each, and uses no processor meanwhile. Nothing is injected before all is in place.
         let (egress, ingress, opened) = thread::scope(|scope| {
-            let egress = scope.spawn(|| hook("net_egress", Direction::Out));
+            let egress = scope.spawn(|| load_and_hook("net_egress", Direction::Out));
             let opened = scope.spawn(|| -> Result<(), SessionError> {
                 match &mut cutter {
                     Some(cutter) => Ok(cutter.open(bit.bit(), load("net_segment")?.as_fd())?),
                     None => Ok(()),
                 }
             });
-            let ingress = plan.needs().packets_in.then(|| hook("net_ingress", Direction::In)).transpose();
+            let ingress =
+                plan.needs().packets_in.then(|| load_and_hook("net_ingress", Direction::In)).transpose();
             (joined(egress), ingress, joined(opened))
         });
         let (egress, ingress) = (egress?, ingress?);

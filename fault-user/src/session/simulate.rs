@@ -2,12 +2,7 @@
 
 use fault_common::{
     counters::RuleCounters,
-    decide::{
-        Moment,
-        connections::Connections,
-        decide,
-        simulation::{Facts, Simulation},
-    },
+    decide::{Moment, connections::Connections, decide, simulation::Simulation},
     rule::{Rule, Verb},
     who::Stream,
 };
@@ -58,13 +53,7 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
     };
     let mut delays_ns = Vec::new();
     for _ in 0..operations {
-        let mut world = Simulation {
-            rules: &rules,
-            counters: &counters,
-            stream: &mut stream,
-            connection: None,
-            facts: Facts::Anything,
-        };
+        let mut world = Simulation::of(&rules, &counters, &mut stream);
         let outcome = decide(&mut world, 1, &moment);
         if delays && outcome.hits != 0 {
             delays_ns.push(outcome.delay_ns);

@@ -4,7 +4,7 @@
 //! binary (`KiB/s`). Exact, as all quantities: what is no whole number of bytes per second is too fine.
 
 use super::net::ByteRate;
-use super::units::{Flaw, number_and_unit, scaled};
+use super::units::{Flaw, measured, number_and_unit};
 
 /// Units and what one of them is, in bits per second.
 const UNITS: &[(&str, u64)] = &[
@@ -23,12 +23,7 @@ const UNITS: &[(&str, u64)] = &[
 
 /// Reads a rate.
 pub(super) fn read(word: &str) -> Result<ByteRate, Flaw> {
-    let (number, unit) = number_and_unit(word)?;
-    let scale = match unit {
-        "" => return Err(Flaw::NoUnit),
-        unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or(Flaw::UnknownUnit)?.1,
-    };
-    let bits = scaled(number, scale)?;
+    let bits = measured(word, UNITS)?;
     if !bits.is_multiple_of(8) {
         return Err(Flaw::TooFine);
     }

@@ -2,7 +2,7 @@
 //!
 //! Units are decimal (`kB`) or binary (`KiB`). Exact, as all quantities: what is no whole number of bytes is too fine.
 
-use super::units::{Flaw, number_and_unit, scaled};
+use super::units::{Flaw, measured, number_and_unit};
 
 /// Bytes, from 1 to [`ByteSize::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,12 +38,7 @@ const UNITS: &[(&str, u64)] = &[
 
 /// Reads a size.
 pub(super) fn read(word: &str) -> Result<ByteSize, Flaw> {
-    let (number, unit) = number_and_unit(word)?;
-    let scale = match unit {
-        "" => return Err(Flaw::NoUnit),
-        unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or(Flaw::UnknownUnit)?.1,
-    };
-    ByteSize::new(scaled(number, scale)?).ok_or(Flaw::Range)
+    ByteSize::new(measured(word, UNITS)?).ok_or(Flaw::Range)
 }
 
 /// The canonical word for a size: the largest unit that it is a whole number of.

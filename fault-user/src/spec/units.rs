@@ -80,6 +80,16 @@ pub(super) fn scaled((whole, fraction): Decimal<'_>, scale: u64) -> Result<u64, 
 }
 
 /// A word of digits; more of them than 64 bits can hold is out of range.
+/// How much `word` is, in what `units` are counted in.
+pub(super) fn measured(word: &str, units: &[(&str, u64)]) -> Result<u64, Flaw> {
+    let (number, unit) = number_and_unit(word)?;
+    if unit.is_empty() {
+        return Err(Flaw::NoUnit);
+    }
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit).ok_or(Flaw::UnknownUnit)?;
+    scaled(number, *scale)
+}
+
 fn parse_u64(digits: &str) -> Result<u64, Flaw> {
     digits.parse().map_err(|_| Flaw::Range)
 }

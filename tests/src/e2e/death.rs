@@ -43,9 +43,11 @@ pub const TESTS: &[Test] = &[
 const FEW: u64 = 200;
 const MS: u64 = 1_000_000;
 
-/// Everything this lane can do at once: lossy, late, and its disk stuck.
+/// Everything this lane can do at once: lossy, cut into segments, late, and its disk stuck.
 fn everything(lane: Lane) -> Vec<&'static str> {
     let mut options = vec!["--net", "drop out udp"];
+    // Either of them takes the cutter's devices.
+    options.extend(["--net", if lane.has_vlan() { "corrupt 1% tcp" } else { "duplicate 1% tcp" }]);
     if lane.has_packet_delay() {
         options.extend(["--net", "delay 200ms in"]);
     }
