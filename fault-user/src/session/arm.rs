@@ -82,8 +82,10 @@ impl Armed {
         if !request.target.pids.is_empty() {
             tasks::follow_processes(&mut loaded.ebpf)?;
         }
+        let mut has_subflows = false;
         if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;
+            has_subflows = tasks::follow_subflows(&mut loaded.ebpf)?;
         }
         if needs.calls {
             tasks::follow_calls(&mut loaded.ebpf, needs.binds)?;
@@ -106,6 +108,7 @@ impl Armed {
                     &btf,
                     &request.plan,
                     numbered,
+                    has_subflows,
                     &request.keeper,
                 )?;
                 namespaces.push(namespace);

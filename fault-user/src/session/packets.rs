@@ -62,13 +62,14 @@ pub(super) struct Namespace {
 
 impl Namespace {
     /// Loads copies of the net programs for namespace `number`, makes its lane if the plan needs one, and
-    /// attaches to every interface.
+    /// attaches to every interface. `has_subflows` tells the programs to look behind them.
     pub(super) fn attach(
         ebpf: &mut Ebpf,
         copies: &Copies,
         btf: &Btf,
         plan: &Plan,
         (number, netns): (u32, NetnsHandle),
+        has_subflows: bool,
         keeper: &Keeper,
     ) -> Result<Self, SessionError> {
         let bit = SessionBit::claim(&netns)?;
@@ -82,6 +83,7 @@ impl Namespace {
             (Constant::LaneEntry, lane.as_ref().map_or(0, Lane::entry)),
             (Constant::CutterEntry, cutter.as_ref().map_or(0, Cutter::entry)),
             (Constant::CutterTags, cutter.as_ref().is_some_and(Cutter::tags).into()),
+            (Constant::Mptcp, has_subflows.into()),
         ];
         let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
         let found = interfaces::list(&netns)?;

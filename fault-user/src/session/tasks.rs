@@ -4,12 +4,12 @@
 //! Order matters, because the target does not stand still: first the programs that see *new* processes and
 //! sockets, then a snapshot of those that exist. Whatever happens between the two is seen by both.
 
-use std::{collections::BTreeSet, fs::File, os::fd::AsFd as _};
+use std::{collections::BTreeSet, fs::File, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf,
     maps::HashMap,
-    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint},
+    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps},
 };
 
 use fault_common::{
@@ -49,6 +49,26 @@ pub(super) fn follow_sockets(ebpf: &mut Ebpf) -> Result<(), SessionError> {
         hook.attach(&directory, CgroupAttachMode::Single).map_err(SessionError::program(program))?;
     }
     Ok(())
+}
+
+/// Attaches the program that makes the subflows of the target's MPTCP sockets known, at the same place. Whether there is such a
+/// thing: MPTCP is an option of the kernel (Linux 5.6), and only since 5.19 can be asked whose subflow a socket is.
+pub(super) fn follow_subflows(ebpf: &mut Ebpf) -> Result<bool, SessionError> {
+    const PROGRAM: &str = "net_subflow";
+    if !Path::new("/proc/sys/net/mptcp").is_dir() {
+        return Ok(false);
+    }
+    let hook: &mut SockOps = program_mut(ebpf, PROGRAM)?;
+    match hook.load() {
+        Ok(()) => {}
+        // What the verifier says of a helper it does not know.
+        Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EINVAL) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(SessionError::program(PROGRAM)(error)),
+    }
+    hook.attach(root_of_cgroups()?, CgroupAttachMode::Single).map_err(SessionError::program(PROGRAM))?;
+    Ok(true)
 }
 
 /// Attaches the programs that fail calls of connect(2) and sendmsg(2), at the same place.

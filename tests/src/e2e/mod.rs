@@ -13,6 +13,7 @@ mod file_system;
 mod jitter;
 mod lane;
 mod loss;
+mod mptcp;
 mod pair;
 mod places;
 mod programs;
@@ -134,6 +135,7 @@ fn tests() -> Vec<Test> {
         corrupt::TESTS,
         connections::TESTS,
         places::TESTS,
+        mptcp::TESTS,
         calls::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
