@@ -80,8 +80,12 @@ const TESTS: &[Package] = &[
     library("libaio1"),
 ];
 
-const BENCH: &[Package] =
-    &[program("haproxy", "haproxy"), program("util-linux", "taskset"), program("wrk", "wrk")];
+const BENCH: &[Package] = &[
+    program("haproxy", "haproxy"),
+    program("mitmproxy", "mitmdump"),
+    program("util-linux", "taskset"),
+    program("wrk", "wrk"),
+];
 
 const DIST: &[Package] = &[program("gcc", "gcc")];
 
