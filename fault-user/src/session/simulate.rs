@@ -2,7 +2,7 @@
 
 use fault_common::{
     counters::RuleCounters,
-    decide::{Moment, connections::Connections, decide, simulation::Simulation},
+    decide::{Moment, connections::Connections, decide, simulation::Simulation, trigger::Trigger},
     rule::{Rule, Verb},
     who::Stream,
 };
@@ -38,8 +38,9 @@ impl Expectation {
 /// full frames, one after the other.
 #[must_use]
 pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectation {
-    // Of a connection that is one of those the fault looks at.
-    let rules = [Rule { connections: Connections::default(), ..planned.rule }];
+    // Of a connection that is one of those the fault looks at, while it is at work.
+    let trigger = Trigger { start_ns: 0, end_ns: 0, cycle_ns: 0, cycle_on_ns: 0, ..planned.rule.trigger };
+    let rules = [Rule { connections: Connections::default(), trigger, ..planned.rule }];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
     let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
@@ -47,7 +48,6 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
     let mut moment = Moment {
         seed,
         stream: stream.number,
-        elapsed_ns: planned.rule.trigger.start_ns,
         bytes: if is_link { FULL_FRAME } else { 0 },
         ..Moment::default()
     };
@@ -74,6 +74,13 @@ mod tests {
         session::plan::Plan,
         spec::{Layer, parse},
     };
+
+    #[test]
+    fn a_window_is_open_while_it_is_simulated() {
+        let fault = parse(Layer::Net, "rate 10mbit after 1h for 1ms cycle 1ms/1s").expect("a spec");
+        let plan = Plan::new(vec![fault], &[None], 1, None).expect("a plan");
+        assert_eq!(simulate(&plan.rules[0], 1, 1000).injected, 1000);
+    }
 
     #[test]
     fn a_link_takes_its_time_for_a_full_frame() {

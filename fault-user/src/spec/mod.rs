@@ -42,7 +42,7 @@ pub use problem::Problem;
 pub use quantity::Quantity;
 pub use size::ByteSize;
 pub use source::{Located, Source, Span};
-pub use trigger::{COUNT_MAX, Gilbert, Probability, Trigger, WINDOW_MAX};
+pub use trigger::{COUNT_MAX, Cycle, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
 
 /// Where in the system a fault sits. Each layer has its own verbs and filters.

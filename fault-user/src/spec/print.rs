@@ -10,7 +10,7 @@ use super::net::{
     NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
 };
 use super::size::{self, ByteSize};
-use super::trigger::{Gilbert, Probability, Trigger};
+use super::trigger::{Cycle, Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
 use super::{Fault, Layer, rate, words};
 
@@ -286,7 +286,7 @@ fn chance(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
 
 /// The trigger's clauses, each with a space before it.
 fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
-    let Trigger { probability: _, burst, gilbert, nth, every, first, times, after, window } = trigger;
+    let Trigger { probability: _, burst, gilbert, nth, every, first, times, after, window, cycle } = trigger;
     if let Some(correlation) = burst {
         write!(f, " burst {correlation}")?;
     }
@@ -308,6 +308,9 @@ fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
         if let Some(duration) = duration {
             write!(f, " {word} {}", print_duration(*duration))?;
         }
+    }
+    if let Some(Cycle { on, off }) = cycle {
+        write!(f, " cycle {}/{}", print_duration(*on), print_duration(*off))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fault_common::limits::MAX_CORRUPT_BITS;
 
-use super::trigger::COUNT_MAX;
+use super::trigger::{COUNT_MAX, WINDOW_MAX};
 use super::units::{Flaw, print_duration};
 
 /// Kinds of operands, with their limits.
@@ -23,6 +23,8 @@ pub enum Quantity {
         /// The longest duration.
         longest: Duration,
     },
+    /// `5s/30s`.
+    Cycle,
     /// `5%`.
     Probability,
     /// `5%`, of many.
@@ -55,6 +57,7 @@ impl Quantity {
         match self {
             Self::Duration { .. } => "a duration",
             Self::DurationOrSize { .. } => "a duration or a size",
+            Self::Cycle => "a duty cycle",
             Self::Probability => "a probability",
             Self::Share => "a share",
             Self::Number => "a number",
@@ -75,6 +78,7 @@ impl Quantity {
         match self {
             Self::Duration { .. } => "a duration such as `100ms`, `2s` or `1m30s`",
             Self::DurationOrSize { .. } => "a duration such as `10s`, or a size such as `64KiB` or `10MB`",
+            Self::Cycle => "two durations such as `5s/30s`: at work for 5 s, then idle for 30 s",
             Self::Probability | Self::Share => "a percentage such as `5%` or `0.01%`",
             Self::Bits => "a whole number such as `3 bits`",
             Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
@@ -103,6 +107,9 @@ impl Quantity {
             }
             Self::DurationOrSize { longest } => {
                 format!("a duration of at most `{}`, or a size from `1B` to `1TiB`", print_duration(longest))
+            }
+            Self::Cycle => {
+                format!("two durations of more than `0s` and at most `{}`", print_duration(WINDOW_MAX))
             }
             Self::Probability | Self::Share => "`0%`, or from `0.0001%` to `100%`".to_owned(),
             Self::Number => format!("a whole number from 1 to {}", u32::MAX),

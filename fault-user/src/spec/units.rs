@@ -11,7 +11,7 @@ use winnow::token::{one_of, take_while};
 
 use super::disk::SectorRange;
 use super::net::PortRange;
-use super::trigger::{COUNT_MAX, Probability};
+use super::trigger::{COUNT_MAX, Cycle, Probability, WINDOW_MAX};
 
 /// Why a word is not the quantity that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,17 @@ pub(super) fn duration(word: &str) -> Result<Duration, Flaw> {
         total = scaled(number, scale)?.checked_add(total).ok_or(Flaw::Range)?;
     }
     Ok(Duration::from_nanos(total))
+}
+
+/// `5s/30s`: on, then off.
+pub(super) fn cycle(word: &str) -> Result<Cycle, Flaw> {
+    let (on, off) = word.split_once('/').ok_or(Flaw::Shape)?;
+    let part = |word| match duration(word)? {
+        Duration::ZERO => Err(Flaw::Range),
+        part if part > WINDOW_MAX => Err(Flaw::Range),
+        part => Ok(part),
+    };
+    Ok(Cycle { on: part(on)?, off: part(off)? })
 }
 
 /// The canonical words for a duration; the inverse of [`duration`].
@@ -234,6 +245,21 @@ mod tests {
         assert_eq!(nanos("0.0000000010s"), Ok(1));
         assert_eq!(nanos("1.50us"), Ok(1_500));
         assert_eq!(nanos("0.0ns"), Ok(0));
+    }
+
+    #[test]
+    fn a_cycle_is_two_durations_in_one_word() {
+        let part = Duration::from_millis;
+        assert_eq!(cycle("1s/500ms"), Ok(Cycle { on: part(1000), off: part(500) }));
+        assert_eq!(cycle("365d/1ns").map(|cycle| cycle.on), Ok(WINDOW_MAX));
+        for word in ["", "1s", "/", "1s/", "/1s", "1s/1s/1s", "on/off"] {
+            assert_eq!(cycle(word), Err(Flaw::Shape), "{word}");
+        }
+        assert_eq!(cycle("0s/1s"), Err(Flaw::Range));
+        assert_eq!(cycle("1s/0s"), Err(Flaw::Range));
+        assert_eq!(cycle("1s/366d"), Err(Flaw::Range));
+        assert_eq!(cycle("5/30"), Err(Flaw::NoUnit));
+        assert_eq!(cycle("5s/30sec"), Err(Flaw::UnknownUnit));
     }
 
     #[test]

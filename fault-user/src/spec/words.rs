@@ -211,6 +211,7 @@ pub(super) enum TriggerWord {
     Times,
     After,
     For,
+    Cycle,
 }
 
 pub(super) const TRIGGER: Table<TriggerWord> = &[
@@ -222,7 +223,7 @@ pub(super) const TRIGGER: Table<TriggerWord> = &[
     now("times", "times N", TriggerWord::Times),
     now("after", "after DURATION", TriggerWord::After),
     now("for", "for DURATION", TriggerWord::For),
-    later("cycle", "cycle ON/OFF"),
+    now("cycle", "cycle ON/OFF", TriggerWord::Cycle),
 ];
 
 /// A word of a layer, without what it means to the parser.

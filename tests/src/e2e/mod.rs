@@ -3,6 +3,7 @@
 mod calls;
 mod connections;
 mod corrupt;
+mod cycle;
 mod death;
 mod delay;
 mod disk;
@@ -135,6 +136,7 @@ fn tests() -> Vec<Test> {
         connections::TESTS,
         places::TESTS,
         calls::TESTS,
+        cycle::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         file_system::TESTS,

@@ -276,6 +276,7 @@ fn delay(spec: &DelaySpec) -> Delay {
 
 fn trigger(trigger: &spec::Trigger) -> Trigger {
     let start_ns = trigger.after.map_or(0, nanoseconds);
+    let cycle = trigger.cycle.map(|cycle| (nanoseconds(cycle.on), nanoseconds(cycle.off)));
     Trigger {
         threshold: trigger.probability.map_or(CERTAIN, threshold),
         nth: trigger.nth.unwrap_or(0),
@@ -284,6 +285,8 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
         times: trigger.times.unwrap_or(0),
         start_ns,
         end_ns: trigger.window.map_or(0, |window| start_ns.saturating_add(nanoseconds(window))),
+        cycle_ns: cycle.map_or(0, |(on, off)| on.saturating_add(off)),
+        cycle_on_ns: cycle.map_or(0, |(on, _)| on),
         correlation: trigger.burst.map_or(0, threshold),
         gilbert: trigger.gilbert.map_or(Gilbert::default(), |model| Gilbert {
             on: 1,

@@ -11,7 +11,7 @@ fn rule(layer: Layer, text: &str) -> Result<Rule, CompileError> {
 fn a_net_spec_becomes_the_bytes_the_kernel_reads() {
     let rule = rule(
         Layer::Net,
-        "delay 100ms jitter 20ms normal ordered 5% in tcp udp to 10.0.0.1:80-90 local-port 7000 every 3 first 30 times 2 after 1s for 2s",
+        "delay 100ms jitter 20ms normal ordered 5% in tcp udp to 10.0.0.1:80-90 local-port 7000 every 3 first 30 times 2 after 1s for 2s cycle 300ms/200ms",
     )
     .unwrap();
     assert_eq!(rule.id, 3);
@@ -32,6 +32,8 @@ fn a_net_spec_becomes_the_bytes_the_kernel_reads() {
         times: 2,
         start_ns: 1_000_000_000,
         end_ns: 3_000_000_000,
+        cycle_ns: 500_000_000,
+        cycle_on_ns: 300_000_000,
         ..Trigger::default()
     };
     assert_eq!(rule.trigger, trigger);

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::spec::{
-    ByteSize, Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskOp, DiskVerb, Distribution,
-    Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse, parse_exception,
+    ByteSize, Call, CallError, Connections, Cycle, DelaySpec, Direction, DiskFault, DiskOp, DiskVerb,
+    Distribution, Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse,
+    parse_exception,
 };
 
 fn net(text: &str) -> NetFault {
@@ -60,13 +61,14 @@ fn the_examples_of_the_design_are_read() {
 
 #[test]
 fn every_trigger_is_read() {
-    let trigger = net("drop every 3 first 9 times 2 after 1m30s for 20us 0.0001%").trigger;
+    let trigger = net("drop every 3 first 9 times 2 after 1m30s cycle 1s/500ms for 20us 0.0001%").trigger;
     assert_eq!(trigger.probability, Some(Probability::SMALLEST));
     assert_eq!(trigger.every, Some(3));
     assert_eq!(trigger.first, Some(9));
     assert_eq!(trigger.times, Some(2));
     assert_eq!(trigger.after, Some(Duration::from_secs(90)));
     assert_eq!(trigger.window, Some(Duration::from_micros(20)));
+    assert_eq!(trigger.cycle, Some(Cycle { on: ms(1000), off: ms(500) }));
     assert_eq!(net("drop nth 7").trigger.nth, Some(7));
 }
 

@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, DISK_HOLD_MAX, DelaySpec, Direction,
-    DiskFault, DiskFilter, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception, Fault, Gilbert, Layer,
-    Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability, Protocol,
-    SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
+    ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX, DelaySpec,
+    Direction, DiskFault, DiskFilter, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception, Fault,
+    Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability,
+    Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -86,14 +86,14 @@ fn triggers() -> impl Strategy<Value = Trigger> {
         1 => (chance(), chance()).prop_map(|(probability, burst)| (Some(probability), Some(burst), None)),
         1 => model.prop_map(|model| (None, None, Some(model))),
     ];
-    (
-        chances,
-        which,
-        option::of(count()),
+    let length = || durations(1, WINDOW_MAX);
+    let windows = (
         option::of(durations(0, WINDOW_MAX)),
-        option::of(durations(1, WINDOW_MAX)),
-    )
-        .prop_map(|((probability, burst, gilbert), (nth, every, first), times, after, window)| Trigger {
+        option::of(length()),
+        option::weighted(0.3, (length(), length()).prop_map(|(on, off)| Cycle { on, off })),
+    );
+    (chances, which, option::of(count()), windows).prop_map(
+        |((probability, burst, gilbert), (nth, every, first), times, (after, window, cycle))| Trigger {
             probability,
             burst,
             gilbert,
@@ -103,7 +103,9 @@ fn triggers() -> impl Strategy<Value = Trigger> {
             times,
             after,
             window,
-        })
+            cycle,
+        },
+    )
 }
 
 fn ports() -> impl Strategy<Value = PortRange> {
@@ -321,6 +323,7 @@ fn near_misses() -> impl Strategy<Value = String> {
             "90-80",
             "0",
             "65536",
+            "1s/2s",
             "1..2",
             "2..1",
             "..",
