@@ -1,15 +1,28 @@
 //! Which block I/O a rule looks at.
 
-/// Bits of [`BlockFilter::ops`] and [`BioFacts::ops`].
+/// What a bio does: bits of [`BlockFilter::ops`] and [`BioFacts::ops`].
 pub mod op {
     /// `REQ_OP_READ`.
     pub const READ: u32 = 1;
-    /// `REQ_OP_WRITE` and its relatives (zone append, write zeroes).
+    /// `REQ_OP_WRITE` and its relatives: `REQ_OP_WRITE_ZEROES`, after which the sectors read as zeroes, and
+    /// `REQ_OP_ZONE_APPEND`.
     pub const WRITE: u32 = 2;
     /// `REQ_OP_FLUSH`, or any bio with `REQ_PREFLUSH`.
     pub const FLUSH: u32 = 4;
-    /// Everything else (discard, secure erase, zone management).
+    /// Everything else (zone management).
     pub const OTHER: u32 = 8;
+    /// `REQ_OP_DISCARD` and `REQ_OP_SECURE_ERASE`: the sectors are given up.
+    pub const DISCARD: u32 = 16;
+}
+
+/// How it does it: bits of [`BlockFilter::manners`] and [`BioFacts::ops`], none of them one of [`op`].
+pub mod manner {
+    /// `REQ_FUA`: through the device's cache, durable when it is done.
+    pub const FUA: u32 = 1 << 16;
+    /// `REQ_META`: the file system's own data.
+    pub const META: u32 = 1 << 17;
+    /// `REQ_SYNC`: somebody waits for it.
+    pub const SYNC: u32 = 1 << 18;
 }
 
 /// Which bios of the target a rule looks at.
@@ -22,8 +35,8 @@ pub struct BlockFilter {
     pub device: u32,
     /// 1: `device` is a whole disk and its partitions count too; sectors are then sectors of the disk.
     pub whole_disk: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// Mask of [`manner`] bits, all of which the bio must have; 0 is every bio.
+    pub manners: u32,
     /// First 512-byte sector of the range.
     pub sector_start: u64,
     /// Sector after the last one of the range, more than `sector_start`; `u64::MAX` is a range without an
@@ -35,7 +48,7 @@ pub struct BlockFilter {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BioFacts {
-    /// Mask of [`op`] bits: a write with `REQ_PREFLUSH` is both a write and a flush.
+    /// Mask of [`op`] and [`manner`] bits: a write with `REQ_PREFLUSH` is both a write and a flush.
     pub ops: u32,
     /// `dev_t` of the block device the bio names (a partition or a disk).
     pub device: u32,
@@ -55,7 +68,7 @@ impl BlockFilter {
     #[must_use]
     #[inline(always)]
     pub const fn matches(&self, bio: &BioFacts) -> bool {
-        if self.ops != 0 && self.ops & bio.ops == 0 {
+        if self.ops != 0 && self.ops & bio.ops == 0 || self.manners & bio.ops != self.manners {
             return false;
         }
         let mut start = bio.sector;

@@ -3,7 +3,7 @@
 use fault_common::{
     limits::{MAX_INTERFACES_PER_NETNS, MAX_NETNS},
     rule::{
-        block::{BioFacts, BlockFilter},
+        block::{BioFacts, BlockFilter, manner},
         net::{NetFilter, PacketFacts, PortRange, position},
     },
     who::{PORT_WORDS, exit_key, interface_key, port_bit},
@@ -20,9 +20,15 @@ fn sector() -> impl Strategy<Value = u64> {
     prop_oneof![0..64u64, (u64::MAX - 64)..=u64::MAX, (1u64 << 55) - 8..(1 << 55) + 8, any::<u64>()]
 }
 
+fn manners() -> impl Strategy<Value = u32> {
+    let all = vec![manner::FUA, manner::META, manner::SYNC];
+    prop::sample::subsequence(all, 0..=3).prop_map(|some| some.into_iter().sum())
+}
+
 prop_compose! {
     fn block_filter()(
-        ops in 0..16u32,
+        ops in 0..32u32,
+        manners in manners(),
         device in 0..3u32,
         whole_disk in 0..2u32,
         (sector_start, sector_end) in prop_oneof![
@@ -32,13 +38,13 @@ prop_compose! {
                 .prop_filter("a range is not empty", |(start, end)| start < end),
         ],
     ) -> BlockFilter {
-        BlockFilter { ops, device, whole_disk, _pad: 0, sector_start, sector_end }
+        BlockFilter { ops, device, whole_disk, manners, sector_start, sector_end }
     }
 }
 
 prop_compose! {
     fn bio()(
-        ops in 1..16u32,
+        ops in (1..32u32, manners()).prop_map(|(ops, manners)| ops | manners),
         device in 1..3u32,
         disk in 1..3u32,
         sectors in prop_oneof![Just(0), 1..16u32, any::<u32>()],
@@ -60,7 +66,10 @@ fn block_model(filter: &BlockFilter, bio: &BioFacts) -> bool {
     let after = (first + u128::from(bio.sectors)).min(u128::from(u64::MAX));
     let (start, end) = (u128::from(filter.sector_start), u128::from(filter.sector_end));
     let shared = end.min(after).saturating_sub(start.max(first));
-    op && device && (filter.sector_end == 0 || shared > 0)
+    let manner = [manner::FUA, manner::META, manner::SYNC]
+        .into_iter()
+        .all(|manner| filter.manners & manner == 0 || bio.ops & manner != 0);
+    op && manner && device && (filter.sector_end == 0 || shared > 0)
 }
 
 proptest! {

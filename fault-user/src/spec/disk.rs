@@ -40,8 +40,10 @@ pub enum DiskVerb {
 /// Which block operations. A field that is empty lets every operation pass; all fields must agree.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DiskFilter {
-    /// `read`, `write`, `flush`: any of them; empty means all.
+    /// `read`, `write`, `flush`, `discard`: any of them; empty means all.
     pub ops: BTreeSet<DiskOp>,
+    /// `fua`, `meta`, `sync`: all of them.
+    pub manners: BTreeSet<DiskManner>,
     /// `on DEVICE|MOUNTPOINT`: an absolute path, not looked up yet.
     pub on: Option<Located<PathBuf>>,
     /// `sectors A..B`: operations that touch any of them.
@@ -57,15 +59,46 @@ pub enum DiskOp {
     Write,
     /// "Make durable what was written": a flush request, alone or ahead of a write.
     Flush,
+    /// Sectors are given up: discard and secure erase.
+    Discard,
+}
+
+/// How a block operation is done: flags that the kernel gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DiskManner {
+    /// A write that is durable when it is done (`REQ_FUA`).
+    Fua,
+    /// A file system's own data (`REQ_META`).
+    Meta,
+    /// Somebody waits for it (`REQ_SYNC`).
+    Sync,
+}
+
+impl DiskManner {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Fua, Self::Meta, Self::Sync];
+
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fua => "fua",
+            Self::Meta => "meta",
+            Self::Sync => "sync",
+        }
+    }
 }
 
 impl DiskOp {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Flush, Self::Discard];
+
     /// The word for it in a spec.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
             Self::Flush => "flush",
+            Self::Discard => "discard",
         }
     }
 }

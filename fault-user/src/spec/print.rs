@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::delay::{DelaySpec, Distribution};
-use super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+use super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
 use super::lexer::{needs_quotes, quote};
 use super::net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
@@ -188,6 +188,9 @@ impl Display for DiskFilter {
         for op in &self.ops {
             write!(f, " {op}")?;
         }
+        for manner in &self.manners {
+            write!(f, " {manner}")?;
+        }
         if let Some(path) = &self.on {
             f.write_str(" on ")?;
             operand(Layer::Disk, &path.to_string_lossy(), f)?;
@@ -259,6 +262,12 @@ impl Display for Segment {
 }
 
 impl Display for DiskOp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Display for DiskManner {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }

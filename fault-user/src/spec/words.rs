@@ -5,7 +5,7 @@
 
 use super::Layer;
 use super::delay::Distribution;
-use super::disk::DiskOp;
+use super::disk::{DiskManner, DiskOp};
 use super::net::{Call, Protocol, Segment};
 
 /// One row of a vocabulary.
@@ -152,6 +152,7 @@ pub(super) enum DiskClause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DiskFilterWord {
     Op(DiskOp),
+    Manner(DiskManner),
     On,
     Sectors,
 }
@@ -174,13 +175,13 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
         bios("read", "read", DiskFilterWord::Op(DiskOp::Read)),
         bios("write", "write", DiskFilterWord::Op(DiskOp::Write)),
         bios("flush", "flush", DiskFilterWord::Op(DiskOp::Flush)),
+        bios("discard", "discard", DiskFilterWord::Op(DiskOp::Discard)),
+        bios("fua", "fua", DiskFilterWord::Manner(DiskManner::Fua)),
+        bios("meta", "meta", DiskFilterWord::Manner(DiskManner::Meta)),
+        bios("sync", "sync", DiskFilterWord::Manner(DiskManner::Sync)),
         bios("on", "on DEVICE|MOUNTPOINT", DiskFilterWord::On),
         bios("sectors", "sectors A..B", DiskFilterWord::Sectors),
         now("then", "then error", DiskClause::Then),
-        later("fua", "fua"),
-        later("discard", "discard"),
-        later("meta", "meta"),
-        later("sync", "sync"),
         later("file", "file GLOB"),
     ],
 };

@@ -8,6 +8,7 @@ mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod disk_kinds;
 mod docs;
 mod doctor;
 mod file_system;
@@ -139,6 +140,7 @@ fn tests() -> Vec<Test> {
         cycle::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
+        disk_kinds::TESTS,
         file_system::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.

@@ -15,15 +15,15 @@ use fault_common::{
     },
     rule::{
         Corruption, Layer as RuleLayer, Rule, Verb,
-        block::{BlockFilter, op},
+        block::{BlockFilter, manner, op},
         net::{Direction as Way, NetFilter, PortRange, call, protocol, segment},
     },
 };
 
 use crate::block::device::DeviceNumber;
 use crate::spec::{
-    self, Call, DelaySpec, DiskFault, DiskOp, DiskVerb, Distribution, Exception, Fault, NetFault, NetVerb,
-    Probability, Protocol, Segment,
+    self, Call, DelaySpec, DiskFault, DiskManner, DiskOp, DiskVerb, Distribution, Exception, Fault, NetFault,
+    NetVerb, Probability, Protocol, Segment,
 };
 
 /// What could not be compiled.
@@ -231,6 +231,14 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             DiskOp::Read => op::READ,
             DiskOp::Write => op::WRITE,
             DiskOp::Flush => op::FLUSH,
+            DiskOp::Discard => op::DISCARD,
+        }
+    });
+    let manners = filter.manners.iter().fold(0, |mask, manner| {
+        mask | match manner {
+            DiskManner::Fua => manner::FUA,
+            DiskManner::Meta => manner::META,
+            DiskManner::Sync => manner::SYNC,
         }
     });
     let (verb, delay) = match &fault.verb {
@@ -251,7 +259,7 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             ops,
             device: device.map_or(0, |device| device.dev),
             whole_disk: device.is_some_and(|device| device.whole_disk).into(),
-            _pad: 0,
+            manners,
             sector_start,
             sector_end,
         },

@@ -52,6 +52,15 @@ fn a_disk_spec_becomes_the_bytes_the_kernel_reads() {
 }
 
 #[test]
+fn what_a_bio_does_is_a_choice_and_how_is_not() {
+    let block = |text| rule(Layer::Disk, text).unwrap().block;
+    let chosen = block("error sync write discard fua");
+    assert_eq!(chosen.ops, op::WRITE | op::DISCARD);
+    assert_eq!(chosen.manners, manner::FUA | manner::SYNC);
+    assert_eq!((block("error meta").ops, block("error meta").manners), (0, manner::META));
+}
+
+#[test]
 fn one_rule_has_one_range_of_ports() {
     assert_eq!(
         rule(Layer::Net, "drop to 10.0.0.1:80 to 10.0.0.2:443").unwrap_err(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::delay::DISK_HOLD_MAX;
-use super::super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+use super::super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
 use super::super::error::SpecError;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
@@ -131,6 +131,10 @@ struct Draft {
     read: Once<()>,
     write: Once<()>,
     flush: Once<()>,
+    discard: Once<()>,
+    fua: Once<()>,
+    meta: Once<()>,
+    sync: Once<()>,
     on: Once<Located<PathBuf>>,
     sectors: Once<SectorRange>,
 }
@@ -144,6 +148,7 @@ impl Draft {
     ) -> Result<(), SpecError> {
         match word {
             DiskFilterWord::Op(op) => self.op(op).set(parser, keyword, ()),
+            DiskFilterWord::Manner(manner) => self.manner(manner).set(parser, keyword, ()),
             DiskFilterWord::On => {
                 let (path, span) = parser.quantity(keyword, Quantity::Path, path)?;
                 self.on.set(parser, keyword, Located::new(path, span))
@@ -160,6 +165,15 @@ impl Draft {
             DiskOp::Read => &mut self.read,
             DiskOp::Write => &mut self.write,
             DiskOp::Flush => &mut self.flush,
+            DiskOp::Discard => &mut self.discard,
+        }
+    }
+
+    fn manner(&mut self, manner: DiskManner) -> &mut Once<()> {
+        match manner {
+            DiskManner::Fua => &mut self.fua,
+            DiskManner::Meta => &mut self.meta,
+            DiskManner::Sync => &mut self.sync,
         }
     }
 
@@ -167,11 +181,18 @@ impl Draft {
         if let (Some(flush), Some(sectors)) = (self.flush.keyword(), self.sectors.keyword()) {
             return Err(parser.contradiction(flush, sectors, "a flush touches no sectors"));
         }
-        let ops: BTreeSet<_> = [DiskOp::Read, DiskOp::Write, DiskOp::Flush]
-            .into_iter()
-            .filter(|op| self.op(*op).keyword().is_some())
-            .collect();
-        Ok(DiskFilter { ops, on: self.on.value(), sectors: self.sectors.value() })
+        let ops: BTreeSet<_> =
+            DiskOp::ALL.into_iter().filter(|op| self.op(*op).keyword().is_some()).collect();
+        let manners: BTreeSet<_> =
+            DiskManner::ALL.into_iter().filter(|manner| self.manner(*manner).keyword().is_some()).collect();
+        // A flush may come ahead of a write, and be one operation with it.
+        let writes = ops.is_empty() || ops.contains(&DiskOp::Write) || ops.contains(&DiskOp::Flush);
+        if let (Some(fua), Some(op)) = (self.fua.keyword(), self.read.keyword().or(self.discard.keyword()))
+            && !writes
+        {
+            return Err(parser.contradiction(fua, op, "only writes are `fua`"));
+        }
+        Ok(DiskFilter { ops, manners, on: self.on.value(), sectors: self.sectors.value() })
     }
 }
 

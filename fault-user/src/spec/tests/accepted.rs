@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::spec::{
-    ByteSize, Call, CallError, Connections, Cycle, DelaySpec, Direction, DiskFault, DiskOp, DiskVerb,
-    Distribution, Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse,
+    ByteSize, Call, CallError, Connections, Cycle, DelaySpec, Direction, DiskFault, DiskManner, DiskOp,
+    DiskVerb, Distribution, Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse,
     parse_exception,
 };
 
@@ -57,6 +57,15 @@ fn the_examples_of_the_design_are_read() {
     assert_eq!(fault.verb, hang);
     let sectors = fault.filter.sectors.map(|s| (s.start(), s.end()));
     assert_eq!(sectors, Some((2048, 4096)));
+}
+
+#[test]
+fn kinds_of_block_operations_are_read() {
+    let filter = disk("error sync discard write fua meta").filter;
+    assert_eq!(filter.ops, BTreeSet::from([DiskOp::Write, DiskOp::Discard]));
+    assert_eq!(filter.manners, BTreeSet::from(DiskManner::ALL));
+    canonical(Layer::Disk, "error sync discard fua write", "error write discard fua sync");
+    canonical(Layer::Disk, "error fua flush", "error flush fua");
 }
 
 #[test]

@@ -12,9 +12,10 @@ use proptest::sample::{select, subsequence};
 
 use crate::spec::{
     ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX, DelaySpec,
-    Direction, DiskFault, DiskFilter, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception, Fault,
-    Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability,
-    Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
+    Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception,
+    Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange,
+    Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse,
+    parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -179,15 +180,19 @@ fn net_filters() -> impl Strategy<Value = NetFilter> {
 }
 
 fn disk_filters() -> impl Strategy<Value = DiskFilter> {
-    let ops = btree_set(select(vec![DiskOp::Read, DiskOp::Write, DiskOp::Flush]), 0..=3);
+    let ops = btree_set(select(DiskOp::ALL.to_vec()), 0..=4);
+    let manners = btree_set(select(DiskManner::ALL.to_vec()), 0..=3);
     let path = prop_oneof!["/[a-z/]{0,20}", "/[^\\x00]{0,20}", "/[ \"\\\\a]{0,8}"];
     let sectors =
         (any::<u64>(), any::<u64>()).prop_filter_map("empty", |(a, b)| SectorRange::new(a.min(b), a.max(b)));
-    (ops, option::of(path), option::of(sectors)).prop_map(|(mut ops, path, sectors)| {
+    (ops, manners, option::of(path), option::of(sectors)).prop_map(|(mut ops, mut manners, path, sectors)| {
         if sectors.is_some() {
             ops.remove(&DiskOp::Flush);
         }
-        DiskFilter { ops, on: path.map(|path| PathBuf::from(path).into()), sectors }
+        if !ops.is_empty() && !ops.contains(&DiskOp::Write) && !ops.contains(&DiskOp::Flush) {
+            manners.remove(&DiskManner::Fua);
+        }
+        DiskFilter { ops, manners, on: path.map(|path| PathBuf::from(path).into()), sectors }
     })
 }
 
