@@ -86,6 +86,8 @@ pub enum Counter {
     CutIn = 15,
     /// Packets that came out of the cutter.
     CutOut = 16,
+    /// Sixty-four sectors each that were written and could not be remembered as such (`until-written`): they stay bad.
+    Forgotten = 17,
 }
 
 /// Number of [`Counter`]s.
@@ -93,7 +95,7 @@ pub const COUNTERS: u32 = Counter::ALL.len() as u32;
 
 impl Counter {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Unparsable,
         Self::LaneIn,
         Self::LaneOut,
@@ -111,6 +113,7 @@ impl Counter {
         Self::Unchanged,
         Self::CutIn,
         Self::CutOut,
+        Self::Forgotten,
     ];
 }
 

@@ -1,5 +1,53 @@
 //! Which block I/O a rule looks at.
 
+/// Sectors remembered together: the bits of one entry of the kernel map `WRITTEN`.
+const WORD: u64 = 64;
+
+/// Key of `WRITTEN`, whose values are 64 bits: which of these sectors were written since the rule came into force.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WrittenKey {
+    /// Index of the rule in `RULES`.
+    pub place: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// First of the sectors, as [`BlockFilter`] counts them, divided by 64.
+    pub word: u64,
+}
+
+/// Sectors that a bio and the range of a rule have in common: at least one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The first.
+    pub start: u64,
+    /// The one after the last.
+    pub end: u64,
+}
+
+impl Extent {
+    /// How many entries of `WRITTEN` it lies in.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> u64 {
+        (self.end - 1) / WORD - self.start / WORD + 1
+    }
+
+    /// The entry with this index among them, below [`Extent::words`]: its [`WrittenKey::word`], and the bits of the
+    /// sectors that lie in it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn word(&self, index: u64) -> (u64, u64) {
+        let word = self.start / WORD + index;
+        let first = word * WORD;
+        let low = if self.start > first { self.start - first } else { 0 };
+        let high = if self.end - first < WORD { self.end - first } else { WORD };
+        // Shifts by less than 64, whatever the index.
+        let below = u64::MAX >> ((WORD - high) & (WORD - 1));
+        (word, below & (u64::MAX << (low & (WORD - 1))))
+    }
+}
+
 /// What a bio does: bits of [`BlockFilter::ops`] and [`BioFacts::ops`].
 pub mod op {
     /// `REQ_OP_READ`.
@@ -42,6 +90,11 @@ pub struct BlockFilter {
     /// Sector after the last one of the range, more than `sector_start`; `u64::MAX` is a range without an
     /// end, 0 is no range at all, whatever `sector_start` says.
     pub sector_end: u64,
+    /// 1: only bios that touch a sector of the range that nobody has written since the rule came into force. Whether that
+    /// is so is no part of [`BlockFilter::matches`].
+    pub until_written: u32,
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
 /// What a filter needs to know of a bio.
@@ -71,26 +124,32 @@ impl BlockFilter {
         if self.ops != 0 && self.ops & bio.ops == 0 || self.manners & bio.ops != self.manners {
             return false;
         }
-        let mut start = bio.sector;
-        if self.device != 0 {
-            if self.whole_disk != 0 {
-                if self.device != bio.disk {
-                    return false;
-                }
-                start = start.saturating_add(bio.device_start);
-            } else if self.device != bio.device {
-                return false;
-            }
+        if self.sector_end != 0 { self.extent(bio).is_some() } else { self.is_device_of(bio) }
+    }
+
+    /// Whether the bio goes to the device, or to one of its partitions.
+    #[inline(always)]
+    const fn is_device_of(&self, bio: &BioFacts) -> bool {
+        self.device == 0 || self.device == if self.whole_disk != 0 { bio.disk } else { bio.device }
+    }
+
+    /// The sectors of the bio that lie in the range, counted from the start of the device that the filter names. Nothing
+    /// for a bio without sectors (an empty flush), of another device, or for a filter without a range.
+    #[must_use]
+    #[inline(always)]
+    pub const fn extent(&self, bio: &BioFacts) -> Option<Extent> {
+        if !self.is_device_of(bio) {
+            return None;
         }
-        if self.sector_end != 0 {
-            let end = start.saturating_add(bio.sectors as u64);
-            if bio.sectors == 0 || end <= self.sector_start || start >= self.sector_end {
-                return false;
-            }
-        }
-        true
+        let on_disk = self.device != 0 && self.whole_disk != 0;
+        let first = if on_disk { bio.sector.saturating_add(bio.device_start) } else { bio.sector };
+        let after = first.saturating_add(bio.sectors as u64);
+        let start = if first > self.sector_start { first } else { self.sector_start };
+        let end = if after < self.sector_end { after } else { self.sector_end };
+        if bio.sectors == 0 || start >= end { None } else { Some(Extent { start, end }) }
     }
 }
 
-const _: () = assert!(size_of::<BlockFilter>() == 32);
+const _: () = assert!(size_of::<BlockFilter>() == 40);
+const _: () = assert!(size_of::<WrittenKey>() == 16);
 const _: () = assert!(size_of::<BioFacts>() == 32);

@@ -169,4 +169,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 120 + 24 + 16 + 8 + 16 + 32 + 32);
+const _: () = assert!(size_of::<Rule>() == 16 + 120 + 24 + 16 + 8 + 16 + 32 + 40);

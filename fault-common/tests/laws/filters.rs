@@ -3,7 +3,7 @@
 use fault_common::{
     limits::{MAX_INTERFACES_PER_NETNS, MAX_NETNS},
     rule::{
-        block::{BioFacts, BlockFilter, manner},
+        block::{BioFacts, BlockFilter, Extent, manner},
         net::{NetFilter, PacketFacts, PortRange, position},
     },
     who::{PORT_WORDS, exit_key, interface_key, port_bit},
@@ -38,7 +38,7 @@ prop_compose! {
                 .prop_filter("a range is not empty", |(start, end)| start < end),
         ],
     ) -> BlockFilter {
-        BlockFilter { ops, device, whole_disk, manners, sector_start, sector_end }
+        BlockFilter { ops, device, whole_disk, manners, sector_start, sector_end, ..BlockFilter::default() }
     }
 }
 
@@ -78,6 +78,39 @@ proptest! {
     #[test]
     fn block_filter_is_its_model(filter in block_filter(), bio in bio()) {
         prop_assert_eq!(filter.matches(&bio), block_model(&filter, &bio));
+    }
+
+    #[test]
+    fn extents_are_what_bio_and_range_have_in_common(filter in block_filter(), bio in bio()) {
+        let extent = filter.extent(&bio);
+        if filter.sector_end != 0 {
+            let anything = BlockFilter { ops: 0, manners: 0, ..filter };
+            prop_assert_eq!(extent.is_some(), anything.matches(&bio));
+        }
+        if let Some(Extent { start, end }) = extent {
+            let first = if filter.device != 0 && filter.whole_disk != 0 {
+                bio.sector.saturating_add(bio.device_start)
+            } else {
+                bio.sector
+            };
+            prop_assert!(start >= filter.sector_start.max(first));
+            prop_assert!(start < end && end <= filter.sector_end);
+            prop_assert!(end - start <= u64::from(bio.sectors));
+        }
+    }
+
+    #[test]
+    fn every_sector_of_an_extent_has_one_bit(start in sector(), length in 1..1000u64) {
+        let end = start.saturating_add(length);
+        prop_assume!(start < end);
+        let extent = Extent { start, end };
+        let mut sectors = Vec::new();
+        for index in 0..extent.words() {
+            let (word, bits) = extent.word(index);
+            let of_word = (0..64).filter(|bit| bits >> bit & 1 != 0);
+            sectors.extend(of_word.map(|bit| word * 64 + bit));
+        }
+        prop_assert_eq!(sectors, (start..end).collect::<Vec<_>>());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use fault_common::{
     who::{PendingPark, TaskState},
 };
 
-use super::{aio, batch, bio, owner, state};
+use super::{aio, batch, bio, owner, state, written};
 use crate::{
     decision::{self, Memory},
     emit,
@@ -44,6 +44,8 @@ enum Fate {
     Fail,
     /// Its task finds a deadline in its state.
     Park,
+    /// The same, and then it fails.
+    ParkThenFail,
 }
 
 /// fmod_ret: the bio fails if this returns anything but 0 in 32 bits.
@@ -54,7 +56,7 @@ pub extern "C" fn decide_bio(context: *mut c_void) -> u64 {
     let bio = unsafe { *context.cast::<u64>() };
     match fate(bio, true) {
         Fate::Fail => FAIL,
-        Fate::Park => 0,
+        Fate::Park | Fate::ParkThenFail => 0,
         Fate::Pass if decider_may_leave() != 0 => PASS_AT_ONCE,
         Fate::Pass => 0,
     }
@@ -75,6 +77,17 @@ pub fn decide_bio_kprobe(context: ProbeContext) -> u32 {
 #[inline(always)]
 fn fate(bio: u64, can_park: bool) -> Fate {
     let Some(control) = CONTROL.get(0) else { return Fate::Pass };
+    let fate = judge(control, bio, can_park);
+    let bank = control.bank();
+    let rules = control.banks[bank as usize & 1].disk_until_written;
+    if rules != 0 && control.active.load() != 0 && matches!(fate, Fate::Pass | Fate::Park) {
+        written::note(bank, rules, bio);
+    }
+    fate
+}
+
+#[inline(always)]
+fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     let tgid = task::current_tgid();
     if tgid == control.selftest_tgid.load() {
         emit::count(Counter::SelfTest);
@@ -137,8 +150,9 @@ fn leave_deadline(control: &Control, state: &mut TaskState, now_ns: u64, delay_n
     if deadline_ns <= now_ns {
         return end;
     }
-    state.pending = PendingPark { deadline_ns, then_error: matches!(end, Fate::Fail) as u32, _pad: 0 };
-    Fate::Park
+    let fails = matches!(end, Fate::Fail);
+    state.pending = PendingPark { deadline_ns, then_error: fails as u32, _pad: 0 };
+    if fails { Fate::ParkThenFail } else { Fate::Park }
 }
 
 #[inline(always)]

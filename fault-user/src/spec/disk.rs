@@ -48,7 +48,13 @@ pub struct DiskFilter {
     pub on: Option<Located<PathBuf>>,
     /// `sectors A..B`: operations that touch any of them.
     pub sectors: Option<SectorRange>,
+    /// `until-written`: reads that touch one of them that nobody has written since the fault came into force. With `on`
+    /// and `sectors`, of which there are at most [`BAD_SECTORS_MAX`].
+    pub until_written: bool,
 }
+
+/// Sectors that one `until-written` may be about.
+pub const BAD_SECTORS_MAX: u64 = fault_common::limits::MAX_BAD_SECTORS;
 
 /// What a block operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

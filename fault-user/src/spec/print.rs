@@ -198,7 +198,7 @@ impl Display for DiskFilter {
         if let Some(sectors) = self.sectors {
             write!(f, " sectors {sectors}")?;
         }
-        Ok(())
+        f.write_str(if self.until_written { " until-written" } else { "" })
     }
 }
 

@@ -155,6 +155,7 @@ pub(super) enum DiskFilterWord {
     Manner(DiskManner),
     On,
     Sectors,
+    UntilWritten,
 }
 
 /// A filter of block operations.
@@ -181,6 +182,7 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
         bios("sync", "sync", DiskFilterWord::Manner(DiskManner::Sync)),
         bios("on", "on DEVICE|MOUNTPOINT", DiskFilterWord::On),
         bios("sectors", "sectors A..B", DiskFilterWord::Sectors),
+        bios("until-written", "until-written", DiskFilterWord::UntilWritten),
         now("then", "then error", DiskClause::Then),
         later("file", "file GLOB"),
     ],

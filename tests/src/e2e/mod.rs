@@ -1,5 +1,6 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod bad_sectors;
 mod calls;
 mod connections;
 mod corrupt;
@@ -141,6 +142,7 @@ fn tests() -> Vec<Test> {
         disk::TESTS,
         disk_delay::TESTS,
         disk_kinds::TESTS,
+        bad_sectors::TESTS,
         file_system::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.

@@ -226,7 +226,7 @@ fn ports(range: Option<spec::PortRange>) -> PortRange {
 
 fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
     let filter = &fault.filter;
-    let ops = filter.ops.iter().fold(0, |mask, operation| {
+    let mut ops = filter.ops.iter().fold(0, |mask, operation| {
         mask | match operation {
             DiskOp::Read => op::READ,
             DiskOp::Write => op::WRITE,
@@ -234,6 +234,9 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             DiskOp::Discard => op::DISCARD,
         }
     });
+    if filter.until_written {
+        ops = op::READ;
+    }
     let manners = filter.manners.iter().fold(0, |mask, manner| {
         mask | match manner {
             DiskManner::Fua => manner::FUA,
@@ -262,6 +265,8 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             manners,
             sector_start,
             sector_end,
+            until_written: filter.until_written.into(),
+            _pad: 0,
         },
         ..Rule::default()
     }

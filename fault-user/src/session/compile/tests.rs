@@ -61,6 +61,13 @@ fn what_a_bio_does_is_a_choice_and_how_is_not() {
 }
 
 #[test]
+fn what_fails_until_it_is_written_is_read() {
+    let filter = rule(Layer::Disk, "error on /dev/vdb sectors 8..16 until-written").unwrap().block;
+    assert_eq!((filter.ops, filter.until_written), (op::READ, 1));
+    assert_eq!(rule(Layer::Disk, "error on /dev/vdb sectors 8..16").unwrap().block.until_written, 0);
+}
+
+#[test]
 fn one_rule_has_one_range_of_ports() {
     assert_eq!(
         rule(Layer::Net, "drop to 10.0.0.1:80 to 10.0.0.2:443").unwrap_err(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::delay::DISK_HOLD_MAX;
-use super::super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
+use super::super::disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
 use super::super::error::SpecError;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
@@ -137,6 +137,7 @@ struct Draft {
     sync: Once<()>,
     on: Once<Located<PathBuf>>,
     sectors: Once<SectorRange>,
+    until_written: Once<()>,
 }
 
 impl Draft {
@@ -157,6 +158,7 @@ impl Draft {
                 let (sectors, _) = parser.quantity(keyword, Quantity::Sectors, units::sectors)?;
                 self.sectors.set(parser, keyword, sectors)
             }
+            DiskFilterWord::UntilWritten => self.until_written.set(parser, keyword, ()),
         }
     }
 
@@ -192,7 +194,22 @@ impl Draft {
         {
             return Err(parser.contradiction(fua, op, "only writes are `fua`"));
         }
-        Ok(DiskFilter { ops, manners, on: self.on.value(), sectors: self.sectors.value() })
+        if let Some(until) = self.until_written.keyword() {
+            let written = [&self.write, &self.flush, &self.discard, &self.fua];
+            if let Some(other) = written.into_iter().find_map(Once::keyword) {
+                return Err(parser.contradiction(
+                    until,
+                    other,
+                    "it is reads that fail until something is written",
+                ));
+            }
+            let sectors = self.sectors.get().map_or(u64::MAX, |(sectors, _)| sectors.end() - sectors.start());
+            if self.on.keyword().is_none() || sectors > BAD_SECTORS_MAX {
+                return Err(parser.error(until.span, Problem::BadSectorsWhere { longest: BAD_SECTORS_MAX }));
+            }
+        }
+        let until_written = self.until_written.value().is_some();
+        Ok(DiskFilter { ops, manners, on: self.on.value(), sectors: self.sectors.value(), until_written })
     }
 }
 

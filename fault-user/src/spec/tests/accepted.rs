@@ -69,6 +69,18 @@ fn kinds_of_block_operations_are_read() {
 }
 
 #[test]
+fn sectors_may_be_bad_until_they_are_written() {
+    let filter = disk("error until-written sectors 8..16 on /dev/vdb").filter;
+    assert!(filter.until_written && filter.ops.is_empty());
+    canonical(
+        Layer::Disk,
+        "error until-written 5% read sectors 8..16 on /dev/vdb",
+        "error 5% read on /dev/vdb sectors 8..16 until-written",
+    );
+    assert!(disk("delay 1s on /dev/vdb sectors 0..4194304 until-written").filter.until_written);
+}
+
+#[test]
 fn every_trigger_is_read() {
     let trigger = net("drop every 3 first 9 times 2 after 1m30s cycle 1s/500ms for 20us 0.0001%").trigger;
     assert_eq!(trigger.probability, Some(Probability::SMALLEST));

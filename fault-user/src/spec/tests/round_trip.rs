@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX, DelaySpec,
-    Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception,
-    Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange,
-    Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse,
+    BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
+    DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
+    Exception, Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer,
+    PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse,
     parse_exception,
 };
 
@@ -185,14 +185,25 @@ fn disk_filters() -> impl Strategy<Value = DiskFilter> {
     let path = prop_oneof!["/[a-z/]{0,20}", "/[^\\x00]{0,20}", "/[ \"\\\\a]{0,8}"];
     let sectors =
         (any::<u64>(), any::<u64>()).prop_filter_map("empty", |(a, b)| SectorRange::new(a.min(b), a.max(b)));
-    (ops, manners, option::of(path), option::of(sectors)).prop_map(|(mut ops, mut manners, path, sectors)| {
+    let bad = (0..u64::MAX / 2, 1..=BAD_SECTORS_MAX)
+        .prop_filter_map("empty", |(start, length)| SectorRange::new(start, start + length));
+    let sectors = prop_oneof![
+        2 => option::of(sectors).prop_map(|sectors| (sectors, false)),
+        1 => bad.prop_map(|sectors| (Some(sectors), true)),
+    ];
+    (ops, manners, option::of(path), sectors).prop_map(|(mut ops, mut manners, path, (sectors, bad))| {
         if sectors.is_some() {
             ops.remove(&DiskOp::Flush);
         }
         if !ops.is_empty() && !ops.contains(&DiskOp::Write) && !ops.contains(&DiskOp::Flush) {
             manners.remove(&DiskManner::Fua);
         }
-        DiskFilter { ops, manners, on: path.map(|path| PathBuf::from(path).into()), sectors }
+        let until_written = bad && path.is_some();
+        if until_written {
+            ops.retain(|op| *op == DiskOp::Read);
+            manners.remove(&DiskManner::Fua);
+        }
+        DiskFilter { ops, manners, on: path.map(|path| PathBuf::from(path).into()), sectors, until_written }
     })
 }
 
