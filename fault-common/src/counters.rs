@@ -19,7 +19,8 @@ pub struct RuleCounters {
     pub claimed: SharedU64,
     /// When the link of a `rate` is free again, out and in; nanoseconds of the session.
     pub link_free_ns: [SharedU64; 2],
-    /// Packets lost because the queue before that link was full; they count as injected.
+    /// Packets lost because the queue before that link was full, or bios that would have waited for it longer than
+    /// anybody can be parked, and went ahead after that; they count as injected.
     pub overflowed: SharedU64,
     /// Connections that a rule with `connection N` has met.
     pub connections: SharedU64,

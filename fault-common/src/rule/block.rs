@@ -40,7 +40,7 @@ impl Extent {
     pub const fn word(&self, index: u64) -> (u64, u64) {
         let word = self.start / WORD + index;
         let first = word * WORD;
-        let low = if self.start > first { self.start - first } else { 0 };
+        let low = self.start.saturating_sub(first);
         let high = if self.end - first < WORD { self.end - first } else { WORD };
         // Shifts by less than 64, whatever the index.
         let below = u64::MAX >> ((WORD - high) & (WORD - 1));

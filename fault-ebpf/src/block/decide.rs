@@ -121,7 +121,7 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     if control.events.load() != 0 {
         report(control, now_ns, tgid, &facts, outcome);
     }
-    let (verdict, delay_ns) = (outcome.verdict, outcome.delay_ns);
+    let (verdict, delay_ns, link_ns) = (outcome.verdict, outcome.delay_ns, outcome.link_ns);
     let end = if matches!(verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };
     if delay_ns == 0 || !can_park {
         return end;
@@ -136,14 +136,27 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
             return end;
         }
     }
-    leave_deadline(control, state, now_ns, delay_ns, end)
+    leave_deadline(control, state, now_ns, (delay_ns, link_ns), end)
 }
 
-/// Leaves a deadline for the parkers, unless it has passed already.
+/// Leaves a deadline for the parkers, unless it has passed already: `delay_ns` of which `link_ns` is the wait for a link.
 #[inline(always)]
-fn leave_deadline(control: &Control, state: &mut TaskState, now_ns: u64, delay_ns: u64, end: Fate) -> Fate {
-    let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
-    let mut deadline_ns = batch::began_ns(state, now_ns).wrapping_add(delay_ns);
+fn leave_deadline(
+    control: &Control,
+    state: &mut TaskState,
+    now_ns: u64,
+    (delay_ns, link_ns): (u64, u64),
+    end: Fate,
+) -> Fate {
+    // The bios of one operation are late together, but each has its own time on the link.
+    let mut deadline_ns = batch::began_ns(state, now_ns).wrapping_add(delay_ns.wrapping_sub(link_ns));
+    if deadline_ns < now_ns {
+        deadline_ns = now_ns;
+    }
+    deadline_ns = deadline_ns.wrapping_add(link_ns);
+    if deadline_ns > now_ns.wrapping_add(MAX_PARK_NS) {
+        deadline_ns = now_ns.wrapping_add(MAX_PARK_NS);
+    }
     if deadline_ns > control.deadline_ns.load() {
         deadline_ns = control.deadline_ns.load();
     }

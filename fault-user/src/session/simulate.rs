@@ -8,9 +8,12 @@ use fault_common::{
 };
 
 use super::plan::PlannedRule;
+use crate::spec::Fault;
 
 /// Bytes of the packets that a simulated `rate` sees.
 const FULL_FRAME: u64 = 1514;
+/// And of the block operations.
+const PAGE: u64 = 4096;
 
 /// What happened to simulated operations of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ impl Expectation {
 
 /// Runs `operations` operations that pass the rule's filter, in its time window, through
 /// [`decide`](fault_common::decide::decide), alone: what other faults of the session take first is left out. A `rate` sees
-/// full frames, one after the other.
+/// full frames or pages, one after the other.
 #[must_use]
 pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectation {
     // Of a connection that is one of those the fault looks at, while it is at work.
@@ -48,7 +51,11 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
     let mut moment = Moment {
         seed,
         stream: stream.number,
-        bytes: if is_link { FULL_FRAME } else { 0 },
+        bytes: match (&planned.fault, is_link) {
+            (_, false) => 0,
+            (Fault::Net(_), true) => FULL_FRAME,
+            (Fault::Disk(_), true) => PAGE,
+        },
         ..Moment::default()
     };
     let mut delays_ns = Vec::new();
@@ -89,5 +96,14 @@ mod tests {
         let expectation = simulate(&plan.rules[0], 1, 1000);
         assert_eq!((expectation.matched, expectation.injected), (1000, 1000));
         assert_eq!(expectation.delays_ns, vec![1514 * 800; 1000]);
+    }
+
+    #[test]
+    fn a_disk_takes_its_time_for_a_page_or_an_operation() {
+        for (spec, ns) in [("rate 4MiB/s", 976_563), ("iops 200", 5_000_000)] {
+            let fault = parse(Layer::Disk, spec).expect("a spec");
+            let plan = Plan::new(vec![fault], &[None], 1, None).expect("a plan");
+            assert_eq!(simulate(&plan.rules[0], 1, 100).delays_ns, vec![ns; 100], "{spec}");
+        }
     }
 }

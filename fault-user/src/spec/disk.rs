@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::delay::DelaySpec;
+use super::net::ByteRate;
 use super::source::{Located, Source};
 use super::trigger::Trigger;
 
@@ -28,6 +29,10 @@ pub enum DiskVerb {
     Error,
     /// It is late.
     Delay(DelaySpec),
+    /// It waits for a disk that moves so many bytes a second.
+    Rate(ByteRate),
+    /// It waits for a disk that does so many operations a second: 1 to [`IOPS_MAX`].
+    Iops(u64),
     /// It is stuck for a while.
     Hang {
         /// How long: more than zero, at most [`DISK_HOLD_MAX`](super::delay::DISK_HOLD_MAX).
@@ -52,6 +57,9 @@ pub struct DiskFilter {
     /// and `sectors`, of which there are at most [`BAD_SECTORS_MAX`].
     pub until_written: bool,
 }
+
+/// The largest N of `iops`: ten million.
+pub const IOPS_MAX: u64 = 10_000_000;
 
 /// Sectors that one `until-written` may be about.
 pub const BAD_SECTORS_MAX: u64 = fault_common::limits::MAX_BAD_SECTORS;

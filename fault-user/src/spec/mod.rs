@@ -31,7 +31,7 @@ mod tests;
 use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
-pub use disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
+pub use disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, IOPS_MAX, SectorRange};
 pub use error::{SpecError, wants_color};
 pub use net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,

@@ -108,6 +108,8 @@ impl Display for DiskVerb {
         match self {
             Self::Error => f.write_str("error"),
             Self::Delay(delay) => write!(f, "delay {delay}"),
+            Self::Rate(rate) => write!(f, "rate {rate}"),
+            Self::Iops(number) => write!(f, "iops {number}"),
             Self::Hang { duration, then_error } => {
                 write!(f, "hang {}", print_duration(*duration))?;
                 f.write_str(if *then_error { " then error" } else { "" })

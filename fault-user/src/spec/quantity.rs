@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fault_common::limits::MAX_CORRUPT_BITS;
 
+use super::disk::IOPS_MAX;
 use super::trigger::{COUNT_MAX, WINDOW_MAX};
 use super::units::{Flaw, print_duration};
 
@@ -35,6 +36,8 @@ pub enum Quantity {
     Bits,
     /// `10mbit`.
     Rate,
+    /// `100`, of operations a second.
+    Iops,
     /// `ECONNREFUSED`.
     Errno,
     /// `3`.
@@ -63,6 +66,7 @@ impl Quantity {
             Self::Number => "a number",
             Self::Bits => "a number of bits",
             Self::Rate => "a rate",
+            Self::Iops => "a number of operations a second",
             Self::Errno => "an errno of connect(2), sendmsg(2) or bind(2)",
             Self::Count => "a count",
             Self::Ports => "a port",
@@ -82,6 +86,7 @@ impl Quantity {
             Self::Probability | Self::Share => "a percentage such as `5%` or `0.01%`",
             Self::Bits => "a whole number such as `3 bits`",
             Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
+            Self::Iops => "a whole number such as `100`",
             Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
             Self::Count | Self::Number => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
@@ -115,6 +120,7 @@ impl Quantity {
             Self::Number => format!("a whole number from 1 to {}", u32::MAX),
             Self::Bits => format!("1 to {MAX_CORRUPT_BITS} bits"),
             Self::Rate => "more than `0mbit` and at most `1000gbit`".to_owned(),
+            Self::Iops => format!("a whole number from 1 to {IOPS_MAX}"),
             Self::Count => format!("a whole number from 1 to {COUNT_MAX}"),
             Self::Ports => "ports from 1 to 65535".to_owned(),
             Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),

@@ -9,7 +9,7 @@ use winnow::combinator::{opt, preceded, repeat, separated_pair, terminated};
 use winnow::prelude::*;
 use winnow::token::{one_of, take_while};
 
-use super::disk::SectorRange;
+use super::disk::{IOPS_MAX, SectorRange};
 use super::net::PortRange;
 use super::trigger::{COUNT_MAX, Cycle, Probability, WINDOW_MAX};
 
@@ -195,6 +195,14 @@ pub(super) fn count(word: &str) -> Result<u64, Flaw> {
     }
 }
 
+/// A whole number from 1 to [`IOPS_MAX`].
+pub(super) fn iops(word: &str) -> Result<u64, Flaw> {
+    match count(word)? {
+        number @ 1..=IOPS_MAX => Ok(number),
+        _ => Err(Flaw::Range),
+    }
+}
+
 fn number(word: &str) -> Result<&str, Flaw> {
     let mut number = digit1::<&str, winnow::error::ContextError>;
     number.parse(word).map_err(|_| Flaw::Shape)
@@ -309,6 +317,10 @@ mod tests {
         assert_eq!(count(&COUNT_MAX.to_string()), Ok(COUNT_MAX));
         assert_eq!(count(&(COUNT_MAX + 1).to_string()), Err(Flaw::Range));
         assert_eq!(count("1.0"), Err(Flaw::Shape));
+        assert_eq!(
+            (iops("10000000"), iops("10000001"), iops("0")),
+            (Ok(IOPS_MAX), Err(Flaw::Range), Err(Flaw::Range))
+        );
         assert_eq!(ports("80").map(PortRange::last), Ok(80));
         assert_eq!(ports("1-65535").map(PortRange::last), Ok(65535));
         assert_eq!(ports("0-1"), Err(Flaw::Range));

@@ -139,6 +139,8 @@ pub(super) enum DiskVerbWord {
     Error,
     Delay,
     Hang,
+    Rate,
+    Iops,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,8 +171,8 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
         now("error", "error", DiskVerbWord::Error),
         now("delay", "delay DURATION", DiskVerbWord::Delay),
         now("hang", "hang DURATION [then error]", DiskVerbWord::Hang),
-        later("rate", "rate RATE"),
-        later("iops", "iops N"),
+        now("rate", "rate RATE", DiskVerbWord::Rate),
+        now("iops", "iops N", DiskVerbWord::Iops),
     ],
     clauses: &[
         bios("read", "read", DiskFilterWord::Op(DiskOp::Read)),

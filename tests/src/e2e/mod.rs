@@ -10,6 +10,7 @@ mod delay;
 mod disk;
 mod disk_delay;
 mod disk_kinds;
+mod disk_rate;
 mod docs;
 mod doctor;
 mod file_system;
@@ -142,6 +143,7 @@ fn tests() -> Vec<Test> {
         disk::TESTS,
         disk_delay::TESTS,
         disk_kinds::TESTS,
+        disk_rate::TESTS,
         bad_sectors::TESTS,
         file_system::TESTS,
         death::TESTS,

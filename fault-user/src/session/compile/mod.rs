@@ -10,7 +10,7 @@ use fault_common::{
     decide::{
         connections::Connections,
         delay::{self, Delay},
-        rate::{PER_CONNECTION, Rate},
+        rate::{OPERATIONS, PER_CONNECTION, Rate},
         trigger::{CERTAIN, Gilbert, Trigger, threshold_from_ppb},
     },
     rule::{
@@ -244,20 +244,33 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             DiskManner::Sync => manner::SYNC,
         }
     });
-    let (verb, delay) = match &fault.verb {
-        DiskVerb::Error => (Verb::Error, Delay::default()),
-        DiskVerb::Delay(spec) => (Verb::Delay, delay(spec)),
-        DiskVerb::Hang { duration, then_error } => (
-            if *then_error { Verb::DelayThenError } else { Verb::Delay },
-            Delay { mean_ns: nanoseconds(*duration), ..Delay::default() },
-        ),
+    let mut rule = Rule { layer: RuleLayer::Disk as u32, ..Rule::default() };
+    let verb = match &fault.verb {
+        DiskVerb::Error => Verb::Error,
+        DiskVerb::Delay(spec) => {
+            rule.delay = delay(spec);
+            Verb::Delay
+        }
+        DiskVerb::Rate(rate) => {
+            rule.rate = Rate { bytes_per_second: rate.bytes_per_second(), ..Rate::default() };
+            if ops == 0 {
+                ops = op::READ | op::WRITE;
+            }
+            Verb::Rate
+        }
+        DiskVerb::Iops(number) => {
+            rule.rate = Rate { bytes_per_second: *number, flags: OPERATIONS, _pad: 0 };
+            Verb::Rate
+        }
+        DiskVerb::Hang { duration, then_error } => {
+            rule.delay = Delay { mean_ns: nanoseconds(*duration), ..Delay::default() };
+            if *then_error { Verb::DelayThenError } else { Verb::Delay }
+        }
     };
     let (sector_start, sector_end) =
         filter.sectors.map_or((0, 0), |sectors| (sectors.start(), sectors.end()));
     Rule {
-        layer: RuleLayer::Disk as u32,
         verb: verb as u32,
-        delay,
         block: BlockFilter {
             ops,
             device: device.map_or(0, |device| device.dev),
@@ -268,7 +281,7 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             until_written: filter.until_written.into(),
             _pad: 0,
         },
-        ..Rule::default()
+        ..rule
     }
 }
 

@@ -68,6 +68,18 @@ fn what_fails_until_it_is_written_is_read() {
 }
 
 #[test]
+fn a_slow_disk_is_a_link_of_bytes_or_of_operations() {
+    let bytes = rule(Layer::Disk, "rate 8mbit").unwrap();
+    assert_eq!(bytes.verb, Verb::Rate as u32);
+    assert_eq!(bytes.rate, Rate { bytes_per_second: 1_000_000, ..Rate::default() });
+    assert_eq!(bytes.block.ops, op::READ | op::WRITE, "what moves no data takes no time");
+    let operations = rule(Layer::Disk, "iops 50").unwrap();
+    assert_eq!(operations.rate, Rate { bytes_per_second: 50, flags: OPERATIONS, _pad: 0 });
+    assert_eq!(operations.block.ops, 0);
+    assert_eq!(rule(Layer::Disk, "iops 50 flush").unwrap().block.ops, op::FLUSH);
+}
+
+#[test]
 fn one_rule_has_one_range_of_ports() {
     assert_eq!(
         rule(Layer::Net, "drop to 10.0.0.1:80 to 10.0.0.2:443").unwrap_err(),

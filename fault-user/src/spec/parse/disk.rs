@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::super::delay::DISK_HOLD_MAX;
 use super::super::disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
 use super::super::error::SpecError;
+use super::super::net::ByteRate;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
+use super::super::rate;
 use super::super::source::Located;
 use super::super::units::{self, Flaw};
 use super::super::words::{DISK, DiskClause, DiskFilterWord, DiskVerbWord};
@@ -36,6 +38,9 @@ pub(in super::super) fn fault(text: &str) -> Result<DiskFault, SpecError> {
             Clause::Own(DiskClause::Filter(word)) => filter.clause(&mut parser, word, keyword)?,
         }
     }
+    if let (Action::Rate(_), Some(bare)) = (&action, filter.discard.keyword().or(filter.flush.keyword())) {
+        return Err(parser.contradiction(verb, bare, "it moves no data, and so takes no time at any rate"));
+    }
     Ok(DiskFault {
         verb: action.finish(&parser)?,
         filter: filter.finish(&parser)?,
@@ -50,6 +55,8 @@ enum Action {
     Error,
     Delay(delay::Draft),
     Hang { duration: Duration, then: Once<()> },
+    Rate(ByteRate),
+    Iops(u64),
 }
 
 impl Action {
@@ -60,6 +67,8 @@ impl Action {
                 Self::Error
             }
             DiskVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, DISK_HOLD_MAX)?),
+            DiskVerbWord::Rate => Self::Rate(parser.quantity(verb, Quantity::Rate, rate::read)?.0),
+            DiskVerbWord::Iops => Self::Iops(parser.quantity(verb, Quantity::Iops, units::iops)?.0),
             DiskVerbWord::Hang => {
                 Self::Hang { duration: parser.duration(verb, false, DISK_HOLD_MAX)?.0, then: Once::default() }
             }
@@ -74,7 +83,9 @@ impl Action {
     ) -> Result<&mut delay::Draft, SpecError> {
         match self {
             Self::Delay(draft) => Ok(draft),
-            Self::Error | Self::Hang { .. } => Err(parser.wrong_verb(clause, verb, &["delay"])),
+            Self::Error | Self::Hang { .. } | Self::Rate(_) | Self::Iops(_) => {
+                Err(parser.wrong_verb(clause, verb, &["delay"]))
+            }
         }
     }
 
@@ -82,7 +93,9 @@ impl Action {
     fn then(&mut self, parser: &mut Parser, keyword: Keyword, verb: Keyword) -> Result<(), SpecError> {
         let then = match self {
             Self::Hang { then, .. } => then,
-            Self::Error | Self::Delay(_) => return Err(parser.wrong_verb(keyword, verb, &["hang"])),
+            Self::Error | Self::Delay(_) | Self::Rate(_) | Self::Iops(_) => {
+                return Err(parser.wrong_verb(keyword, verb, &["hang"]));
+            }
         };
         then.set(parser, keyword, ())?;
         let is_error = |word: &super::Word| !word.quoted && word.text == "error";
@@ -97,6 +110,8 @@ impl Action {
         Ok(match self {
             Self::Error => DiskVerb::Error,
             Self::Delay(draft) => DiskVerb::Delay(draft.finish(parser)?),
+            Self::Rate(rate) => DiskVerb::Rate(rate),
+            Self::Iops(number) => DiskVerb::Iops(number),
             Self::Hang { duration, then } => DiskVerb::Hang { duration, then_error: then.value().is_some() },
         })
     }

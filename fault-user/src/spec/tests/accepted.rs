@@ -69,6 +69,13 @@ fn kinds_of_block_operations_are_read() {
 }
 
 #[test]
+fn a_disk_may_be_slow() {
+    assert_eq!(disk("iops 100 read").verb, DiskVerb::Iops(100));
+    canonical(Layer::Disk, "rate 1024KiB/s 50% read", "rate 1MiB/s 50% read");
+    canonical(Layer::Disk, "iops 10000000 sync", "iops 10000000 sync");
+}
+
+#[test]
 fn sectors_may_be_bad_until_they_are_written() {
     let filter = disk("error until-written sectors 8..16 on /dev/vdb").filter;
     assert!(filter.until_written && filter.ops.is_empty());

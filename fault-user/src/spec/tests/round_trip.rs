@@ -13,9 +13,9 @@ use proptest::sample::{select, subsequence};
 use crate::spec::{
     BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
     DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
-    Exception, Fault, Gilbert, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer,
-    PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse,
-    parse_exception,
+    Exception, Fault, Gilbert, IOPS_MAX, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part,
+    Peer, PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX,
+    parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -272,13 +272,16 @@ fn fit(verb: &NetVerb, filter: &mut NetFilter, part: &mut Part) {
     }
 }
 
-fn net_faults() -> impl Strategy<Value = Fault> {
+fn rates() -> impl Strategy<Value = ByteRate> {
     let bytes = prop_oneof![
         1..=ByteRate::MAX.bytes_per_second(),
         (1_u64..2000, 0_u32..4).prop_map(|(digits, power)| digits * 125 * 1000_u64.pow(power) / 2),
         (1_u64..2000, 0_u32..3).prop_map(|(digits, power)| digits << (10 * power)),
     ];
-    let rate = bytes.prop_filter_map("rate", ByteRate::new);
+    bytes.prop_filter_map("rate", ByteRate::new)
+}
+
+fn net_faults() -> impl Strategy<Value = Fault> {
     let error = prop_oneof![
         Just(CallError::Refused),
         Just(CallError::Unreachable),
@@ -287,7 +290,7 @@ fn net_faults() -> impl Strategy<Value = Fault> {
     let verb = prop_oneof![
         Just(NetVerb::Drop),
         delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),
-        (rate, any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
+        (rates(), any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
         Just(NetVerb::Duplicate),
         (1..=fault_common::limits::MAX_CORRUPT_BITS, any::<bool>())
             .prop_map(|(bits, fix_checksum)| NetVerb::Corrupt { bits, fix_checksum }),
@@ -308,11 +311,19 @@ fn net_faults() -> impl Strategy<Value = Fault> {
 fn disk_faults() -> impl Strategy<Value = Fault> {
     let verb = prop_oneof![
         Just(DiskVerb::Error),
+        rates().prop_map(DiskVerb::Rate),
+        (1..=IOPS_MAX).prop_map(DiskVerb::Iops),
         delays(DISK_HOLD_MAX, false).prop_map(DiskVerb::Delay),
         (durations(1, DISK_HOLD_MAX), any::<bool>())
             .prop_map(|(duration, then_error)| { DiskVerb::Hang { duration, then_error } }),
     ];
-    (verb, disk_filters(), triggers()).prop_map(|(verb, filter, trigger)| {
+    (verb, disk_filters(), triggers()).prop_map(|(verb, mut filter, trigger)| {
+        if matches!(verb, DiskVerb::Rate(_)) {
+            filter.ops.retain(|op| matches!(op, DiskOp::Read | DiskOp::Write));
+            if filter.ops.iter().eq([&DiskOp::Read]) {
+                filter.manners.remove(&DiskManner::Fua);
+            }
+        }
         Fault::Disk(DiskFault { verb, filter, trigger, source: Source::default() })
     })
 }
