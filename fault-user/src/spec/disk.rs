@@ -52,7 +52,7 @@ pub struct DiskFilter {
     /// `on DEVICE|MOUNTPOINT`: an absolute path, not looked up yet.
     pub on: Option<Located<PathBuf>>,
     /// `sectors A..B`: operations that touch any of them.
-    pub sectors: Option<SectorRange>,
+    pub sectors: Option<Located<SectorRange>>,
     /// `until-written`: reads that touch one of them that nobody has written since the fault came into force. With `on`
     /// and `sectors`, of which there are at most [`BAD_SECTORS_MAX`].
     pub until_written: bool,

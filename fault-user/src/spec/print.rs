@@ -197,8 +197,8 @@ impl Display for DiskFilter {
             f.write_str(" on ")?;
             operand(Layer::Disk, &path.to_string_lossy(), f)?;
         }
-        if let Some(sectors) = self.sectors {
-            write!(f, " sectors {sectors}")?;
+        if let Some(sectors) = &self.sectors {
+            write!(f, " sectors {}", sectors.value)?;
         }
         f.write_str(if self.until_written { " until-written" } else { "" })
     }

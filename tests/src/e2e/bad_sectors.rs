@@ -9,6 +9,7 @@ use crate::{
     cgroup_lab::CgroupLab,
     disk_lab::BARE,
     driver::{Injection, Report, fault, refused},
+    net_lab::sh,
     process::Ended,
 };
 
@@ -18,6 +19,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "bad_sectors::are_bad_a_few_times", on: Lane::has_block, run: a_few_times },
     Test { name: "bad_sectors::are_mended_by_whatever_writes", on: Lane::has_block, run: mended },
     Test { name: "bad_sectors::are_not_mended_by_what_fails", on: Lane::has_block, run: not_mended },
+    Test { name: "bad_sectors::are_those_of_dm_dust", on: Lane::has_block, run: dm_dust },
     Test { name: "bad_sectors::are_sectors", on: Lane::has_block, run: sectors },
 ];
 
@@ -51,9 +53,18 @@ fn bad() -> String {
     format!("error read on {BARE} {RANGE} until-written")
 }
 
-fn badblocks(_: Lane) -> anyhow::Result<()> {
+fn badblocks(lane: Lane) -> anyhow::Result<()> {
     let write_10 = dd("bs=4k seek=10 oflag=direct");
     finds(&[&bad()], &format!("{LOOK} {LOOK} {write_10} {LOOK}"), &["10 11 .", "10 11 .", "11 ."])?;
+    if lane == Lane::Fault {
+        // The other backend sees writes, too.
+        let script = format!("{LOOK} {write_10} {LOOK}");
+        let run =
+            ["run", "--quiet", "--block-backend", "kprobe", "--disk", &bad(), "--", "sh", "-c", &script];
+        let ended = Ended::of(&mut fault(&run))?;
+        let found: Vec<_> = ended.stdout.lines().map(str::trim).collect();
+        ensure!(found == ["10 11 .", "11 ."], "kprobe: {ended:?}");
+    }
     // Bad for good.
     let always = format!("error read on {BARE} {RANGE}");
     finds(&[&always], &format!("{LOOK} {write_10} {LOOK}"), &["10 11 .", "10 11 ."])?;
@@ -142,4 +153,49 @@ fn sectors(_: Lane) -> anyhow::Result<()> {
     let said = refused(&[&["run"], &three[..], &["--", "true"]].concat(), 2)?;
     ensure!(said.contains("6000000 sectors"), "{said}");
     Ok(())
+}
+
+/// Reads and writes of one to sixteen sectors around the bad ones, each with a line that says how it went.
+fn workload(device: &str) -> String {
+    let mut state = 1_u64;
+    let mut next = |below: u64| {
+        // Knuth's MMIX generator: any sequence will do, as long as it is the same for both.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    (0..120)
+        .map(|number| {
+            let (length, sector) = (1 + next(16), 72 + next(24));
+            let (from, to, place) = match next(3) {
+                0 => ("/dev/zero", device, "oflag=direct,seek_bytes conv=notrunc seek"),
+                _ => (device, "/dev/null", "iflag=direct,skip_bytes skip"),
+            };
+            format!(
+                "dd if={from} of={to} bs={} count=1 {place}={} status=none 2>/dev/null && echo {number} good || \
+                 echo {number} bad;",
+                length * 512,
+                sector * 512
+            )
+        })
+        .collect()
+}
+
+fn dm_dust(_: Lane) -> anyhow::Result<()> {
+    let sectors = std::fs::read_to_string("/sys/block/vdb/size")?;
+    let table = format!("0 {} dust {BARE} 0 512", sectors.trim());
+    let of_dust = (|| {
+        let made = Ended::of(Command::new("dmsetup").args(["create", "dust", "--table", &table]))?;
+        ensure!(made.status.success(), "{made:?}");
+        for sector in 80..96 {
+            sh(&format!("dmsetup message dust 0 addbadblock {sector}"))?;
+        }
+        sh("dmsetup message dust 0 enable")?;
+        Ok(Ended::of(Command::new("sh").args(["-c", &workload("/dev/mapper/dust")]))?.stdout)
+    })();
+    let removed = sh("dmsetup remove --retry dust");
+    let of_dust: Vec<String> = of_dust?.lines().map(str::to_owned).collect();
+    removed?;
+    let bad = of_dust.iter().filter(|line| line.ends_with("bad")).count();
+    ensure!(of_dust.len() == 120 && bad >= 10, "dm-dust itself: {of_dust:?}");
+    finds(&[&self::bad()], &workload(BARE), &of_dust.iter().map(String::as_str).collect::<Vec<_>>())
 }

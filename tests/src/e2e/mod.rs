@@ -9,6 +9,7 @@ mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod disk_gone;
 mod disk_kinds;
 mod disk_rate;
 mod docs;
@@ -142,6 +143,7 @@ fn tests() -> Vec<Test> {
         cycle::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
+        disk_gone::TESTS,
         disk_kinds::TESTS,
         disk_rate::TESTS,
         bad_sectors::TESTS,

@@ -62,6 +62,7 @@ fn unknown_things(_: Lane) -> anyhow::Result<()> {
     usage(&[&aim[..], &["--disk", "error on /dev/no-such-disk"]].concat(), "/dev/no-such-disk")?;
     // A directory without a disk behind it.
     usage(&[&aim[..], &["--disk", "error on /proc"]].concat(), "/proc")?;
+    usage(&[&aim[..], &["--disk", "error on /dev/shm"]].concat(), "in memory")?;
     if fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm.trim() == "kthreadd") {
         usage(&["inject", "--pid", "2", "--net", drop], "kernel thread")?;
     }

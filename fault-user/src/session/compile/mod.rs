@@ -268,7 +268,7 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
         }
     };
     let (sector_start, sector_end) =
-        filter.sectors.map_or((0, 0), |sectors| (sectors.start(), sectors.end()));
+        filter.sectors.as_deref().map_or((0, 0), |sectors| (sectors.start(), sectors.end()));
     Rule {
         verb: verb as u32,
         block: BlockFilter {

@@ -151,7 +151,7 @@ struct Draft {
     meta: Once<()>,
     sync: Once<()>,
     on: Once<Located<PathBuf>>,
-    sectors: Once<SectorRange>,
+    sectors: Once<Located<SectorRange>>,
     until_written: Once<()>,
 }
 
@@ -170,8 +170,8 @@ impl Draft {
                 self.on.set(parser, keyword, Located::new(path, span))
             }
             DiskFilterWord::Sectors => {
-                let (sectors, _) = parser.quantity(keyword, Quantity::Sectors, units::sectors)?;
-                self.sectors.set(parser, keyword, sectors)
+                let (sectors, span) = parser.quantity(keyword, Quantity::Sectors, units::sectors)?;
+                self.sectors.set(parser, keyword, Located::new(sectors, span))
             }
             DiskFilterWord::UntilWritten => self.until_written.set(parser, keyword, ()),
         }

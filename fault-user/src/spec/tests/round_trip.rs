@@ -203,7 +203,13 @@ fn disk_filters() -> impl Strategy<Value = DiskFilter> {
             ops.retain(|op| *op == DiskOp::Read);
             manners.remove(&DiskManner::Fua);
         }
-        DiskFilter { ops, manners, on: path.map(|path| PathBuf::from(path).into()), sectors, until_written }
+        DiskFilter {
+            ops,
+            manners,
+            on: path.map(|path| PathBuf::from(path).into()),
+            sectors: sectors.map(Located::from),
+            until_written,
+        }
     })
 }
 
