@@ -155,7 +155,10 @@ fn sectors(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads and writes of one to sixteen sectors around the bad ones, each with a line that says how it went.
+/// Bad sectors that dm-dust has, too: in several of the words they are remembered in.
+const DUST: std::ops::Range<u64> = 60..196;
+
+/// Reads and writes of one to four sectors among [`DUST`], each with a line that says how it went.
 fn workload(device: &str) -> String {
     let mut state = 1_u64;
     let mut next = |below: u64| {
@@ -165,9 +168,9 @@ fn workload(device: &str) -> String {
     };
     (0..120)
         .map(|number| {
-            let (length, sector) = (1 + next(16), 72 + next(24));
+            let (length, sector) = (1 + next(4), DUST.start - 4 + next(DUST.end - DUST.start + 4));
             let (from, to, place) = match next(3) {
-                0 => ("/dev/zero", device, "oflag=direct,seek_bytes conv=notrunc seek"),
+                0 => ("/dev/zero", device, "oflag=direct,seek_bytes conv=notrunc,nocreat seek"),
                 _ => (device, "/dev/null", "iflag=direct,skip_bytes skip"),
             };
             format!(
@@ -186,16 +189,19 @@ fn dm_dust(_: Lane) -> anyhow::Result<()> {
     let of_dust = (|| {
         let made = Ended::of(Command::new("dmsetup").args(["create", "dust", "--table", &table]))?;
         ensure!(made.status.success(), "{made:?}");
-        for sector in 80..96 {
+        for sector in DUST {
             sh(&format!("dmsetup message dust 0 addbadblock {sector}"))?;
         }
         sh("dmsetup message dust 0 enable")?;
-        Ok(Ended::of(Command::new("sh").args(["-c", &workload("/dev/mapper/dust")]))?.stdout)
+        // The kernel's own node: that in /dev/mapper is made by udev, some time later.
+        let name = sh("dmsetup info --columns --noheadings -o blkdevname dust")?;
+        Ok(Ended::of(Command::new("sh").args(["-c", &workload(&format!("/dev/{}", name.trim()))]))?.stdout)
     })();
     let removed = sh("dmsetup remove --retry dust");
     let of_dust: Vec<String> = of_dust?.lines().map(str::to_owned).collect();
     removed?;
     let bad = of_dust.iter().filter(|line| line.ends_with("bad")).count();
-    ensure!(of_dust.len() == 120 && bad >= 10, "dm-dust itself: {of_dust:?}");
-    finds(&[&self::bad()], &workload(BARE), &of_dust.iter().map(String::as_str).collect::<Vec<_>>())
+    ensure!(of_dust.len() == 120 && (20..100).contains(&bad), "dm-dust itself: {of_dust:?}");
+    let spec = format!("error read on {BARE} sectors {}..{} until-written", DUST.start, DUST.end);
+    finds(&[&spec], &workload(BARE), &of_dust.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -21,36 +21,42 @@ pub const TESTS: &[Test] = &[
 
 /// A disk in memory that can be pulled out: null_blk, made by way of configfs.
 struct Pullable {
-    directory: PathBuf,
+    configuration: tempfile::TempDir,
     device: String,
 }
 
 impl Pullable {
     fn new() -> anyhow::Result<Self> {
-        let directory = PathBuf::from("/sys/kernel/config/nullb/pullable");
-        if !fs::exists("/sys/kernel/config/nullb")? {
-            sh("mount -t configfs none /sys/kernel/config")?;
-        }
-        fs::create_dir(&directory).context("a null_blk by configfs")?;
-        let disk = Self { device: String::new(), directory };
+        let configuration = tempfile::TempDir::new()?;
+        sh(&format!("mount -t configfs none {}", configuration.path().display()))?;
+        let mut disk = Self { configuration, device: String::new() };
+        fs::create_dir(disk.directory()).context("a null_blk by configfs")?;
         for (name, value) in [("memory_backed", "1"), ("size", "64"), ("power", "1")] {
-            fs::write(disk.directory.join(name), value).context(name)?;
+            fs::write(disk.directory().join(name), value).context(name)?;
         }
-        let index = fs::read_to_string(disk.directory.join("index"))?;
-        Ok(Self { device: format!("/dev/nullb{}", index.trim()), directory: disk.directory.clone() })
+        // Older kernels number them.
+        let index = fs::read_to_string(disk.directory().join("index"))?;
+        let names = ["/dev/pullable".to_owned(), format!("/dev/nullb{}", index.trim())];
+        disk.device =
+            names.into_iter().find(|name| fs::exists(name).unwrap_or(false)).context("its device")?;
+        Ok(disk)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.configuration.path().join("nullb/pullable")
     }
 
     fn pull(&self) -> anyhow::Result<()> {
-        fs::write(self.directory.join("power"), "0").context("pulling the disk")
+        fs::write(self.directory().join("power"), "0").context("pulling the disk")
     }
 }
 
 impl Drop for Pullable {
     fn drop(&mut self) {
+        // Pulled already, or never made.
         let _ = self.pull();
-        if fs::exists(&self.directory).unwrap_or(false)
-            && let Err(error) = fs::remove_dir(&self.directory)
-        {
+        let _ = fs::remove_dir(self.directory());
+        if let Err(error) = sh(&format!("umount {}", self.configuration.path().display())) {
             eprintln!("removing the null_blk: {error}");
         }
     }

@@ -68,6 +68,9 @@ fn writes(_: Lane) -> anyhow::Result<()> {
         "oflag=direct,dsync",
         &[("fua", true), ("write fua", true), ("write flush fua sync", true), ("fua meta", false)],
     )?;
+    let input = format!("if={BARE}");
+    let read = ["dd", &input, "of=/dev/null", "bs=4k", "count=4", "iflag=direct"];
+    each(&read, &[("read", true), ("read sync", true), ("read meta", false), ("write sync", false)])?;
     // Through the page cache: fsync writes the pages, then flushes.
     on("conv=fsync", &[("write sync", true), ("flush", true), ("fua", false), ("write meta", false)])?;
     pushed_out()
