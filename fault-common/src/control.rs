@@ -35,6 +35,8 @@ pub struct Bank {
     pub net_connections: u64,
     /// Slots of disk rules.
     pub disk: u64,
+    /// Slots of disk rules that ask which sectors were written.
+    pub disk_until_written: u64,
 }
 
 /// A cgroup the session aims at, with everything below it.

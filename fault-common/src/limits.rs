@@ -23,6 +23,11 @@ pub const PARKING_SLOTS: u32 = PARKING_PLACES_PER_CPU * 1024;
 pub const HEARTBEAT_TIMEOUT_NS: u64 = 5_000_000_000;
 /// How often the controller beats, in nanoseconds.
 pub const HEARTBEAT_INTERVAL_NS: u64 = 500_000_000;
+/// Sectors of 512 bytes that the `until-written` of one session may cover, all its faults together: 2 GiB.
+pub const MAX_BAD_SECTORS: u64 = 1 << 22;
+/// Room of the map that remembers which of them were written: 64 in an entry, up to two more entries for a range that
+/// begins or ends within one, for both rule sets.
+pub const WRITTEN_WORDS: usize = BANKS * (MAX_BAD_SECTORS as usize / 64 + 2 * MAX_RULES);
 /// Longest delay of one block I/O, in nanoseconds: a task parked for longer looks hung to the kernel.
 pub const MAX_PARK_NS: u64 = 60_000_000_000;
 /// Longest delay of one packet, in nanoseconds. fq's horizon is 32 bits of microseconds (`TCA_FQ_HORIZON`).

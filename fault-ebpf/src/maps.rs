@@ -12,8 +12,8 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
-    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS},
-    rule::Rule,
+    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS, WRITTEN_WORDS},
+    rule::{Rule, block::WrittenKey},
     shared::SharedU64,
     who::{
         AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, ParkingPlace, PeerAddress,
@@ -118,6 +118,10 @@ pub static PARKING: Array<ParkingPlace, { PARKING_SLOTS as usize }, { BPF_F_MMAP
 /// Delayed operations of libaio contexts. Who finds no room waits at submission instead.
 #[btf_map]
 pub static AIO_QUEUES: HashMap<AioKey, AioQueue, 4096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// Sectors that were written, of rules that ask (`until-written`). There is room for all that may be asked for.
+#[btf_map]
+pub static WRITTEN: HashMap<WrittenKey, SharedU64, WRITTEN_WORDS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 /// An empty queue to copy from: it is larger than a program's stack.
 #[btf_map]
 pub static AIO_BLANK: Array<AioQueue, 1> = Array::new();

@@ -48,10 +48,23 @@ fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
     let wrong = |error: DeviceError| {
         let sentence = super::error::sentence(&error);
         let expected = "a block device or a mount point";
-        let help = Some("`lsblk` and `findmnt` list them".to_owned());
+        let help = Some(error.help());
         Box::new(SpecError::unresolved(Layer::Disk, &disk.source, on.span, sentence, expected, help))
     };
-    Ok(Some(device::resolve(&on.value).map_err(wrong)?))
+    let device = device::resolve(&on.value).map_err(wrong)?;
+    if let (Some(asked), Some(sectors)) = (&disk.filter.sectors, device::sectors(device))
+        && asked.end() > sectors
+    {
+        let name = on.value.display();
+        let sentence =
+            format!("{name} has {sectors} sectors of 512 bytes, and `{}` goes beyond them", asked.value);
+        let expected = format!("expected sectors from 0 to {sectors}");
+        let help =
+            Some("sectors are counted from the start of the disk or partition that `on` names".to_owned());
+        let error = SpecError::unresolved(Layer::Disk, &disk.source, asked.span, sentence, expected, help);
+        return Err(Box::new(error).into());
+    }
+    Ok(Some(device))
 }
 
 /// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.

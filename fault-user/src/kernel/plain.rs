@@ -1,7 +1,7 @@
 //! Values of `fault_common` as bytes of a map.
 
 use fault_common::{
-    rule::Rule,
+    rule::{Rule, block::WrittenKey},
     who::{Interface, LaneExit, PeerAddress, PeerRules, SocketState},
 };
 
@@ -13,6 +13,8 @@ pub unsafe trait Layout: Copy + 'static {}
 
 // SAFETY: `repr(C)` with explicit padding (asserted in fault-common), integers only.
 unsafe impl Layout for Rule {}
+// SAFETY: as above.
+unsafe impl Layout for WrittenKey {}
 // SAFETY: as above.
 unsafe impl Layout for Interface {}
 // SAFETY: as above.

@@ -31,7 +31,7 @@ mod tests;
 use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
-pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+pub use disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, IOPS_MAX, SectorRange};
 pub use error::{SpecError, wants_color};
 pub use net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
@@ -42,7 +42,7 @@ pub use problem::Problem;
 pub use quantity::Quantity;
 pub use size::ByteSize;
 pub use source::{Located, Source, Span};
-pub use trigger::{COUNT_MAX, Gilbert, Probability, Trigger, WINDOW_MAX};
+pub use trigger::{COUNT_MAX, Cycle, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
 
 /// Where in the system a fault sits. Each layer has its own verbs and filters.

@@ -1,12 +1,17 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod bad_sectors;
 mod calls;
 mod connections;
 mod corrupt;
+mod cycle;
 mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod disk_gone;
+mod disk_kinds;
+mod disk_rate;
 mod docs;
 mod doctor;
 mod file_system;
@@ -137,8 +142,13 @@ fn tests() -> Vec<Test> {
         places::TESTS,
         mptcp::TESTS,
         calls::TESTS,
+        cycle::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
+        disk_gone::TESTS,
+        disk_kinds::TESTS,
+        disk_rate::TESTS,
+        bad_sectors::TESTS,
         file_system::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.

@@ -5,7 +5,10 @@ mod needs;
 
 use std::time::Duration;
 
-use fault_common::{limits::MAX_RULES, rule::Rule};
+use fault_common::{
+    limits::{MAX_BAD_SECTORS, MAX_RULES},
+    rule::Rule,
+};
 
 use super::compile::{CompileError, compile, spare};
 use crate::{
@@ -58,6 +61,9 @@ pub enum PlanError {
     /// A fault that cannot be said in rules.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// More than the kernel program remembers.
+    #[error("`until-written` over {0} sectors in one session; the limit is {MAX_BAD_SECTORS} (2 GiB)")]
+    TooManyBadSectors(u64),
     /// More bits than a mask has.
     #[error("{0} faults in one session; the limit is {MAX_RULES}")]
     TooMany(usize),
@@ -95,6 +101,11 @@ impl Plan {
             let device = devices.get(id as usize).copied().flatten();
             let rule = compile(id, &fault, device)?;
             rules.push(PlannedRule { id, fault, rule, slot: 0 });
+        }
+        let bad = rules.iter().map(|planned| planned.rule.block).filter(|block| block.until_written != 0);
+        let bad = bad.map(|block| block.sector_end - block.sector_start).sum();
+        if bad > MAX_BAD_SECTORS {
+            return Err(PlanError::TooManyBadSectors(bad));
         }
         let mut plan = Self { rules, exceptions: Vec::new(), seed, duration };
         plan.sort();
