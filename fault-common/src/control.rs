@@ -93,7 +93,7 @@ pub struct Control {
     pub tick_ns: SharedU64,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
-    /// The cgroups aimed at; changed only while `active` is 0.
+    /// The cgroups aimed at. One that was restarted gets a new entry while `active` is 1.
     pub cgroups: [CgroupTarget; MAX_CGROUPS],
 }
 

@@ -17,4 +17,5 @@ pub mod parity;
 pub mod process;
 pub mod residue;
 pub mod stats;
+pub mod systemd_lab;
 pub mod victim;

@@ -1,7 +1,7 @@
 //! Does the running task belong to the target?
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
-use fault_common::{control::Control, limits::MAX_CGROUPS, who::task_bit};
+use fault_common::{control::Control, limits::MAX_CGROUPS, who::{JOINED_BY_NUMBER, task_bit}};
 
 use crate::maps::{TASK_BITS, TASKS};
 
@@ -27,7 +27,7 @@ pub fn join(tgid: u32) {
     {
         word.set_bits(bit);
     }
-    let _ = TASKS.insert(tgid, 1, 0);
+    let _ = TASKS.insert(tgid, JOINED_BY_NUMBER, 0);
 }
 
 /// Whether the running task lives in, or below, one of the cgroups aimed at.

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::spec::Layer;
+use crate::{spec::Layer, target::TargetRequest};
 
 /// Makes real, unmodified programs live through partial failure.
 #[derive(Debug, Parser)]
@@ -69,6 +69,21 @@ pub struct TargetArgs {
     /// A cgroup v2 directory and everything below it: a path, or a name relative to the v2 root
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
+    /// A unit of systemd, of the system or of a user; found again when it is restarted
+    #[arg(long, value_name = "NAME")]
+    pub unit: Vec<String>,
+}
+
+impl TargetArgs {
+    /// What was named.
+    #[must_use]
+    pub fn requests(&self) -> Vec<TargetRequest> {
+        let Self { pid, cgroup, unit } = self;
+        let pids = pid.iter().copied().map(TargetRequest::Pid);
+        let cgroups = cgroup.iter().cloned().map(TargetRequest::Cgroup);
+        let units = unit.iter().cloned().map(TargetRequest::Unit);
+        pids.chain(cgroups).chain(units).collect()
+    }
 }
 
 /// The faults; numbered in the order given, whatever their layer.

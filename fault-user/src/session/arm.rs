@@ -23,6 +23,7 @@ use crate::{
         load::{Loaded, Sizes, load},
         modify_return::Copies,
     },
+    net::lane::LaneStats,
     report::events::EventWriter,
     target::Target,
 };
@@ -49,6 +50,11 @@ pub struct Armed {
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
+    /// Of namespaces that were left.
+    pub(super) lanes: Vec<LaneStats>,
+    /// For namespaces that the target enters later.
+    pub(super) copies: Copies,
+    pub(super) btf: Btf,
     pub(super) rules: Rules,
     pub(super) loaded: Loaded,
     /// What is in place, whatever the rules in force need of it.
@@ -66,7 +72,7 @@ impl Armed {
     ///
     /// # Errors
     /// When anything is refused; then nothing is left.
-    pub fn arm(request: Request) -> Result<Self, SessionError> {
+    pub fn arm(mut request: Request) -> Result<Self, SessionError> {
         let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
         let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some() };
@@ -79,7 +85,7 @@ impl Armed {
         crate::kernel::log::follow(&mut loaded.ebpf);
 
         // What sees the new before what counts the old.
-        if !request.target.pids.is_empty() {
+        if request.target.has_processes() {
             tasks::follow_processes(&mut loaded.ebpf)?;
         }
         if needs.packets || needs.calls {
@@ -88,6 +94,8 @@ impl Armed {
         if needs.calls {
             tasks::follow_calls(&mut loaded.ebpf, needs.binds)?;
         }
+        // What was found by its name may have been restarted since.
+        request.target.refresh();
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::default();
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
@@ -105,6 +113,7 @@ impl Armed {
                     &copies,
                     &btf,
                     &request.plan,
+                    needs,
                     numbered,
                     &request.keeper,
                 )?;
@@ -117,7 +126,20 @@ impl Armed {
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
-        Ok(Self { block, namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request })
+        Ok(Self {
+            block,
+            namespaces,
+            sockets,
+            tasks,
+            lanes: Vec::new(),
+            copies,
+            btf,
+            rules,
+            loaded,
+            needs,
+            longest_delay,
+            request,
+        })
     }
 
     /// One store, and faults happen.

@@ -1,18 +1,34 @@
-//! Who suffers: processes with their descendants, and cgroup v2 subtrees.
+//! Who suffers: processes with their descendants, cgroup v2 subtrees, and what has a name and can be found by it.
 //!
-//! A [`Target`] is what the command line names; a [`Snapshot`] is who belongs to it right now. Whoever joins
-//! later (forks, processes that enter the cgroup, accepted sockets) is the kernel programs' business.
+//! A [`TargetRequest`] is what a user names, a [`Target`] is what was found, a [`Snapshot`] is who belongs to it right
+//! now. Whoever joins later (forks, processes that enter the cgroup, accepted sockets) is the kernel programs'
+//! business; what is found again under its name after a restart, [`Target::refresh`]'s.
 
 pub mod cgroup;
 pub mod command;
+mod follow;
 pub mod pid;
+mod request;
 pub mod run;
+pub mod unit;
 
-use std::{collections::BTreeSet, path::Path, process};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    os::fd::OwnedFd,
+    path::Path,
+    process,
+    sync::Arc,
+};
+
+use fault_common::limits::MAX_CGROUPS;
 
 use crate::{exit::Class, net::netns::NetnsHandle};
 use cgroup::{Cgroup, CgroupError};
+pub use follow::Followed;
 use pid::PidError;
+pub use request::TargetRequest;
+use unit::UnitError;
 
 /// A target could not be resolved.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +39,14 @@ pub enum TargetError {
     /// About a cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// About a unit of systemd.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// More than the kernel programs have room for.
+    #[error(
+        "{0} cgroups (units and containers are cgroups, too) in one session; the limit is {MAX_CGROUPS}: aim at what they have in common"
+    )]
+    TooManyCgroups(usize),
 }
 
 impl TargetError {
@@ -32,19 +56,25 @@ impl TargetError {
         match self {
             Self::Pid(error) => error.class(),
             Self::Cgroup(error) => error.class(),
+            Self::Unit(error) => error.class(),
+            Self::TooManyCgroups(_) => Class::Usage,
         }
     }
 }
 
-/// Who suffers, as named on the command line. Several may be named; together they are one target.
+/// Who suffers. Several may be named; together they are one target.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// Processes named by `--pid`.
-    pub pids: BTreeSet<u32>,
-    /// Whether the descendants of [`Target::pids`] belong to the target (not with `--only`).
+    /// What was named, in the order given.
+    pub requests: Vec<TargetRequest>,
+    /// Processes named by `--pid`, each with a descriptor that stands for this process and no later one of its number.
+    pids: BTreeMap<u32, Arc<OwnedFd>>,
+    /// Whether the descendants of processes belong to the target (not with `--only`).
     pub descendants: bool,
-    /// Cgroups with everything below them.
+    /// Cgroups with everything below them, each the very directory that was found.
     pub cgroups: Vec<Cgroup>,
+    /// Cgroups that are found again under their name.
+    followed: Vec<Followed>,
     /// The controller and its helpers: never part of the target, whatever else is said.
     pub exempt: BTreeSet<u32>,
 }
@@ -57,26 +87,82 @@ impl Target {
         Self { descendants: true, exempt, ..Self::default() }
     }
 
+    /// Adds what a user named.
+    ///
+    /// # Errors
+    /// When there is no such thing, or not now, or it cannot be a target.
+    pub fn add(&mut self, request: &TargetRequest) -> Result<(), TargetError> {
+        match request {
+            TargetRequest::Pid(pid) => {
+                self.pids.insert(*pid, Arc::new(pid::open(*pid, &self.exempt)?));
+            }
+            TargetRequest::Cgroup(path) => {
+                let cgroup = Cgroup::resolve(path)?;
+                if !self.cgroups.contains(&cgroup) {
+                    self.cgroups.push(cgroup);
+                }
+            }
+            TargetRequest::Unit(name) => self.follow(request, unit::find(name)?),
+        }
+        let count = self.cgroups.len() + self.followed.len();
+        if count > MAX_CGROUPS {
+            return Err(TargetError::TooManyCgroups(count));
+        }
+        self.requests.push(request.clone());
+        Ok(())
+    }
+
+    fn follow(&mut self, request: &TargetRequest, cgroup: Cgroup) {
+        if !self.requests.contains(request) {
+            self.followed.push(Followed::new(request.clone(), cgroup));
+        }
+    }
+
     /// Adds `--pid`.
     ///
     /// # Errors
-    /// When this is no process that may be a target.
+    /// As [`Target::add`].
     pub fn add_pid(&mut self, pid: u32) -> Result<(), TargetError> {
-        pid::check(pid, &self.exempt)?;
-        self.pids.insert(pid);
-        Ok(())
+        self.add(&TargetRequest::Pid(pid))
     }
 
     /// Adds `--cgroup`.
     ///
     /// # Errors
-    /// When this is no cgroup v2 directory.
+    /// As [`Target::add`].
     pub fn add_cgroup(&mut self, path: &Path) -> Result<(), TargetError> {
-        let cgroup = Cgroup::resolve(path)?;
-        if !self.cgroups.contains(&cgroup) {
-            self.cgroups.push(cgroup);
-        }
-        Ok(())
+        self.add(&TargetRequest::Cgroup(path.into()))
+    }
+
+    /// Whether processes belong to it by their number and not by where they live.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        !self.pids.is_empty()
+    }
+
+    /// Whether somebody may still join although nobody is left.
+    #[must_use]
+    pub fn may_come_back(&self) -> bool {
+        !self.followed.is_empty() || self.cgroups.iter().any(Cgroup::exists)
+    }
+
+    /// Whether [`Target::refresh`] has anything to look for.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        !self.followed.is_empty()
+    }
+
+    /// Every cgroup aimed at that exists now.
+    pub fn present_cgroups(&self) -> impl Iterator<Item = &Cgroup> {
+        self.cgroups.iter().chain(self.followed.iter().filter_map(Followed::cgroup))
+    }
+
+    /// Looks where the things are now that are followed by their name. Whether anything has moved.
+    ///
+    /// What cannot be asked now (an engine that restarts) is looked for again the next time.
+    pub fn refresh(&mut self) -> bool {
+        // No short cut: each of them has to look.
+        self.followed.iter_mut().fold(false, |moved, followed| followed.refresh() | moved)
     }
 
     /// Who belongs to the target now. Take it after the fork programs are attached (see [`pid::snapshot`]).
@@ -84,17 +170,59 @@ impl Target {
     /// # Errors
     /// When `/proc` or a cgroup cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, TargetError> {
-        let tasks: BTreeSet<u32> = if self.descendants {
-            pid::snapshot(&self.pids, &self.exempt)?
+        let roots = self.living();
+        let mut tasks: BTreeSet<u32> = if self.descendants {
+            pid::snapshot(&roots, &self.exempt)?
         } else {
-            self.pids.difference(&self.exempt).copied().filter(|pid| pid::is_alive(*pid)).collect()
+            roots.difference(&self.exempt).copied().filter(|pid| pid::is_alive(*pid)).collect()
         };
+        // The number may have been given to somebody else while we looked.
+        let now = self.living();
+        tasks.retain(|pid| !self.pids.contains_key(pid) || now.contains(pid));
         let mut members = tasks.clone();
-        for cgroup in &self.cgroups {
-            members.extend(cgroup::processes(&cgroup.path)?.difference(&self.exempt));
-        }
+        members.extend(self.inhabitants()?);
         let netns = namespaces(&members);
         Ok(Snapshot { tasks, members, netns })
+    }
+
+    /// The processes that belong to the target because of the cgroup they live in.
+    ///
+    /// # Errors
+    /// When a cgroup cannot be read. One that is gone has no inhabitants.
+    pub fn inhabitants(&self) -> Result<BTreeSet<u32>, TargetError> {
+        let mut found = BTreeSet::new();
+        for cgroup in self.present_cgroups() {
+            found.extend(cgroup.processes()?.difference(&self.exempt));
+        }
+        Ok(found)
+    }
+
+    /// Those of the named processes that have not ended.
+    fn living(&self) -> BTreeSet<u32> {
+        self.pids.iter().filter(|(_, pidfd)| !pid::has_ended(pidfd)).map(|(pid, _)| *pid).collect()
+    }
+
+    /// Those of the named processes that have ended: their numbers may be somebody else's.
+    #[must_use]
+    pub fn ended(&self) -> BTreeSet<u32> {
+        self.pids.iter().filter(|(_, pidfd)| pid::has_ended(pidfd)).map(|(pid, _)| *pid).collect()
+    }
+}
+
+/// In words: `pid 4711 and its descendants`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = Vec::new();
+        let pids: Vec<String> = self.pids.keys().map(u32::to_string).collect();
+        let (noun, theirs) = if pids.len() == 1 { ("pid", "its") } else { ("pids", "their") };
+        if !pids.is_empty() {
+            let descendants =
+                if self.descendants { format!(" and {theirs} descendants") } else { String::new() };
+            parts.push(format!("{noun} {}{descendants}", pids.join(", ")));
+        }
+        parts.extend(self.cgroups.iter().map(|cgroup| format!("cgroup {}", cgroup.path.display())));
+        parts.extend(self.followed.iter().map(|followed| followed.request.to_string()));
+        f.write_str(&parts.join(" and "))
     }
 }
 

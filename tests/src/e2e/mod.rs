@@ -19,6 +19,7 @@ mod programs;
 mod refusals;
 mod run;
 mod targets;
+mod units;
 mod verbs;
 mod wire;
 
@@ -125,6 +126,7 @@ fn tests() -> Vec<Test> {
         doctor::TESTS,
         loss::TESTS,
         targets::TESTS,
+        units::TESTS,
         run::TESTS,
         programs::TESTS,
         delay::TESTS,
