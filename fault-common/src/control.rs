@@ -87,6 +87,10 @@ pub struct Control {
     pub cgroup_count: SharedU32,
     /// `--only`: children of the target's processes are not its descendants.
     pub only: SharedU32,
+    /// Number of names aimed at: `NAMES`.
+    pub names: SharedU32,
+    /// 1: the whole machine suffers, but for what keeps it reachable: neighbour discovery is let through.
+    pub guarded: SharedU32,
     /// Timer tick (`bpf_jiffies64`) at which a program last read the clock. Belongs to the programs.
     pub tick: SharedU64,
     /// What the clock said then: `CLOCK_MONOTONIC` nanoseconds. Belongs to the programs.

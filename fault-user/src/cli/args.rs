@@ -72,17 +72,21 @@ pub struct TargetArgs {
     /// A unit of systemd, of the system or of a user; found again when it is restarted
     #[arg(long, value_name = "NAME")]
     pub unit: Vec<String>,
+    /// Every process of this name (as in /proc/PID/comm), present and future, with its descendants
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
 }
 
 impl TargetArgs {
     /// What was named.
     #[must_use]
     pub fn requests(&self) -> Vec<TargetRequest> {
-        let Self { pid, cgroup, unit } = self;
+        let Self { pid, cgroup, unit, comm } = self;
         let pids = pid.iter().copied().map(TargetRequest::Pid);
         let cgroups = cgroup.iter().cloned().map(TargetRequest::Cgroup);
         let units = unit.iter().cloned().map(TargetRequest::Unit);
-        pids.chain(cgroups).chain(units).collect()
+        let names = comm.iter().cloned().map(TargetRequest::Comm);
+        pids.chain(cgroups).chain(units).chain(names).collect()
     }
 }
 

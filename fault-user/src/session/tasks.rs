@@ -14,7 +14,7 @@ use aya::{
 
 use fault_common::{
     shared::SharedU64,
-    who::{JOINED_BY_NAME, JOINED_BY_NUMBER, TASK_WORDS, task_bit},
+    who::{JOINED_BY_NAME, JOINED_BY_NUMBER, Name, TASK_WORDS, task_bit},
 };
 
 use super::error::SessionError;
@@ -22,6 +22,7 @@ use crate::{
     kernel::{
         control::Mapped,
         load::{LoadError, Loaded, find},
+        plain::Plain,
     },
     target::{
         Target, TargetError,
@@ -29,9 +30,19 @@ use crate::{
     },
 };
 
-/// Attaches `task_fork` and `task_exit`: descendants join the target, the dead leave it.
-pub(super) fn follow_processes(ebpf: &mut Ebpf) -> Result<(), SessionError> {
-    for (program, tracepoint) in [("task_fork", "sched_process_fork"), ("task_exit", "sched_process_exit")] {
+/// Attaches `task_fork` and `task_exit`: descendants join the target, the dead leave it. When names are aimed at, also
+/// `task_rename`: namesakes join it.
+pub(super) fn follow_processes(loaded: &mut Loaded, names: &[Name]) -> Result<(), SessionError> {
+    let ebpf = &mut loaded.ebpf;
+    let map = ebpf.map_mut("NAMES").ok_or(SessionError::NoMap("NAMES"))?;
+    let mut map: HashMap<_, Plain<Name>, u32> = HashMap::try_from(map).map_err(SessionError::map("NAMES"))?;
+    for name in names {
+        map.insert(Plain(*name), 1, 0).map_err(SessionError::map("NAMES"))?;
+    }
+    loaded.control.names.store(names.len() as u32);
+    let always = [("task_fork", "sched_process_fork"), ("task_exit", "sched_process_exit")];
+    let rename = (!names.is_empty()).then_some(("task_rename", "task_rename"));
+    for (program, tracepoint) in always.into_iter().chain(rename) {
         let probe: &mut RawTracePoint = program_mut(ebpf, program)?;
         probe.load().map_err(SessionError::program(program))?;
         probe.attach(tracepoint).map_err(SessionError::program(program))?;
@@ -118,7 +129,13 @@ impl Tasks {
             Mapped::new("TASK_BITS", bits.fd().as_fd(), TASK_WORDS as usize).map_err(LoadError::from)?;
         let mut tasks = Self { known: BTreeSet::new(), bits };
         // A child of a process not yet known is not followed by the fork program; the next round finds it.
-        while tasks.add(loaded, &target.snapshot()?.tasks)? {}
+        loop {
+            let snapshot = target.snapshot()?;
+            let numbers = tasks.add(loaded, &snapshot.tasks, JOINED_BY_NUMBER)?;
+            if !tasks.add(loaded, &snapshot.named, JOINED_BY_NAME)? && !numbers {
+                break;
+            }
+        }
         // Who ended before the exit program could see it under its number, must not leave the number to an heir. Whoever
         // is alive now is seen by that program.
         tasks.remove(loaded, &target.ended())?;
@@ -153,14 +170,14 @@ impl Tasks {
     }
 
     /// Adds what is new; whether there was anything.
-    fn add(&mut self, loaded: &mut Loaded, tasks: &BTreeSet<u32>) -> Result<bool, SessionError> {
+    fn add(&mut self, loaded: &mut Loaded, tasks: &BTreeSet<u32>, joined: u32) -> Result<bool, SessionError> {
         let new: Vec<u32> = tasks.difference(&self.known).copied().collect();
         let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
         for &tgid in &new {
             let (word, bit) = task_bit(tgid);
             self.bits[word as usize].set_bits(bit);
-            map.insert(tgid, JOINED_BY_NUMBER, 0).map_err(SessionError::map("TASKS"))?;
+            map.insert(tgid, joined, 0).map_err(SessionError::map("TASKS"))?;
         }
         self.known.extend(&new);
         Ok(!new.is_empty())

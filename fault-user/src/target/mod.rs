@@ -5,6 +5,7 @@
 //! business; what is found again under its name after a restart, [`Target::refresh`]'s.
 
 pub mod cgroup;
+pub mod comm;
 pub mod command;
 mod follow;
 pub mod pid;
@@ -21,10 +22,14 @@ use std::{
     sync::Arc,
 };
 
-use fault_common::limits::MAX_CGROUPS;
+use fault_common::{
+    limits::{MAX_CGROUPS, MAX_NAMES},
+    who::Name,
+};
 
 use crate::{exit::Class, net::netns::NetnsHandle};
 use cgroup::{Cgroup, CgroupError};
+use comm::CommError;
 pub use follow::Followed;
 use pid::PidError;
 pub use request::TargetRequest;
@@ -42,6 +47,9 @@ pub enum TargetError {
     /// About a unit of systemd.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// About a name of processes.
+    #[error(transparent)]
+    Comm(#[from] CommError),
     /// More than the kernel programs have room for.
     #[error(
         "{0} cgroups (units and containers are cgroups, too) in one session; the limit is {MAX_CGROUPS}: aim at what they have in common"
@@ -57,6 +65,7 @@ impl TargetError {
             Self::Pid(error) => error.class(),
             Self::Cgroup(error) => error.class(),
             Self::Unit(error) => error.class(),
+            Self::Comm(error) => error.class(),
             Self::TooManyCgroups(_) => Class::Usage,
         }
     }
@@ -69,6 +78,8 @@ pub struct Target {
     pub requests: Vec<TargetRequest>,
     /// Processes named by `--pid`, each with a descriptor that stands for this process and no later one of its number.
     pids: BTreeMap<u32, Arc<OwnedFd>>,
+    /// Names aimed at.
+    names: BTreeSet<String>,
     /// Whether the descendants of processes belong to the target (not with `--only`).
     pub descendants: bool,
     /// Cgroups with everything below them, each the very directory that was found.
@@ -103,6 +114,13 @@ impl Target {
                 }
             }
             TargetRequest::Unit(name) => self.follow(request, unit::find(name)?),
+            TargetRequest::Comm(name) => {
+                comm::name(name)?;
+                self.names.insert(name.clone());
+                if self.names.len() > MAX_NAMES {
+                    return Err(CommError::TooMany.into());
+                }
+            }
         }
         let count = self.cgroups.len() + self.followed.len();
         if count > MAX_CGROUPS {
@@ -134,22 +152,30 @@ impl Target {
         self.add(&TargetRequest::Cgroup(path.into()))
     }
 
-    /// Whether processes belong to it by their number and not by where they live.
+    /// Whether processes belong to it by their number or name, and not by where they live.
     #[must_use]
     pub fn has_processes(&self) -> bool {
-        !self.pids.is_empty()
+        !self.pids.is_empty() || !self.names.is_empty()
     }
 
     /// Whether somebody may still join although nobody is left.
     #[must_use]
     pub fn may_come_back(&self) -> bool {
-        !self.followed.is_empty() || self.cgroups.iter().any(Cgroup::exists)
+        !self.followed.is_empty() || !self.names.is_empty() || self.cgroups.iter().any(Cgroup::exists)
     }
 
-    /// Whether [`Target::refresh`] has anything to look for.
+    /// Whether it is found by names, so that it has to be looked for again and again.
     #[must_use]
     pub fn is_followed(&self) -> bool {
-        !self.followed.is_empty()
+        !self.followed.is_empty() || !self.names.is_empty()
+    }
+
+    /// The names aimed at, as the kernel keeps them.
+    ///
+    /// # Errors
+    /// None, for names that were added.
+    pub fn names(&self) -> Result<Vec<Name>, TargetError> {
+        self.names.iter().map(|name| Ok(comm::name(name)?)).collect()
     }
 
     /// Every cgroup aimed at that exists now.
@@ -170,8 +196,11 @@ impl Target {
     /// # Errors
     /// When `/proc` or a cgroup cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, TargetError> {
-        let roots = self.living();
+        let mut named = comm::bearers(&self.names)?;
+        named.retain(|pid| !self.exempt.contains(pid));
+        let mut roots = self.living();
         let mut tasks: BTreeSet<u32> = if self.descendants {
+            roots.append(&mut named);
             pid::snapshot(&roots, &self.exempt)?
         } else {
             roots.difference(&self.exempt).copied().filter(|pid| pid::is_alive(*pid)).collect()
@@ -179,10 +208,11 @@ impl Target {
         // The number may have been given to somebody else while we looked.
         let now = self.living();
         tasks.retain(|pid| !self.pids.contains_key(pid) || now.contains(pid));
-        let mut members = tasks.clone();
+        named.retain(|pid| !tasks.contains(pid));
+        let mut members: BTreeSet<u32> = tasks.union(&named).copied().collect();
         members.extend(self.inhabitants()?);
         let netns = namespaces(&members);
-        Ok(Snapshot { tasks, members, netns })
+        Ok(Snapshot { tasks, named, members, netns })
     }
 
     /// The processes that belong to the target because of the cgroup they live in.
@@ -220,6 +250,11 @@ impl fmt::Display for Target {
                 if self.descendants { format!(" and {theirs} descendants") } else { String::new() };
             parts.push(format!("{noun} {}{descendants}", pids.join(", ")));
         }
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        if !names.is_empty() {
+            let descendants = if self.descendants { " and their descendants" } else { "" };
+            parts.push(format!("processes named {}{descendants}", names.join(", ")));
+        }
         parts.extend(self.cgroups.iter().map(|cgroup| format!("cgroup {}", cgroup.path.display())));
         parts.extend(self.followed.iter().map(|followed| followed.request.to_string()));
         f.write_str(&parts.join(" and "))
@@ -229,8 +264,10 @@ impl fmt::Display for Target {
 /// Who belonged to a [`Target`] at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Processes that are targets by their number: `--pid` and descendants. These go into the `TASKS` map.
+    /// Processes that are targets by their number: `--pid`, `--comm` and descendants. These go into the `TASKS` map.
     pub tasks: BTreeSet<u32>,
+    /// Processes that are targets by their name only (with `--only`): they leave when they give it up.
+    pub named: BTreeSet<u32>,
     /// Every process of the target, including those that belong to it by their cgroup: their sockets are adopted.
     pub members: BTreeSet<u32>,
     /// The network namespaces [`Snapshot::members`] live in, each once.

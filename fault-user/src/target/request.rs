@@ -11,6 +11,8 @@ pub enum TargetRequest {
     Cgroup(PathBuf),
     /// `--unit`: a unit of systemd, of the system's manager or of a user's.
     Unit(String),
+    /// `--comm`: every process that bears this name or will, with its descendants.
+    Comm(String),
 }
 
 impl fmt::Display for TargetRequest {
@@ -19,6 +21,7 @@ impl fmt::Display for TargetRequest {
             Self::Pid(pid) => write!(f, "pid {pid}"),
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
             Self::Unit(name) => write!(f, "unit {name}"),
+            Self::Comm(name) => write!(f, "processes named {name}"),
         }
     }
 }

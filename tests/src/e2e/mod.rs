@@ -9,10 +9,12 @@ mod disk;
 mod disk_delay;
 mod docs;
 mod doctor;
+mod echoes;
 mod file_system;
 mod jitter;
 mod lane;
 mod loss;
+mod names;
 mod pair;
 mod places;
 mod programs;
@@ -127,6 +129,7 @@ fn tests() -> Vec<Test> {
         loss::TESTS,
         targets::TESTS,
         units::TESTS,
+        names::TESTS,
         run::TESTS,
         programs::TESTS,
         delay::TESTS,

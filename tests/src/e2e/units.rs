@@ -1,16 +1,16 @@
 //! `--unit`: services of a real systemd, of the system and of a user.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Duration};
 
 use anyhow::ensure;
 
-use super::{Lane, Test};
+use super::{
+    Lane, Test,
+    echoes::{arrivals, until_none_arrive, until_some_arrive},
+};
 use crate::{
     driver::{Injection, binary, refused, refused_by},
-    net_lab::{NetLab, PEER_V4, PEER_V4_OTHER, Tap},
+    net_lab::{NetLab, PEER_V4, PEER_V4_OTHER},
     systemd_lab::SystemdLab,
 };
 
@@ -32,9 +32,6 @@ fn aim(systemd: &SystemdLab) -> Command {
     command
 }
 
-/// How long the target may take to be found again.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A service that asks `to` for echoes, fifty a second.
 fn pinger(lab: &NetLab, to: &str) -> String {
     format!(
@@ -42,25 +39,6 @@ fn pinger(lab: &NetLab, to: &str) -> String {
          ExecStart=nsenter --net=/run/netns/{} -- ping -q -i 0.02 {to}\n",
         lab.target
     )
-}
-
-/// The echo requests that arrive at `to` within a second.
-pub(super) fn arrivals(lab: &NetLab, to: &str) -> anyhow::Result<usize> {
-    let tap = Tap::new(&lab.peer, "vp0", &format!("icmp[icmptype] == icmp-echo and dst {to}"))?;
-    std::thread::sleep(Duration::from_secs(1));
-    Ok(tap.stop()?.len())
-}
-
-/// Waits until nothing arrives at `to` any more for a second.
-pub(super) fn until_none_arrive(lab: &NetLab, to: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let arrived = arrivals(lab, to)?;
-        if arrived == 0 {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{arrived} echo requests a second still arrive at {to}");
-    }
 }
 
 fn services(_: Lane) -> anyhow::Result<()> {
@@ -113,10 +91,7 @@ fn of_a_user(lab: &NetLab, systemd: &SystemdLab) -> anyhow::Result<()> {
     std::fs::write(directory.join("e2e-victim.service"), pinger(lab, PEER_V4))?;
     systemd.ctl("start user@1234")?;
     systemd.wait_for("user@1234")?;
-    let deadline = Instant::now() + PATIENCE;
-    while arrivals(lab, PEER_V4)? == 0 {
-        ensure!(Instant::now() < deadline, "the user's service sends nothing");
-    }
+    until_some_arrive(lab, PEER_V4)?;
     let injection = Injection::start_with(aim(systemd), &["--unit", "e2e-victim", "--net", "drop out icmp"])?;
     until_none_arrive(lab, PEER_V4)?;
     ensure!(arrivals(lab, PEER_V4_OTHER)? > 0, "the bystander was hit");
