@@ -13,6 +13,7 @@ pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
         let target = target(arguments, [])?;
+        let plan = plan.spare(target.lifelines())?;
         return session::dry_run(&plan, &target, &target.to_string());
     }
     session::require_root()?;
@@ -28,6 +29,8 @@ async fn inject(
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
     let target = target(arguments, [keeper.pid()])?;
+    target.confirm(arguments.yes)?;
+    let plan = plan.spare(target.lifelines())?;
     let words = target.to_string();
     let options = &arguments.options;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;

@@ -79,6 +79,7 @@ impl Armed {
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
+        loaded.control.guarded.store(request.target.is_host().into());
         loaded.control.events.store(request.events.is_some().into());
         let copies = Copies::new(&loaded.ebpf)?;
         #[cfg(feature = "log")]

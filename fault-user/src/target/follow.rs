@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{TargetRequest, cgroup::Cgroup};
+use super::{TargetRequest, cgroup::Cgroup, container};
 
 /// Something with a name, and the cgroup it has now.
 #[derive(Clone, Debug)]
@@ -31,12 +31,23 @@ impl Followed {
 
     /// Looks where it is now. Whether that is another cgroup than before, or none any more.
     pub(super) fn refresh(&mut self) -> bool {
-        if self.cgroup.as_ref().is_some_and(Cgroup::exists) {
+        if self.cgroup.as_ref().is_some_and(|cgroup| cgroup.exists() && cgroup.is_populated()) {
             return false;
         }
-        // Its manager puts it where it was.
-        let found = Cgroup::resolve(&self.path).ok();
-        let moved = found.is_some() || self.cgroup.is_some();
+        // Its manager puts it where it was, before the first process; one that was made anew is somewhere else.
+        let found = match (Cgroup::resolve(&self.path).ok(), &self.request) {
+            (Some(here), _) if here.is_populated() => Some(here),
+            (here, TargetRequest::Container(name)) => container::find(name).ok().or(here),
+            (
+                here,
+                TargetRequest::Pid(_)
+                | TargetRequest::Cgroup(_)
+                | TargetRequest::Unit(_)
+                | TargetRequest::Comm(_)
+                | TargetRequest::Host,
+            ) => here,
+        };
+        let moved = found != self.cgroup;
         if let Some(cgroup) = &found {
             self.path.clone_from(&cgroup.path);
         }

@@ -7,7 +7,9 @@
 pub mod cgroup;
 pub mod comm;
 pub mod command;
+pub mod container;
 mod follow;
+pub mod host;
 pub mod pid;
 mod request;
 pub mod run;
@@ -27,10 +29,12 @@ use fault_common::{
     who::Name,
 };
 
-use crate::{exit::Class, net::netns::NetnsHandle};
+use crate::{exit::Class, net::netns::NetnsHandle, spec::Exception};
 use cgroup::{Cgroup, CgroupError};
 use comm::CommError;
+use container::ContainerError;
 pub use follow::Followed;
+use host::HostError;
 use pid::PidError;
 pub use request::TargetRequest;
 use unit::UnitError;
@@ -47,9 +51,15 @@ pub enum TargetError {
     /// About a unit of systemd.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// About a container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     /// About a name of processes.
     #[error(transparent)]
     Comm(#[from] CommError),
+    /// About the whole machine.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// More than the kernel programs have room for.
     #[error(
         "{0} cgroups (units and containers are cgroups, too) in one session; the limit is {MAX_CGROUPS}: aim at what they have in common"
@@ -65,7 +75,9 @@ impl TargetError {
             Self::Pid(error) => error.class(),
             Self::Cgroup(error) => error.class(),
             Self::Unit(error) => error.class(),
+            Self::Container(error) => error.class(),
             Self::Comm(error) => error.class(),
+            Self::Host(error) => error.class(),
             Self::TooManyCgroups(_) => Class::Usage,
         }
     }
@@ -107,13 +119,18 @@ impl Target {
             TargetRequest::Pid(pid) => {
                 self.pids.insert(*pid, Arc::new(pid::open(*pid, &self.exempt)?));
             }
-            TargetRequest::Cgroup(path) => {
-                let cgroup = Cgroup::resolve(path)?;
-                if !self.cgroups.contains(&cgroup) {
-                    self.cgroups.push(cgroup);
+            TargetRequest::Cgroup(path) => self.live_in(Cgroup::resolve(path)?),
+            TargetRequest::Unit(name) => {
+                let cgroup = unit::find(name)?;
+                // `-.slice` is never restarted.
+                if host::is_everybody(&cgroup) {
+                    self.live_in(cgroup);
+                } else {
+                    self.follow(request, cgroup);
                 }
             }
-            TargetRequest::Unit(name) => self.follow(request, unit::find(name)?),
+            TargetRequest::Host => self.live_in(host::everybody()?),
+            TargetRequest::Container(name) => self.follow(request, container::find(name)?),
             TargetRequest::Comm(name) => {
                 comm::name(name)?;
                 self.names.insert(name.clone());
@@ -130,10 +147,38 @@ impl Target {
         Ok(())
     }
 
+    fn live_in(&mut self, cgroup: Cgroup) {
+        if !self.cgroups.contains(&cgroup) {
+            self.cgroups.push(cgroup);
+        }
+    }
+
     fn follow(&mut self, request: &TargetRequest, cgroup: Cgroup) {
         if !self.requests.contains(request) {
             self.followed.push(Followed::new(request.clone(), cgroup));
         }
+    }
+
+    /// Whether it is the whole machine, however that was said.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.cgroups.iter().any(host::is_everybody)
+    }
+
+    /// Makes sure that the whole machine was meant: `yes` is `--yes`.
+    ///
+    /// # Errors
+    /// When it is the whole machine and nobody said so.
+    pub fn confirm(&self, yes: bool) -> Result<(), TargetError> {
+        let said = if self.requests.contains(&TargetRequest::Host) { "--host" } else { "the root cgroup" };
+        if self.is_host() && !yes { Err(HostError::Unconfirmed(said).into()) } else { Ok(()) }
+    }
+
+    /// What net faults must spare so that the machine can still be reached ([`host::lifelines`]): nothing, unless the target
+    /// is the whole machine.
+    #[must_use]
+    pub fn lifelines(&self) -> Vec<Exception> {
+        if self.is_host() { host::lifelines() } else { Vec::new() }
     }
 
     /// Adds `--pid`.
@@ -255,7 +300,10 @@ impl fmt::Display for Target {
             let descendants = if self.descendants { " and their descendants" } else { "" };
             parts.push(format!("processes named {}{descendants}", names.join(", ")));
         }
-        parts.extend(self.cgroups.iter().map(|cgroup| format!("cgroup {}", cgroup.path.display())));
+        parts.extend(self.cgroups.iter().map(|cgroup| match host::is_everybody(cgroup) {
+            true => TargetRequest::Host.to_string(),
+            false => format!("cgroup {}", cgroup.path.display()),
+        }));
         parts.extend(self.followed.iter().map(|followed| followed.request.to_string()));
         f.write_str(&parts.join(" and "))
     }

@@ -11,8 +11,12 @@ pub enum TargetRequest {
     Cgroup(PathBuf),
     /// `--unit`: a unit of systemd, of the system's manager or of a user's.
     Unit(String),
+    /// `--container`: a container by name, by the beginning of its id, or as `pod/namespace/container`.
+    Container(String),
     /// `--comm`: every process that bears this name or will, with its descendants.
     Comm(String),
+    /// `--host`: everybody on this machine.
+    Host,
 }
 
 impl fmt::Display for TargetRequest {
@@ -21,7 +25,9 @@ impl fmt::Display for TargetRequest {
             Self::Pid(pid) => write!(f, "pid {pid}"),
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
             Self::Unit(name) => write!(f, "unit {name}"),
+            Self::Container(name) => write!(f, "container {name}"),
             Self::Comm(name) => write!(f, "processes named {name}"),
+            Self::Host => f.write_str("this whole machine"),
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -217,17 +217,12 @@ fn is_unit_of_user(path: &Path, name: &str) -> bool {
 fn single(name: &str, found: Vec<PathBuf>) -> Result<Option<Cgroup>, UnitError> {
     match found.as_slice() {
         [] => Ok(None),
-        [one] if is_empty(one) => {
-            Err(UnitError::NotRunning { name: name.to_owned(), state: "empty".to_owned() })
-        }
-        [one] => Ok(Some(Cgroup::resolve(one)?)),
+        [one] => match Cgroup::resolve(one)? {
+            cgroup if cgroup.is_populated() => Ok(Some(cgroup)),
+            _ => Err(UnitError::NotRunning { name: name.to_owned(), state: "without a process".to_owned() }),
+        },
         _ => Err(UnitError::Ambiguous { name: name.to_owned(), found }),
     }
-}
-
-/// Whether the kernel says that nobody lives in this cgroup or below it.
-fn is_empty(cgroup: &Path) -> bool {
-    fs::read_to_string(cgroup.join("cgroup.events")).is_ok_and(|events| events.contains("populated 0"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod docs;
 mod doctor;
 mod echoes;
 mod file_system;
+mod host;
 mod jitter;
 mod lane;
 mod loss;
@@ -130,6 +131,7 @@ fn tests() -> Vec<Test> {
         targets::TESTS,
         units::TESTS,
         names::TESTS,
+        host::TESTS,
         run::TESTS,
         programs::TESTS,
         delay::TESTS,

@@ -68,12 +68,16 @@ const TESTS: &[Package] = &[
     program("iputils-ping", "ping"),
     program("netcat-openbsd", "nc"),
     program("nftables", "nft"),
+    program("openssh-client", "ssh"),
+    program("openssh-server", "sshd"),
     program("openssl", "openssl"),
     program("nginx-light", "nginx"),
     program("procps", "ps"),
     program("python3", "python3"),
     program("sqlite3", "sqlite3"),
     program("strace", "strace"),
+    // `systemd` alone, in a PID namespace; it need not have booted this machine.
+    library("systemd"),
     program("tcpdump", "tcpdump"),
     program("wireguard-tools", "wg"),
     // What fio's libaio engine and Python's ctypes load.

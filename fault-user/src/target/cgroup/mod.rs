@@ -211,6 +211,13 @@ impl Cgroup {
         id_of(&self.path).is_ok_and(|id| id == self.id)
     }
 
+    /// Whether anybody lives in it or below, as the kernel says. The root does not say.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        let events = std::fs::read_to_string(self.path.join("cgroup.events"));
+        events.map_or_else(|_| self.exists(), |events| events.lines().any(|line| line == "populated 1"))
+    }
+
     /// Every process in it and below; nobody when it was removed.
     ///
     /// # Errors
