@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cgroup_lab;
+pub mod container_lab;
 pub mod demo;
 pub mod disk_lab;
 pub mod driver;

@@ -274,6 +274,21 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_outlives_its_process_and_says_so() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pidfd = open(child.id(), &set([])).unwrap();
+        assert!(!has_ended(&pidfd));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whoever has the number now.
+        assert!(has_ended(&pidfd));
+        assert!(matches!(open(child.id(), &set([])), Err(PidError::Unknown(_))));
+        assert!(matches!(open(process::id(), &set([])), Err(PidError::Ourselves(_))));
+        assert!(matches!(open(0, &set([])), Err(PidError::Unknown(0))));
+        assert!(matches!(open(2, &set([])), Err(PidError::KernelThread { .. })));
+    }
+
+    #[test]
     fn a_thread_is_not_a_process() {
         let (tell, told) = std::sync::mpsc::channel();
         let mut shell = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

@@ -2,6 +2,7 @@
 
 mod calls;
 mod connections;
+mod containers;
 mod corrupt;
 mod death;
 mod delay;
@@ -132,6 +133,7 @@ fn tests() -> Vec<Test> {
         units::TESTS,
         names::TESTS,
         host::TESTS,
+        containers::TESTS,
         run::TESTS,
         programs::TESTS,
         delay::TESTS,

@@ -33,6 +33,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "targets::two_sessions_compose", on: everywhere, run: two_sessions_compose },
     Test { name: "targets::for_ends_the_session", on: everywhere, run: for_ends_the_session },
     Test { name: "targets::deadline_holds_inside_the_kernel", on: everywhere, run: deadline_in_kernel },
+    Test { name: "targets::ends_with_the_cgroup", on: everywhere, run: ends_with_the_cgroup },
     Test { name: "targets::ends_with_the_target", on: everywhere, run: ends_with_the_target },
 ];
 
@@ -181,6 +182,19 @@ fn controller_elsewhere(_: Lane) -> anyhow::Result<()> {
     injection.wait()?;
     ensure!(sent.sent == FEW && counted.received == FEW / 2, "{sent:?}, {} arrived", counted.received);
     untouched("bystander", &bystander_sent, &bystander_counted, FEW)
+}
+
+fn ends_with_the_cgroup(_: Lane) -> anyhow::Result<()> {
+    let cgroup = CgroupLab::new("gone")?;
+    let path = cgroup.path();
+    let injection = Injection::start(&["--cgroup", &path, "--net", "drop out"])?;
+    drop(cgroup);
+    // Another one of the same path: it was not named.
+    let heir = CgroupLab::new("gone")?;
+    ensure!(heir.path() == path, "{path}");
+    let report = injection.wait()?;
+    ensure!(report.status.success(), "{}", report.stderr);
+    Ok(())
 }
 
 fn follows_elsewhere(_: Lane) -> anyhow::Result<()> {

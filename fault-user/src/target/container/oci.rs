@@ -11,8 +11,12 @@ use serde::Deserialize;
 
 use super::{Container, Engine};
 
-/// containerd keeps `NAMESPACE/ID/config.json` here for everything that runs.
-const CONTAINERD: &str = "/run/containerd/io.containerd.runtime.v2.task";
+/// containerd keeps `NAMESPACE/ID/config.json` here for everything that runs; the second is that of a Docker that started
+/// its own.
+const CONTAINERD: [&str; 2] = [
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/docker/containerd/daemon/io.containerd.runtime.v2.task",
+];
 /// CRI-O and Podman keep `ID/userdata/config.json` in directories like this one: `DRIVER-containers`.
 const STORAGE: &str = "/run/containers/storage";
 
@@ -39,7 +43,8 @@ struct Bundle {
 
 /// Everything that has a bundle.
 pub(super) fn containers() -> Vec<Container> {
-    let tasks = directories(Path::new(CONTAINERD)).into_iter().flat_map(|namespace| directories(&namespace));
+    let namespaces = CONTAINERD.iter().flat_map(|state| directories(Path::new(state)));
+    let tasks = namespaces.flat_map(|namespace| directories(&namespace));
     let stored = directories(Path::new(STORAGE)).into_iter().flat_map(|driver| directories(&driver));
     let tasks = tasks.filter_map(|bundle| read(Engine::Containerd, &bundle, &bundle.join("config.json")));
     let stored =
