@@ -89,13 +89,17 @@ pub struct Control {
     pub cgroup_count: SharedU32,
     /// `--only`: children of the target's processes are not its descendants.
     pub only: SharedU32,
+    /// Number of names aimed at: `NAMES`.
+    pub names: SharedU32,
+    /// 1: the whole machine suffers, but for what keeps it reachable: neighbour discovery is let through.
+    pub guarded: SharedU32,
     /// Timer tick (`bpf_jiffies64`) at which a program last read the clock. Belongs to the programs.
     pub tick: SharedU64,
     /// What the clock said then: `CLOCK_MONOTONIC` nanoseconds. Belongs to the programs.
     pub tick_ns: SharedU64,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
-    /// The cgroups aimed at; changed only while `active` is 0.
+    /// The cgroups aimed at. One that was restarted gets a new entry while `active` is 1.
     pub cgroups: [CgroupTarget; MAX_CGROUPS],
 }
 

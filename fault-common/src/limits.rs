@@ -8,6 +8,10 @@ pub const MAX_CORRUPT_BITS: u32 = 32;
 pub const BANKS: usize = 2;
 /// cgroups one session may aim at.
 pub const MAX_CGROUPS: usize = 16;
+/// Names one session may aim at.
+pub const MAX_NAMES: usize = 16;
+/// Bytes the kernel keeps of the name of a process (`TASK_COMM_LEN`), with the zero at the end.
+pub const NAME_BYTES: usize = 16;
 /// Sessions that may share one network namespace (each owns one bit of the [`crate::tag`]).
 pub const MAX_SESSIONS_PER_NETNS: u32 = 6;
 /// Interfaces of one network namespace that one session may watch (8 bits of the [`crate::tag`]).

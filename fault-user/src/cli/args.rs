@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::spec::Layer;
+use crate::{spec::Layer, target::TargetRequest};
 
 /// Makes real, unmodified programs live through partial failure.
 #[derive(Debug, Parser)]
@@ -57,6 +57,9 @@ pub struct InjectArgs {
     /// Only the named processes, not their descendants
     #[arg(long)]
     pub only: bool,
+    /// Yes, the whole machine (--host)
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Who suffers.
@@ -69,6 +72,34 @@ pub struct TargetArgs {
     /// A cgroup v2 directory and everything below it: a path, or a name relative to the v2 root
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
+    /// A container of Docker, Podman, containerd or Kubernetes: its name, the beginning of its id, or
+    /// pod/namespace/container; found again when it is restarted
+    #[arg(long, value_name = "NAME|ID")]
+    pub container: Vec<String>,
+    /// A unit of systemd, of the system or of a user; found again when it is restarted
+    #[arg(long, value_name = "NAME")]
+    pub unit: Vec<String>,
+    /// Every process of this name (as in /proc/PID/comm), present and future, with its descendants
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Every process of this machine; spares SSH, DHCP, ARP and neighbour discovery, and wants --yes
+    #[arg(long)]
+    pub host: bool,
+}
+
+impl TargetArgs {
+    /// What was named.
+    #[must_use]
+    pub fn requests(&self) -> Vec<TargetRequest> {
+        let Self { pid, cgroup, container, unit, comm, host } = self;
+        let pids = pid.iter().copied().map(TargetRequest::Pid);
+        let cgroups = cgroup.iter().cloned().map(TargetRequest::Cgroup);
+        let containers = container.iter().cloned().map(TargetRequest::Container);
+        let units = unit.iter().cloned().map(TargetRequest::Unit);
+        let names = comm.iter().cloned().map(TargetRequest::Comm);
+        let host = host.then_some(TargetRequest::Host);
+        pids.chain(cgroups).chain(containers).chain(units).chain(names).chain(host).collect()
+    }
 }
 
 /// The faults; numbered in the order given, whatever their layer.

@@ -13,7 +13,8 @@ pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
         let target = target(arguments, [])?;
-        return session::dry_run(&plan, &target, &session::describe(&target));
+        let plan = plan.spare(target.lifelines())?;
+        return session::dry_run(&plan, &target, &target.to_string());
     }
     session::require_root()?;
     session::check_outputs(&arguments.options)?;
@@ -28,7 +29,9 @@ async fn inject(
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
     let target = target(arguments, [keeper.pid()])?;
-    let words = session::describe(&target);
+    target.confirm(arguments.yes)?;
+    let plan = plan.spare(target.lifelines())?;
+    let words = target.to_string();
     let options = &arguments.options;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
@@ -49,11 +52,8 @@ async fn inject(
 fn target(arguments: &InjectArgs, helpers: impl IntoIterator<Item = u32>) -> Result<Target, CliError> {
     let mut target = Target::nobody(helpers);
     target.descendants = !arguments.only;
-    for &pid in &arguments.target.pid {
-        target.add_pid(pid)?;
-    }
-    for path in &arguments.target.cgroup {
-        target.add_cgroup(path)?;
+    for request in arguments.target.requests() {
+        target.add(&request)?;
     }
     Ok(target)
 }

@@ -155,20 +155,6 @@ pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
     eprintln!("fault: active, {count} {faults} on {target}, seed {}", plan.seed);
 }
 
-/// The target in words: `pid 4711 and its descendants`.
-pub(super) fn describe(target: &Target) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let pids: Vec<String> = target.pids.iter().map(u32::to_string).collect();
-    let (noun, theirs) = if pids.len() == 1 { ("pid", "its") } else { ("pids", "their") };
-    if !pids.is_empty() {
-        let descendants =
-            if target.descendants { format!(" and {theirs} descendants") } else { String::new() };
-        parts.push(format!("{noun} {}{descendants}", pids.join(", ")));
-    }
-    parts.extend(target.cgroups.iter().map(|cgroup| format!("cgroup {}", cgroup.path.display())));
-    parts.join(" and ")
-}
-
 /// `--dry-run`: resolves everything, arms nothing.
 pub(super) fn dry_run(plan: &Plan, target: &Target, words: &str) -> Result<ExitCode, CliError> {
     // Nobody lives in the target of `run` yet: it will live where we do.

@@ -2,7 +2,7 @@
 
 use fault_common::{
     rule::{Rule, block::WrittenKey},
-    who::{Interface, LaneExit, PeerAddress, PeerRules, SocketState},
+    who::{Interface, LaneExit, Name, PeerAddress, PeerRules, SocketState},
 };
 
 /// A type both halves lay out alike: `repr(C)`, without padding and without pointers.
@@ -19,6 +19,8 @@ unsafe impl Layout for WrittenKey {}
 unsafe impl Layout for Interface {}
 // SAFETY: as above.
 unsafe impl Layout for LaneExit {}
+// SAFETY: as above.
+unsafe impl Layout for Name {}
 // SAFETY: as above.
 unsafe impl Layout for PeerAddress {}
 // SAFETY: as above.

@@ -22,7 +22,9 @@ use crate::{
         globals,
         load::{Loaded, Sizes, load},
         modify_return::Copies,
+        patch::Constant,
     },
+    net::lane::LaneStats,
     report::events::EventWriter,
     target::Target,
 };
@@ -49,6 +51,11 @@ pub struct Armed {
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
+    /// Of namespaces that were left.
+    pub(super) lanes: Vec<LaneStats>,
+    /// For namespaces that the target enters later.
+    pub(super) copies: Copies,
+    pub(super) btf: Btf,
     pub(super) rules: Rules,
     pub(super) loaded: Loaded,
     /// What is in place, whatever the rules in force need of it.
@@ -66,30 +73,32 @@ impl Armed {
     ///
     /// # Errors
     /// When anything is refused; then nothing is left.
-    pub fn arm(request: Request) -> Result<Self, SessionError> {
+    pub fn arm(mut request: Request) -> Result<Self, SessionError> {
         let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
         let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some() };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
+        loaded.control.guarded.store(request.target.is_host().into());
         loaded.control.events.store(request.events.is_some().into());
-        let copies = Copies::new(&loaded.ebpf)?;
+        let mut copies = Copies::new(&loaded.ebpf)?;
         #[cfg(feature = "log")]
         crate::kernel::log::follow(&mut loaded.ebpf);
 
         // What sees the new before what counts the old.
-        if !request.target.pids.is_empty() {
-            tasks::follow_processes(&mut loaded.ebpf)?;
+        if request.target.has_processes() {
+            tasks::follow_processes(&mut loaded, &request.target.names()?)?;
         }
-        let mut has_subflows = false;
         if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;
-            has_subflows = tasks::follow_subflows(&mut loaded.ebpf)?;
+            copies.tell(Constant::Mptcp, tasks::follow_subflows(&mut loaded.ebpf)?.into());
         }
         if needs.calls {
             tasks::follow_calls(&mut loaded.ebpf, needs.binds)?;
         }
+        // What was found by its name may have been restarted since.
+        request.target.refresh();
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::default();
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
@@ -107,8 +116,8 @@ impl Armed {
                     &copies,
                     &btf,
                     &request.plan,
+                    needs,
                     numbered,
-                    has_subflows,
                     &request.keeper,
                 )?;
                 namespaces.push(namespace);
@@ -120,7 +129,20 @@ impl Armed {
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
-        Ok(Self { block, namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request })
+        Ok(Self {
+            block,
+            namespaces,
+            sockets,
+            tasks,
+            lanes: Vec::new(),
+            copies,
+            btf,
+            rules,
+            loaded,
+            needs,
+            longest_delay,
+            request,
+        })
     }
 
     /// One store, and faults happen.

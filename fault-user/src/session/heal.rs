@@ -102,8 +102,20 @@ impl Active {
     pub async fn heal(self, end: End) -> Healed {
         let started = self.started;
         let mut events = self.events;
-        let Armed { block, mut namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request } =
-            self.armed;
+        let Armed {
+            block,
+            mut namespaces,
+            sockets,
+            tasks,
+            mut lanes,
+            copies: _,
+            btf: _,
+            rules,
+            loaded,
+            needs,
+            longest_delay,
+            request,
+        } = self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
         let mut troubles = Vec::new();
@@ -128,7 +140,6 @@ impl Active {
         let counts = request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot)).collect();
         let exceptions = request.plan.exceptions.iter();
         let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot).matched).collect();
-        let mut lanes = Vec::new();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
                 Ok(stats) => lanes.extend(stats),

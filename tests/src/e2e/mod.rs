@@ -3,6 +3,7 @@
 mod bad_sectors;
 mod calls;
 mod connections;
+mod containers;
 mod corrupt;
 mod cycle;
 mod death;
@@ -14,17 +15,21 @@ mod disk_kinds;
 mod disk_rate;
 mod docs;
 mod doctor;
+mod echoes;
 mod file_system;
+mod host;
 mod jitter;
 mod lane;
 mod loss;
 mod mptcp;
+mod names;
 mod pair;
 mod places;
 mod programs;
 mod refusals;
 mod run;
 mod targets;
+mod units;
 mod verbs;
 mod wire;
 
@@ -131,6 +136,10 @@ fn tests() -> Vec<Test> {
         doctor::TESTS,
         loss::TESTS,
         targets::TESTS,
+        units::TESTS,
+        names::TESTS,
+        host::TESTS,
+        containers::TESTS,
         run::TESTS,
         programs::TESTS,
         delay::TESTS,

@@ -9,6 +9,7 @@ use super::{
     pair::{Pair, untouched},
 };
 use crate::{
+    cgroup_lab::CgroupLab,
     driver::{Injection, fault, refused, refused_by},
     net_lab::{NetLab, PEER_V4, TARGET_V4},
     process::{Ended, Process},
@@ -56,6 +57,26 @@ fn unknown_things(_: Lane) -> anyhow::Result<()> {
     usage(&["inject", "--pid", &pid, "--pid", &gone, "--net", drop], &gone)?;
     usage(&["inject", "--cgroup", "/no/such/cgroup", "--net", drop], "/no/such/cgroup")?;
     usage(&["inject", "--cgroup", "/tmp", "--net", drop], "/tmp")?;
+    // Tricks with paths, each to a cgroup that exists.
+    let cgroup = CgroupLab::new("named")?;
+    let upwards = format!("{}/../e2e-named", cgroup.path());
+    usage(&["inject", "--cgroup", &upwards, "--net", drop], "`..`")?;
+    usage(&["inject", "--cgroup", "x/../e2e-named", "--net", drop], "`..`")?;
+    usage(&["inject", "--cgroup", "../../../../etc", "--net", drop], "`..`")?;
+    let directory = tempfile::tempdir()?;
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(cgroup.path(), &link)?;
+    usage(&["inject", "--cgroup", &link.to_string_lossy(), "--net", drop], "symbolic link")?;
+    usage(
+        &["inject", "--cgroup", &format!("{}/cgroup.procs", cgroup.path()), "--net", drop],
+        "not a cgroup",
+    )?;
+    let slash = format!("{}/", cgroup.path());
+    let fine = Ended::of(&mut fault(&["inject", "--cgroup", &slash, "--net", drop, "--dry-run"]))?;
+    ensure!(fine.status.success(), "{fine:?}");
+    usage(&["inject", "--container", "a/b", "--net", drop], "a/b")?;
+    usage(&["inject", "--container", "no-such-container", "--net", drop], "no-such-container")?;
+    usage(&["inject", "--unit", "../x", "--net", drop], "../x")?;
     let aim = ["inject", "--pid", &pid];
     usage(&[&aim[..], &["--net", "drop iface eth77"]].concat(), "eth77")?;
     usage(&[&aim[..], &["--net", "drop to no-such-host.invalid"]].concat(), "no-such-host.invalid")?;

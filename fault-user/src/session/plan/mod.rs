@@ -136,6 +136,19 @@ impl Plan {
         Ok(self)
     }
 
+    /// The same plan, in which no net fault touches what must not be cut (`Target::lifelines`). Of a plan without net faults
+    /// nothing needs sparing.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn spare(self, lifelines: Vec<Exception>) -> Result<Self, PlanError> {
+        if self.rules.iter().any(|planned| matches!(planned.fault, Fault::Net(_))) {
+            self.except(lifelines)
+        } else {
+            Ok(self)
+        }
+    }
+
     /// Gives every rule its slot.
     fn sort(&mut self) {
         let faults = self.rules.iter_mut().map(|planned| (planned.rule, &mut planned.slot));
