@@ -22,6 +22,8 @@ pub enum Command {
     Run(RunArgs),
     /// Hit what already runs, until Ctrl-C, SIGTERM or --for
     Inject(InjectArgs),
+    /// Play a scenario from a TOML file: faults in phases, and what is expected of them
+    Play(PlayArgs),
     /// What this kernel can do, what it cannot, and what to change
     Doctor(DoctorArgs),
     /// Find and remove residue (there should never be any)
@@ -57,6 +59,34 @@ pub struct InjectArgs {
     /// Only the named processes, not their descendants
     #[arg(long)]
     pub only: bool,
+}
+
+/// `fault play`.
+#[derive(Debug, Args)]
+pub struct PlayArgs {
+    /// The scenario: a TOML file, see docs/scenarios.md
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: PathBuf,
+    /// Whom and how.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
+
+/// Whom a scenario is played to, and how.
+#[derive(Debug, Args)]
+pub struct StageArgs {
+    /// The target `given`; none is needed where the scenario names its own.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub options: SessionArgs,
+    /// Of the target `given`, only the named processes, not their descendants
+    #[arg(long)]
+    pub only: bool,
+    /// A command to run meanwhile, after `--`; it is the target `given`, too
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Who suffers.
@@ -152,17 +182,25 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
 }
 
+/// The whole command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    // A scenario may name all its targets itself.
+    let optional = |command: clap::Command| command.mut_group("TargetArgs", |group| group.required(false));
+    Cli::command().mut_subcommand("play", optional)
+}
+
 /// Parses the command line; keeps the order of faults across `--net` and `--disk`.
 ///
 /// # Errors
 /// clap's, which know how to print themselves.
 pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let matches = command().try_get_matches_from(arguments)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let faults = match &mut cli.command {
         Command::Run(run) => &mut run.faults,
         Command::Inject(inject) => &mut inject.faults,
-        Command::Doctor(_) | Command::Sweep(_) => return Ok(cli),
+        Command::Play(_) | Command::Doctor(_) | Command::Sweep(_) => return Ok(cli),
     };
     if let Some((_, matches)) = matches.subcommand() {
         faults.ordered = in_order(matches);
@@ -197,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

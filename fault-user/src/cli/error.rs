@@ -6,6 +6,7 @@ use crate::{
     exit::Class,
     kernel::probe::Unsupported,
     report::output::OutputError,
+    scenario::ScenarioError,
     session::{SessionError, keeper::KeeperError, plan::PlanError},
     spec::{SpecError, wants_color},
     target::{TargetError, command::CommandError, run::TransientError},
@@ -17,6 +18,18 @@ pub enum CliError {
     /// A spec.
     #[error(transparent)]
     Spec(#[from] Box<SpecError>),
+    /// A scenario.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// A scenario that cannot be read.
+    #[error("reading the scenario {path} failed")]
+    ReadScenario {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -65,7 +78,8 @@ impl CliError {
         let class = match self {
             Self::Spec(error) => error.class(),
             Self::Target(error) => error.class(),
-            Self::Plan(_) => Class::Usage,
+            Self::Scenario(error) => error.class(),
+            Self::Plan(_) | Self::ReadScenario { .. } => Class::Usage,
             Self::Session(error) => error.class(),
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.
@@ -83,6 +97,7 @@ impl CliError {
     pub fn render(&self) -> String {
         match self {
             Self::Spec(error) => error.render(wants_color(&io::stderr())),
+            Self::Scenario(error) => error.render(wants_color(&io::stderr())),
             other => format!("fault: {}\n", sentence(other)),
         }
     }

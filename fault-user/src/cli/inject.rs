@@ -2,7 +2,11 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use super::{args::InjectArgs, error::CliError, finish, session};
+use super::{
+    args::{InjectArgs, TargetArgs},
+    error::CliError,
+    finish, session,
+};
 use crate::{
     exit::Class,
     session::{End, active::Signals, keeper::Keeper},
@@ -12,7 +16,7 @@ use crate::{
 pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
-        let target = target(arguments, [])?;
+        let target = target(&arguments.target, arguments.only, [])?;
         return session::dry_run(&plan, &target, &session::describe(&target));
     }
     session::require_root()?;
@@ -27,7 +31,7 @@ async fn inject(
     keeper: &Arc<Keeper>,
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
-    let target = target(arguments, [keeper.pid()])?;
+    let target = target(&arguments.target, arguments.only, [keeper.pid()])?;
     let words = session::describe(&target);
     let options = &arguments.options;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
@@ -46,13 +50,17 @@ async fn inject(
 }
 
 /// Who suffers; `helpers` never do.
-fn target(arguments: &InjectArgs, helpers: impl IntoIterator<Item = u32>) -> Result<Target, CliError> {
+pub(super) fn target(
+    arguments: &TargetArgs,
+    only: bool,
+    helpers: impl IntoIterator<Item = u32>,
+) -> Result<Target, CliError> {
     let mut target = Target::nobody(helpers);
-    target.descendants = !arguments.only;
-    for &pid in &arguments.target.pid {
+    target.descendants = !only;
+    for &pid in &arguments.pid {
         target.add_pid(pid)?;
     }
-    for path in &arguments.target.cgroup {
+    for path in &arguments.cgroup {
         target.add_cgroup(path)?;
     }
     Ok(target)

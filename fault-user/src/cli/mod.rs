@@ -4,6 +4,7 @@ pub mod args;
 mod error;
 mod finish;
 mod inject;
+mod play;
 mod run;
 mod session;
 mod sweep;
@@ -28,6 +29,7 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Inject(arguments) => inject::main(&arguments),
+        Command::Play(arguments) => play::main(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Sweep(arguments) => sweep::main(&arguments),
     };

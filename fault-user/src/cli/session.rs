@@ -42,7 +42,7 @@ pub(super) fn plan(arguments: &FaultArgs, options: &SessionArgs) -> Result<Plan,
 }
 
 /// What the `on` of a fault names.
-fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
+pub(super) fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
     let Fault::Disk(disk) = fault else { return Ok(None) };
     let Some(on) = &disk.filter.on else { return Ok(None) };
     let wrong = |error: DeviceError| {
@@ -112,16 +112,20 @@ pub(super) fn request(
             EventWriter::open(&Destination::from(path.clone()), Box::new(rule_of))
         })
         .transpose()?;
-    let backend = match options.block_backend {
+    Ok(Request { plan, target, backend: backend(options), events, keeper: Arc::clone(keeper) })
+}
+
+/// `--block-backend`.
+pub(super) const fn backend(options: &SessionArgs) -> Choice {
+    match options.block_backend {
         BlockBackend::Auto => Choice::Auto,
         BlockBackend::FmodRet => Choice::ModifyReturn,
         BlockBackend::Kprobe => Choice::Kprobe,
-    };
-    Ok(Request { plan, target, backend, events, keeper: Arc::clone(keeper) })
+    }
 }
 
 /// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     // The standard library's hash keys come from getrandom(2).
     std::hash::RandomState::new().build_hasher().finish() >> 11

@@ -11,6 +11,7 @@ use super::{
     active::{Active, End},
     arm::Armed,
     error::SessionError,
+    lever::Earlier,
     plan::Plan,
 };
 use crate::{
@@ -102,8 +103,18 @@ impl Active {
     pub async fn heal(self, end: End) -> Healed {
         let started = self.started;
         let mut events = self.events;
-        let Armed { block, mut namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request } =
-            self.armed;
+        let Armed {
+            block,
+            mut namespaces,
+            sockets,
+            tasks,
+            rules,
+            loaded,
+            needs,
+            longest_delay,
+            request,
+            earlier,
+        } = self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
         let mut troubles = Vec::new();
@@ -125,9 +136,10 @@ impl Active {
         {
             troubles.push(error);
         }
-        let counts = request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot)).collect();
+        let counts =
+            request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot, &earlier)).collect();
         let exceptions = request.plan.exceptions.iter();
-        let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot).matched).collect();
+        let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot, &earlier).matched).collect();
         let mut lanes = Vec::new();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
@@ -158,12 +170,12 @@ impl Active {
     }
 }
 
-fn totals_of(loaded: &Loaded, slot: u32) -> RuleTotals {
+pub(super) fn totals_of(loaded: &Loaded, slot: u32, earlier: &Earlier) -> RuleTotals {
     let counters = loaded.counters.rule(loaded.control.bank(), slot);
     // In this order: a hit is counted as a match first, so there are never more hits than matches.
     let injected = counters.injected.load();
     RuleTotals {
-        matched: counters.matched.load(),
+        matched: counters.matched.load() + earlier.matched(slot),
         injected,
         bytes: counters.bytes.load(),
         delay_ns: counters.delay_ns.load(),

@@ -32,6 +32,7 @@ use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
 pub use net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
@@ -41,9 +42,12 @@ pub use parse::SPEC_MAX_BYTES;
 pub use problem::Problem;
 pub use quantity::Quantity;
 pub use size::ByteSize;
+pub(crate) use source::visible;
 pub use source::{Located, Source, Span};
 pub use trigger::{COUNT_MAX, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
+pub(crate) use units::{duration as read_duration, print_duration};
+pub(crate) use words::nearest_word;
 
 /// Where in the system a fault sits. Each layer has its own verbs and filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +102,14 @@ impl Fault {
         match self {
             Self::Net(fault) => &fault.trigger,
             Self::Disk(fault) => &fault.trigger,
+        }
+    }
+
+    /// As [`Fault::trigger`], to be changed.
+    pub const fn trigger_mut(&mut self) -> &mut Trigger {
+        match self {
+            Self::Net(fault) => &mut fault.trigger,
+            Self::Disk(fault) => &mut fault.trigger,
         }
     }
 

@@ -15,6 +15,7 @@ mod lane;
 mod loss;
 mod pair;
 mod places;
+mod play;
 mod programs;
 mod refusals;
 mod run;
@@ -135,6 +136,7 @@ fn tests() -> Vec<Test> {
         connections::TESTS,
         places::TESTS,
         calls::TESTS,
+        play::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         file_system::TESTS,
