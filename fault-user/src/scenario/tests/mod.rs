@@ -1,5 +1,7 @@
 //! Files as people write them, right and wrong.
 
+mod documented;
+
 use std::time::Duration;
 
 use super::{GIVEN, Origin, Scenario, ScenarioError, read};
@@ -29,6 +31,15 @@ fn wrong(text: &str, given: bool) -> ScenarioError {
         Ok(_) => panic!("{text} was read"),
         Err(error) => error,
     }
+}
+
+/// What `--dry-run` says about `text`.
+fn golden_text(text: &str, words: &[&str]) -> String {
+    let scenario = scenario(text);
+    let seed = scenario.seed.unwrap_or(1);
+    let parts = scenario.parts(&vec![None; scenario.faults.len()], seed, None).unwrap();
+    let words: Vec<String> = words.iter().map(|&words| words.to_owned()).collect();
+    timeline(&scenario, &parts, &words, seed, scenario.length())
 }
 
 #[test]
@@ -119,11 +130,7 @@ fn parameters_are_put_in_anywhere() {
 
 #[test]
 fn the_timeline_is_golden() {
-    let scenario = scenario(OUTAGE);
-    let parts = scenario.parts(&[None; 4], 7, None).unwrap();
-    let words = ["`psql`".to_owned(), "cgroup /db".to_owned()];
-    let text = timeline(&scenario, &parts, &words, 7, scenario.length());
-    golden("timeline.txt", &text);
+    golden("timeline.txt", &golden_text(OUTAGE, &["`psql`", "cgroup /db"]));
 }
 
 #[test]
