@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::PossibleValue,
+};
 
 use crate::spec::Layer;
 
@@ -24,10 +26,17 @@ pub enum Command {
     Inject(InjectArgs),
     /// Play a scenario from a TOML file: faults in phases, and what is expected of them
     Play(PlayArgs),
+    /// What a spec will do, in plain words, and whether this kernel can
+    Explain(ExplainArgs),
     /// What this kernel can do, what it cannot, and what to change
     Doctor(DoctorArgs),
     /// Find and remove residue (there should never be any)
     Sweep(SweepArgs),
+    /// Print what a shell needs to complete command lines, e.g. `source <(fault completions bash)`
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// `fault run`.
@@ -161,6 +170,20 @@ pub enum BlockBackend {
     Kprobe,
 }
 
+/// `fault explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The spec, e.g. 'drop 5% out to 10.0.0.0/8:5432'
+    #[arg(value_name = "SPEC")]
+    pub spec: String,
+    /// Its layer [default: whichever has such a spec, or both]
+    #[arg(long, value_name = "LAYER")]
+    pub layer: Option<Layer>,
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `fault doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -169,12 +192,38 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
+/// `fault completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `fault man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// A directory to write all pages to, one for each command [default: `fault(1)` to standard output]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
 /// `fault sweep`.
 #[derive(Debug, Args)]
 pub struct SweepArgs {
     /// Only say what would be removed; exit with 1 if there is anything
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl ValueEnum for Layer {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -200,7 +249,12 @@ pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap
     let faults = match &mut cli.command {
         Command::Run(run) => &mut run.faults,
         Command::Inject(inject) => &mut inject.faults,
-        Command::Play(_) | Command::Doctor(_) | Command::Sweep(_) => return Ok(cli),
+        Command::Play(_)
+        | Command::Explain(_)
+        | Command::Doctor(_)
+        | Command::Sweep(_)
+        | Command::Completions(_)
+        | Command::Man(_) => return Ok(cli),
     };
     if let Some((_, matches)) = matches.subcommand() {
         faults.ordered = in_order(matches);

@@ -60,6 +60,15 @@ pub enum CliError {
     /// A file named by `--json` or `--events`.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The directory of `fault man`.
+    #[error("writing manual pages to {directory} failed")]
+    Man {
+        /// Which.
+        directory: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Standard output.
     #[error("writing to standard output failed")]
     Stdout(#[source] io::Error),
@@ -79,7 +88,7 @@ impl CliError {
             Self::Spec(error) => error.class(),
             Self::Target(error) => error.class(),
             Self::Scenario(error) => error.class(),
-            Self::Plan(_) | Self::ReadScenario { .. } => Class::Usage,
+            Self::Plan(_) | Self::ReadScenario { .. } | Self::Man { .. } => Class::Usage,
             Self::Session(error) => error.class(),
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.

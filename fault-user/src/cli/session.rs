@@ -24,7 +24,7 @@ use crate::{
     session::{
         arm::{Armed, Request},
         keeper::Keeper,
-        plan::Plan,
+        plan::{Needs, Plan},
     },
     spec::{self, Fault, Layer, NetFilter, Peer, SpecError},
     target::Target,
@@ -78,20 +78,24 @@ pub(super) fn arm(request: Request, options: &SessionArgs) -> Result<Armed, CliE
         if error.class() != Class::Unsupported || options.block_backend != BlockBackend::Auto {
             return error.into();
         }
-        let features = [
-            (needs.packets, Feature::PacketDrop),
-            (needs.packet_delay, Feature::PacketDelay),
-            (needs.checksum, Feature::PacketCorruption),
-            (needs.calls, Feature::Calls),
-            (needs.bios, Feature::DiskError),
-            (needs.bio_delay, Feature::DiskDelay),
-        ];
-        let features: Vec<Feature> =
-            features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect();
+        let features = features(needs);
         let capabilities = Capabilities::probe_for(&features);
         let refusal = features.into_iter().find_map(|feature| capabilities.require(feature).err());
         refusal.map_or_else(|| error.into(), CliError::Unsupported)
     })
+}
+
+/// What a kernel must be able to do, in the words of `fault doctor`.
+pub(super) fn features(needs: Needs) -> Vec<Feature> {
+    let features = [
+        (needs.packets, Feature::PacketDrop),
+        (needs.packet_delay, Feature::PacketDelay),
+        (needs.checksum, Feature::PacketCorruption),
+        (needs.calls, Feature::Calls),
+        (needs.bios, Feature::DiskError),
+        (needs.bio_delay, Feature::DiskDelay),
+    ];
+    features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
 }
 
 /// The request of a session.

@@ -12,6 +12,7 @@
 mod delay;
 mod disk;
 mod error;
+mod explain;
 mod lexer;
 mod net;
 mod parse;
@@ -34,6 +35,7 @@ pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
 pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
+pub use explain::{Explanation, explain};
 pub use net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
     NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,

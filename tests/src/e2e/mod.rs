@@ -1,6 +1,7 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
 mod calls;
+mod comforts;
 mod connections;
 mod corrupt;
 mod death;
@@ -124,6 +125,7 @@ fn tests() -> Vec<Test> {
     [
         docs::TESTS,
         doctor::TESTS,
+        comforts::TESTS,
         loss::TESTS,
         targets::TESTS,
         run::TESTS,
