@@ -140,7 +140,11 @@ impl Injection {
         Self::start_verb(Command::new(binary()), &[&["play"], arguments].concat())
     }
 
-    fn start_verb(mut command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
+    /// Starts a prepared `fault` with all of its arguments, and waits until it is active.
+    ///
+    /// # Errors
+    /// As [`Injection::start`].
+    pub fn start_verb(mut command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
         let json = tempfile::NamedTempFile::new()?;
         command.args(arguments).arg("--json").arg(json.path());
         let mut child = command

@@ -26,6 +26,8 @@ pub enum Command {
     Inject(InjectArgs),
     /// Play a scenario from a TOML file: faults in phases, and what is expected of them
     Play(PlayArgs),
+    /// Partial failures that real systems had, each a scenario with parameters; without NAME, a list of them
+    Preset(PresetArgs),
     /// What a spec will do, in plain words, and whether this kernel can
     Explain(ExplainArgs),
     /// What this kernel can do, what it cannot, and what to change
@@ -81,6 +83,23 @@ pub struct PlayArgs {
     pub stage: StageArgs,
 }
 
+/// `fault preset`.
+#[derive(Debug, Args)]
+pub struct PresetArgs {
+    /// Which one
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Values of its parameters
+    #[arg(value_name = "PARAMETER=VALUE", value_parser = parameter)]
+    pub parameters: Vec<(String, String)>,
+    /// Print the scenario, play nothing
+    #[arg(long)]
+    pub show: bool,
+    /// Whom and how.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
+
 /// Whom a scenario is played to, and how.
 #[derive(Debug, Args)]
 pub struct StageArgs {
@@ -108,6 +127,16 @@ pub struct TargetArgs {
     /// A cgroup v2 directory and everything below it: a path, or a name relative to the v2 root
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
+}
+
+impl TargetArgs {
+    /// Whether they name nobody.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        // Every field by name: one that is added and forgotten here does not compile.
+        let Self { pid, cgroup } = self;
+        pid.is_empty() && cgroup.is_empty()
+    }
 }
 
 /// The faults; numbered in the order given, whatever their layer.
@@ -226,6 +255,11 @@ impl ValueEnum for Layer {
     }
 }
 
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected PARAMETER=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
@@ -236,7 +270,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub fn command() -> clap::Command {
     // A scenario may name all its targets itself.
     let optional = |command: clap::Command| command.mut_group("TargetArgs", |group| group.required(false));
-    Cli::command().mut_subcommand("play", optional)
+    Cli::command().mut_subcommand("play", optional).mut_subcommand("preset", optional)
 }
 
 /// Parses the command line; keeps the order of faults across `--net` and `--disk`.
@@ -250,6 +284,7 @@ pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap
         Command::Run(run) => &mut run.faults,
         Command::Inject(inject) => &mut inject.faults,
         Command::Play(_)
+        | Command::Preset(_)
         | Command::Explain(_)
         | Command::Doctor(_)
         | Command::Sweep(_)

@@ -21,6 +21,17 @@ pub enum CliError {
     /// A scenario.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
+    /// A preset that does not exist.
+    #[error(
+        "there is no preset `{name}`{}; `fault preset` lists them",
+        nearest.map_or_else(String::new, |nearest| format!(", did you mean `{nearest}`?"))
+    )]
+    NoPreset {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<&'static str>,
+    },
     /// A scenario that cannot be read.
     #[error("reading the scenario {path} failed")]
     ReadScenario {
@@ -88,7 +99,9 @@ impl CliError {
             Self::Spec(error) => error.class(),
             Self::Target(error) => error.class(),
             Self::Scenario(error) => error.class(),
-            Self::Plan(_) | Self::ReadScenario { .. } | Self::Man { .. } => Class::Usage,
+            Self::Plan(_) | Self::NoPreset { .. } | Self::ReadScenario { .. } | Self::Man { .. } => {
+                Class::Usage
+            }
             Self::Session(error) => error.class(),
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.

@@ -7,6 +7,7 @@ mod finish;
 mod inject;
 mod manual;
 mod play;
+mod preset;
 mod run;
 mod session;
 mod sweep;
@@ -32,6 +33,7 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Inject(arguments) => inject::main(&arguments),
         Command::Play(arguments) => play::main(&arguments),
+        Command::Preset(arguments) => preset::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Sweep(arguments) => sweep::main(&arguments),

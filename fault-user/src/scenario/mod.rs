@@ -8,6 +8,7 @@ pub mod conduct;
 mod error;
 mod expect;
 mod part;
+pub mod presets;
 mod ramp;
 mod read;
 mod schedule;
@@ -23,7 +24,7 @@ pub use error::{Origin, ScenarioError};
 pub use expect::Expectation;
 pub use part::{Part, TimedRule};
 pub use ramp::Turn;
-pub use read::read;
+pub use read::{outline, read};
 pub use schedule::{Occurrence, RAMP_STEPS, SHORTEST_STEP_NS, Schedule, between, nanoseconds};
 pub use text::Text;
 

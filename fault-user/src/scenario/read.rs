@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use toml::de::DeTable;
+use toml::{Spanned, de::DeTable};
 
 use super::{
-    Expectation, GIVEN, NamedTarget, Origin, Parameter, Phase, Probe, Scenario, ScenarioError, Schedule,
-    Text, TimedFault, nanoseconds, ramp,
+    Expectation, GIVEN, NamedTarget, Origin, Parameter, Phase, Probe, SHORTEST_STEP_NS, Scenario,
+    ScenarioError, Schedule, Text, TimedFault, nanoseconds, ramp,
     table::{Reader, Table, Value},
 };
 use crate::session::compile::{CompileError, compile};
@@ -21,12 +21,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The first thing that is wrong, with its line and column.
 pub fn read(origin: Origin, values: &[(String, String)], has_given: bool) -> Result<Scenario, ScenarioError> {
-    let document = DeTable::parse(&origin.text).map_err(|error| {
-        let span = error.span().map_or(Span::default(), Span::from);
-        // The first line is the sentence; what follows is about the document as toml would show it.
-        let sentence = error.message().lines().next().unwrap_or_default().to_owned();
-        origin.wrong(span, sentence, "not TOML from here on")
-    })?;
+    let document = parse(&origin)?;
     let whole = Span::new(0, origin.text.find('\n').unwrap_or(origin.text.len()));
     let none = BTreeMap::new();
     let reader = Reader { origin: &origin, parameters: &none };
@@ -74,17 +69,45 @@ pub fn read(origin: Origin, values: &[(String, String)], has_given: bool) -> Res
     Ok(scenario)
 }
 
-fn parameters(
-    top: &mut Table<'_>,
-    origin: &Origin,
-    values: &[(String, String)],
-) -> Result<Vec<Parameter>, ScenarioError> {
-    let table = top.take("parameters");
-    let span = table.as_ref().map_or(Span::default(), |table| table.span);
-    let mut parameters = Vec::new();
-    for (name, value) in
-        table.map(|value| value.table("the parameters")).transpose()?.map_or_else(Vec::new, Table::rest)
-    {
+/// What a scenario says about itself: in one line, and its parameters, which need not have values.
+///
+/// # Errors
+/// When it is no scenario, as far as that.
+pub fn outline(origin: &Origin) -> Result<(Option<String>, Vec<Outlined>), ScenarioError> {
+    let document = parse(origin)?;
+    let none = BTreeMap::new();
+    let mut top =
+        Reader { origin, parameters: &none }.table("a scenario", Span::default(), document.get_ref());
+    let about = top.take("about").map(|value| value.text()).transpose()?.map(|text| text.value);
+    let declared = declared(&mut top)?;
+    Ok((about, declared.into_iter().map(|(_, outlined)| outlined).collect()))
+}
+
+/// A parameter, as the file declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlined {
+    /// Its name.
+    pub name: String,
+    /// Its value unless another one is given.
+    pub default: Option<String>,
+    /// In one line.
+    pub about: Option<String>,
+}
+
+fn parse(origin: &Origin) -> Result<Spanned<DeTable<'_>>, ScenarioError> {
+    DeTable::parse(&origin.text).map_err(|error| {
+        let span = error.span().map_or(Span::default(), Span::from);
+        // The first line is the sentence; what follows is about the document as toml would show it.
+        let sentence = error.message().lines().next().unwrap_or_default().to_owned();
+        origin.wrong(span, sentence, "not TOML from here on")
+    })
+}
+
+/// `[parameters]`, each with its name in the file.
+fn declared(top: &mut Table<'_>) -> Result<Vec<(Text, Outlined)>, ScenarioError> {
+    let Some(table) = top.take("parameters") else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for (name, value) in table.table("the parameters")?.rest() {
         let mut about = None;
         let default = if let Ok(text) = value.text() {
             Some(text.value)
@@ -95,13 +118,28 @@ fn parameters(
             table.finish()?;
             default.map(|text| text.value)
         };
-        let given = values.iter().rev().find(|(key, _)| *key == name.value).map(|(_, value)| value.clone());
-        let Some(current) = given.or_else(|| default.clone()) else {
-            let help = format!("give it a value: {}=VALUE", name.value);
-            let sentence = format!("parameter `{}` has no value", name.value);
-            return Err(origin.wrong(name.span, sentence, "no `default`").with_help(help));
+        let outlined = Outlined { name: name.value.clone(), default, about };
+        found.push((name, outlined));
+    }
+    Ok(found)
+}
+
+fn parameters(
+    top: &mut Table<'_>,
+    origin: &Origin,
+    values: &[(String, String)],
+) -> Result<Vec<Parameter>, ScenarioError> {
+    let mut parameters = Vec::new();
+    let mut span = Span::default();
+    for (place, Outlined { name, default, about }) in declared(top)? {
+        span = span.to(place.span);
+        let given = values.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        let Some(value) = given.or_else(|| default.clone()) else {
+            let about = about.map_or_else(String::new, |about| format!(" ({about})"));
+            let error = origin.wrong(place.span, format!("parameter `{name}` has no value"), "no `default`");
+            return Err(error.with_help(format!("give it one: {name}=VALUE{about}")));
         };
-        parameters.push(Parameter { name: name.value, value: current, default, about });
+        parameters.push(Parameter { name, value, default, about });
     }
     if let Some((name, _)) = values.iter().find(|(name, _)| parameters.iter().all(|one| one.name != *name)) {
         let names = || parameters.iter().map(|one: &Parameter| one.name.as_str());
@@ -193,6 +231,9 @@ impl<'a> Reading<'a> {
                 return Err(
                     value.wrong("`every` is shorter than `for`", "the next time begins before this one ends")
                 );
+            }
+            if every < SHORTEST_STEP_NS {
+                return Err(value.wrong("`every` is too short", "at least 10 ms: \"10ms\""));
             }
             schedule.every = Some(every);
         }

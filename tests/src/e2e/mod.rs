@@ -17,6 +17,7 @@ mod loss;
 mod pair;
 mod places;
 mod play;
+mod presets;
 mod programs;
 mod refusals;
 mod run;
@@ -139,6 +140,7 @@ fn tests() -> Vec<Test> {
         places::TESTS,
         calls::TESTS,
         play::TESTS,
+        presets::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         file_system::TESTS,

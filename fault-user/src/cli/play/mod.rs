@@ -4,7 +4,12 @@ mod ensemble;
 mod probes;
 mod stage;
 
-use std::{fs, io::Write as _, process::ExitCode, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use super::{
     args::{PlayArgs, SessionArgs, StageArgs},
@@ -19,10 +24,18 @@ use crate::{
     target::Target,
 };
 
+/// Bytes of the largest scenario.
+const LARGEST: u64 = 1 << 20;
+
 pub(super) fn main(arguments: &PlayArgs) -> Result<ExitCode, CliError> {
     let path = arguments.scenario.display().to_string();
-    let text = fs::read_to_string(&arguments.scenario)
-        .map_err(|source| CliError::ReadScenario { path: path.clone(), source })?;
+    let failed = |source| CliError::ReadScenario { path: path.clone(), source };
+    let mut text = String::new();
+    let file = File::open(&arguments.scenario).map_err(failed)?;
+    file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LARGEST {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB")));
+    }
     play(Origin { name: path, text }, &[], &arguments.stage)
 }
 
@@ -46,8 +59,8 @@ pub(super) fn play(
 }
 
 /// Whether the command line names a target.
-fn is_given(stage: &StageArgs) -> bool {
-    !(stage.command.is_empty() && stage.target.pid.is_empty() && stage.target.cgroup.is_empty())
+const fn is_given(stage: &StageArgs) -> bool {
+    !(stage.command.is_empty() && stage.target.is_empty())
 }
 
 /// A plan for each target, with the devices that specs name on this machine.

@@ -1,8 +1,11 @@
 //! Files as people write them, right and wrong.
 
 mod documented;
+mod presets;
 
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::{GIVEN, Origin, Scenario, ScenarioError, read};
 use crate::{report::timeline::timeline, session::plan::Plan};
@@ -161,6 +164,7 @@ fn mistakes_are_pointed_at() {
         "[[phase]]\n[[phase]]".to_owned(),
         phase("repeat = 3"),
         phase("every = \"500ms\""),
+        "[[phase]]\nfor = \"1ns\"\nevery = \"9ms\"".to_owned(),
         "[[phase]]\nevery = \"1s\"".to_owned(),
         phase("faults = \"drop\""),
         fault("\"drop\""),
@@ -196,4 +200,26 @@ fn mistakes_are_pointed_at() {
     }
     told += &wrong("[[phase]]\nfaults = [{ net = \"drop\" }]", false).render(false);
     golden("rejected.txt", &told);
+}
+
+proptest! {
+    /// Whatever is in the file, there is a scenario or an error that can be shown.
+    #[test]
+    fn nothing_panics(at in 0..OUTAGE.len(), taken in 0usize..40, put in "[\\[\\]{}=\"'${}a-z0-9 %.,\n\\\\\u{e9}-]{0,12}") {
+        let end = (at + taken).min(OUTAGE.len());
+        prop_assume!(OUTAGE.is_char_boundary(at) && OUTAGE.is_char_boundary(end));
+        let text = format!("{}{put}{}", &OUTAGE[..at], &OUTAGE[end..]);
+        match read(origin(&text), &[], true) {
+            Ok(scenario) => {
+                let words = vec![String::new(); scenario.targets.len()];
+                if let Ok(parts) = scenario.parts(&vec![None; scenario.faults.len()], 1, None) {
+                    let text = timeline(&scenario, &parts, &words, 1, scenario.length());
+                    prop_assert!(text.ends_with("Nothing was armed.\n"));
+                }
+            }
+            Err(error) => {
+                prop_assert!(error.render(false).contains("error: "));
+            }
+        }
+    }
 }
