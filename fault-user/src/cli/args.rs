@@ -78,6 +78,9 @@ pub struct PlayArgs {
     /// The scenario: a TOML file, see docs/scenarios.md
     #[arg(value_name = "SCENARIO")]
     pub scenario: PathBuf,
+    /// Values of its parameters
+    #[arg(value_name = "PARAMETER=VALUE", value_parser = parameter)]
+    pub parameters: Vec<(String, String)>,
     /// Whom and how.
     #[command(flatten)]
     pub stage: StageArgs,
@@ -345,6 +348,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_may_name_its_targets_itself() {
+        for line in ["fault|play|a.toml", "fault|preset", "fault|preset|zone-split|zone=10.0.0.0/8|--|true"] {
+            assert!(cli(line).is_ok(), "{line}");
+        }
+        let Command::Play(play) = cli("fault|play|a.toml|late=1=2|--only|--pid|7").unwrap().command else {
+            panic!("not play")
+        };
+        assert_eq!(play.parameters, [("late".to_owned(), "1=2".to_owned())]);
+        assert!(play.stage.only && !play.stage.target.is_empty());
+    }
+
+    #[test]
     fn what_is_missing_is_a_usage_error() {
         for line in [
             "fault",
@@ -354,6 +369,10 @@ mod tests {
             "fault|inject|--pid|1",
             "fault|run|--net|drop 1%|--for|0s|--|true",
             "fault|run|--net|drop 1%|--block-backend|magic|--|true",
+            "fault|play",
+            "fault|play|a.toml|late",
+            "fault|explain",
+            "fault|completions",
         ] {
             assert_eq!(cli(line).expect_err(line).exit_code(), 2, "{line}");
         }

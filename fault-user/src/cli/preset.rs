@@ -26,21 +26,12 @@ pub(super) fn main(arguments: &PresetArgs) -> Result<ExitCode, CliError> {
     play::play(origin(preset), &arguments.parameters, &arguments.stage)
 }
 
-/// Each with what it is, and its parameters as they would be given.
+/// A line each.
 fn list() -> Result<String, CliError> {
     let mut list = String::new();
     for preset in PRESETS {
-        let (about, parameters) = outline(&origin(preset))?;
-        let words = parameters.into_iter().map(|one| {
-            let value = one.default.unwrap_or_else(|| one.name.to_uppercase());
-            if value.contains(' ') {
-                format!("{}='{value}'", one.name)
-            } else {
-                format!("{}={value}", one.name)
-            }
-        });
-        let words = words.collect::<Vec<_>>().join(" ");
-        list += &format!("{:<23} {}\n{:<23}   {words}\n", preset.name, about.unwrap_or_default(), "");
+        let (about, _) = outline(&origin(preset))?;
+        list += &format!("{:<23} {}\n", preset.name, about.unwrap_or_default());
     }
     Ok(list)
 }

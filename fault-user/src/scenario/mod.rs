@@ -7,24 +7,27 @@
 pub mod conduct;
 mod error;
 mod expect;
+mod parameters;
 mod part;
 pub mod presets;
 mod ramp;
 mod read;
 mod schedule;
 mod table;
+mod targets;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 pub use error::{Origin, ScenarioError};
 pub use expect::Expectation;
+pub use parameters::{Outlined, outline};
 pub use part::{Part, TimedRule};
 pub use ramp::Turn;
-pub use read::{outline, read};
+pub use read::read;
 pub use schedule::{Occurrence, RAMP_STEPS, SHORTEST_STEP_NS, Schedule, between, nanoseconds};
 pub use text::Text;
 
@@ -159,12 +162,6 @@ impl Scenario {
     #[must_use]
     pub fn target_error(&self, target: &NamedTarget, sentence: String) -> ScenarioError {
         self.origin.wrong(target.span, sentence, "of this target")
-    }
-
-    /// Parameters by name.
-    #[must_use]
-    pub fn values(&self) -> BTreeMap<&str, &str> {
-        self.parameters.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect()
     }
 }
 

@@ -10,14 +10,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{
-    arm::Armed,
-    error::SessionError,
-    events::Events,
-    heal::{self, RuleTotals},
-    plan::Plan,
-    tasks::Tasks,
-};
+use super::{arm::Armed, error::SessionError, events::Events, plan::Plan, tasks::Tasks};
 use crate::{kernel::control::monotonic_ns, net::interfaces::Change};
 
 /// Why a session stopped being active.
@@ -91,13 +84,6 @@ impl Active {
     /// Nothing is injected from now on. What else there is to be put back is the business of [`Active::heal`].
     pub fn stop(&self) {
         self.armed.loaded.control.active.store(0);
-    }
-
-    /// What every rule did until now, by [`super::plan::PlannedRule::id`].
-    #[must_use]
-    pub fn totals(&self) -> Vec<RuleTotals> {
-        let of = |slot| heal::totals_of(&self.armed.loaded, slot, &self.armed.earlier);
-        self.plan().rules.iter().map(|planned| of(planned.slot)).collect()
     }
 
     /// What was planned.

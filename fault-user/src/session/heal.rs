@@ -170,7 +170,7 @@ impl Active {
     }
 }
 
-pub(super) fn totals_of(loaded: &Loaded, slot: u32, earlier: &Earlier) -> RuleTotals {
+fn totals_of(loaded: &Loaded, slot: u32, earlier: &Earlier) -> RuleTotals {
     let counters = loaded.counters.rule(loaded.control.bank(), slot);
     // In this order: a hit is counted as a match first, so there are never more hits than matches.
     let injected = counters.injected.load();

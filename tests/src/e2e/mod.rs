@@ -17,6 +17,7 @@ mod loss;
 mod pair;
 mod places;
 mod play;
+mod play_ends;
 mod presets;
 mod programs;
 mod refusals;
@@ -140,6 +141,7 @@ fn tests() -> Vec<Test> {
         places::TESTS,
         calls::TESTS,
         play::TESTS,
+        play_ends::TESTS,
         presets::TESTS,
         disk::TESTS,
         disk_delay::TESTS,

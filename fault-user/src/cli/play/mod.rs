@@ -36,7 +36,7 @@ pub(super) fn main(arguments: &PlayArgs) -> Result<ExitCode, CliError> {
     if text.len() as u64 > LARGEST {
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB")));
     }
-    play(Origin { name: path, text }, &[], &arguments.stage)
+    play(Origin { name: path, text }, &arguments.parameters, &arguments.stage)
 }
 
 /// Plays what `origin` holds, with `values` for its parameters.
