@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fault_common::limits::MAX_RULES;
+use jiff::Timestamp;
 
 use super::super::{args::SessionArgs, error::CliError, session};
 use crate::{
@@ -25,6 +26,8 @@ use crate::{
 pub(super) struct Ensemble {
     pub(super) sessions: Vec<Active>,
     parts: Vec<Part>,
+    /// When the scenario began.
+    started: Timestamp,
 }
 
 /// Arms all of `parts`, or none, and then activates them; what is in force is what the scenario begins with.
@@ -64,7 +67,7 @@ pub(super) fn activate(
         score.add(armed.lever()?, armed.plan(), &part.timed);
     }
     let sessions = armed.into_iter().map(|armed| armed.activate()).collect::<Result<Vec<_>, _>>()?;
-    Ok((Ensemble { sessions, parts }, score))
+    Ok((Ensemble { sessions, parts, started: Timestamp::now() }, score))
 }
 
 /// Number in the scenario of the fault in `slot`.
@@ -83,18 +86,18 @@ impl Ensemble {
         for (session, part) in self.sessions.into_iter().zip(self.parts) {
             all.push((session.heal(end).await, part));
         }
-        merge(all, end, seed)
+        merge(all, end, seed, self.started)
     }
 }
 
 /// As if one session had had all rules, each by its number in the scenario.
-fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64) -> Healed {
-    let now = jiff::Timestamp::now();
+fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> Healed {
     let plan = Plan { rules: Vec::new(), exceptions: Vec::new(), seed, duration: None };
     let mut merged = Healed {
         plan,
-        started: now,
-        ended: now,
+        started,
+        // Nobody is hit from here on; the sessions say more precisely since when.
+        ended: all.first().map_or_else(Timestamp::now, |(healed, _)| healed.ended),
         end,
         rules: Vec::new(),
         spared: Vec::new(),
@@ -107,7 +110,6 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64) -> Healed {
     };
     let mut rules = BTreeMap::new();
     for (healed, part) in all {
-        merged.started = merged.started.min(healed.started);
         for ((mut planned, totals), timed) in healed.plan.rules.into_iter().zip(healed.rules).zip(&part.timed)
         {
             planned.id = u32::try_from(timed.number).unwrap_or(u32::MAX);

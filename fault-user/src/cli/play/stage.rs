@@ -116,7 +116,7 @@ pub(super) async fn perform(
             .and_then(|it| it.command),
     };
     let mut whole = finish::of(&healed, subject);
-    describe(scenario, &mut whole);
+    describe(scenario, &report, &mut whole);
     let is_clean = healed.troubles.is_empty() && !matches!(curtain.end, End::Stalled(_));
     let is_as_expected = report.is_as_expected();
     whole.scenario = Some(report);
@@ -287,8 +287,11 @@ fn judged(
 }
 
 /// Rows of the report belong to phases and targets.
-fn describe(scenario: &Scenario, report: &mut SessionReport) {
+fn describe(scenario: &Scenario, played: &ScenarioReport, report: &mut SessionReport) {
     for (row, fault) in report.rules.iter_mut().zip(&scenario.faults) {
+        if row.matched == 0 && played.phases[fault.phase].began == 0 {
+            row.hint = Some("matched nothing: its phase had not begun".to_owned());
+        }
         row.spec = fault.words();
         row.phase = Some(scenario.phases[fault.phase].name.clone());
         row.target = Some(scenario.targets[fault.target].name.clone());
