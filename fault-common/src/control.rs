@@ -97,6 +97,9 @@ pub struct Control {
     pub tick: SharedU64,
     /// What the clock said then: `CLOCK_MONOTONIC` nanoseconds. Belongs to the programs.
     pub tick_ns: SharedU64,
+    /// Mask of the slots in force, whatever the rule set holds: a scenario goes from phase to phase by one store here, and
+    /// what goes on keeps its counts, its budget and its sequences. All ones where there are no phases.
+    pub in_force: SharedU64,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
     /// The cgroups aimed at. One that was restarted gets a new entry while `active` is 1.

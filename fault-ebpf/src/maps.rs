@@ -59,9 +59,10 @@ const RULE_SLOTS: usize = MAX_RULES * BANKS;
 /// The control block, mapped into the controller.
 #[btf_map]
 pub static CONTROL: Array<Control, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Two rule sets side by side: index `bank * MAX_RULES + slot`.
+/// Two rule sets side by side: index `bank * MAX_RULES + slot`. Mapped into the controller, which turns single numbers of a
+/// rule in force, one store each.
 #[btf_map]
-pub static RULES: Array<Rule, RULE_SLOTS> = Array::new();
+pub static RULES: Array<Rule, RULE_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Index as in [`RULES`].
 #[btf_map]
 pub static RULE_COUNTERS: Array<RuleCounters, RULE_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();

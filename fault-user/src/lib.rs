@@ -8,6 +8,7 @@
 //! | `net` | hooks, lane, sockets |
 //! | `block` | devices, parking lot, self-test |
 //! | `session` | plan → arm → heal, heartbeat, residue |
+//! | `scenario` | phases in time, several targets, expectations |
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
 
@@ -17,6 +18,7 @@ pub mod exit;
 pub mod kernel;
 pub mod net;
 pub mod report;
+pub mod scenario;
 pub mod session;
 pub mod spec;
 pub mod target;

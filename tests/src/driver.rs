@@ -128,9 +128,25 @@ impl Injection {
     ///
     /// # Errors
     /// As [`Injection::start`].
-    pub fn start_with(mut command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub fn start_with(command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_verb(command, &[&["inject"], arguments].concat())
+    }
+
+    /// Starts `fault play ARGUMENTS` and waits until it is active.
+    ///
+    /// # Errors
+    /// As [`Injection::start`].
+    pub fn play(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_verb(Command::new(binary()), &[&["play"], arguments].concat())
+    }
+
+    /// Starts a prepared `fault` with all of its arguments, and waits until it is active.
+    ///
+    /// # Errors
+    /// As [`Injection::start`].
+    pub fn start_verb(mut command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
         let json = tempfile::NamedTempFile::new()?;
-        command.arg("inject").args(arguments).arg("--json").arg(json.path());
+        command.args(arguments).arg("--json").arg(json.path());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -160,10 +176,10 @@ impl Injection {
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status = injection.child.wait()?;
-                    bail!("fault inject {arguments:?} ended with {status}: {}", injection.stderr);
+                    bail!("fault {arguments:?} ended with {status}: {}", injection.stderr);
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    bail!("fault inject {arguments:?} is not active after 60 s: {}", injection.stderr)
+                    bail!("fault {arguments:?} is not active after 60 s: {}", injection.stderr)
                 }
             }
         }

@@ -124,7 +124,7 @@ pub struct Corruption {
 
 /// One fault, compiled. All-zero is "no rule".
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// Number of the fault on the command line, from 0. Slots are sorted by [`Rule::storage_order`], ids are not.
     pub id: u32,

@@ -94,7 +94,7 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
         return Fate::Pass;
     }
     let bank = control.bank();
-    let candidates = control.banks[bank as usize & 1].disk;
+    let candidates = control.banks[bank as usize & 1].disk & control.in_force.load();
     if control.active.load() == 0 || candidates == 0 {
         return Fate::Pass;
     }

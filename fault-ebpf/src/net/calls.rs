@@ -98,7 +98,7 @@ fn call(addr: *mut bpf_sock_addr, remote: [u32; 4], what: u32) -> i32 {
     let Some(control) = CONTROL.get(0) else { return ALLOW };
     let generation = control.generation.load();
     let (index, bank) = bank(control, generation);
-    let mut mask = bank.net_calls;
+    let mut mask = bank.net_calls & control.in_force.load();
     if control.active.load() == 0 || mask == 0 {
         return ALLOW;
     }

@@ -72,6 +72,7 @@ impl Candidates {
             Direction::Out => (bank.net_out, headers.destination),
             Direction::In => (bank.net_in, headers.source),
         };
+        mask &= control.in_force.load();
         // SAFETY: sixteen bytes either way; network byte order, IPv4 mapped.
         mask = for_peer(mask, bank, index, unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(remote) });
         if mask & !bank.net_any_iface != 0 {

@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::PossibleValue,
+};
 
 use crate::{spec::Layer, target::TargetRequest};
 
@@ -22,10 +24,21 @@ pub enum Command {
     Run(RunArgs),
     /// Hit what already runs, until Ctrl-C, SIGTERM or --for
     Inject(InjectArgs),
+    /// Play a scenario from a TOML file: faults in phases, and what is expected of them
+    Play(PlayArgs),
+    /// Partial failures that real systems had, each a scenario with parameters; without NAME, a list of them
+    Preset(PresetArgs),
+    /// What a spec will do, in plain words, and whether this kernel can
+    Explain(ExplainArgs),
     /// What this kernel can do, what it cannot, and what to change
     Doctor(DoctorArgs),
     /// Find and remove residue (there should never be any)
     Sweep(SweepArgs),
+    /// Print what a shell needs to complete command lines, e.g. `source <(fault completions bash)`
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// `fault run`.
@@ -60,6 +73,57 @@ pub struct InjectArgs {
     /// Yes, the whole machine (--host)
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `fault play`.
+#[derive(Debug, Args)]
+pub struct PlayArgs {
+    /// The scenario: a TOML file, see docs/scenarios.md
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: PathBuf,
+    /// Values of its parameters
+    #[arg(value_name = "PARAMETER=VALUE", value_parser = parameter)]
+    pub parameters: Vec<(String, String)>,
+    /// Whom and how.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
+
+/// `fault preset`.
+#[derive(Debug, Args)]
+pub struct PresetArgs {
+    /// Which one
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Values of its parameters
+    #[arg(value_name = "PARAMETER=VALUE", value_parser = parameter)]
+    pub parameters: Vec<(String, String)>,
+    /// Print the scenario, play nothing
+    #[arg(long)]
+    pub show: bool,
+    /// Whom and how.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
+
+/// Whom a scenario is played to, and how.
+#[derive(Debug, Args)]
+pub struct StageArgs {
+    /// The target `given`; none is needed where the scenario names its own.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub options: SessionArgs,
+    /// Of the target `given`, only the named processes, not their descendants
+    #[arg(long)]
+    pub only: bool,
+    /// Yes, the whole machine (--host)
+    #[arg(long)]
+    pub yes: bool,
+    /// A command to run meanwhile, after `--`; it is the target `given`, too
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Who suffers.
@@ -99,6 +163,12 @@ impl TargetArgs {
         let names = comm.iter().cloned().map(TargetRequest::Comm);
         let host = host.then_some(TargetRequest::Host);
         pids.chain(cgroups).chain(containers).chain(units).chain(names).chain(host).collect()
+    }
+
+    /// Whether they name nobody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests().is_empty()
     }
 }
 
@@ -162,12 +232,42 @@ pub enum BlockBackend {
     Kprobe,
 }
 
+/// `fault explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The spec, e.g. 'drop 5% out to 10.0.0.0/8:5432'
+    #[arg(value_name = "SPEC")]
+    pub spec: String,
+    /// Its layer [default: whichever has such a spec, or both]
+    #[arg(long, value_name = "LAYER")]
+    pub layer: Option<Layer>,
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `fault doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Machine-readable
     #[arg(long)]
     pub json: bool,
+}
+
+/// `fault completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `fault man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// A directory to write all pages to, one for each command [default: `fault(1)` to standard output]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
 }
 
 /// `fault sweep`.
@@ -178,9 +278,32 @@ pub struct SweepArgs {
     pub dry_run: bool,
 }
 
+impl ValueEnum for Layer {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected PARAMETER=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    // A scenario may name all its targets itself.
+    let optional = |command: clap::Command| command.mut_group("TargetArgs", |group| group.required(false));
+    Cli::command().mut_subcommand("play", optional).mut_subcommand("preset", optional)
 }
 
 /// Parses the command line; keeps the order of faults across `--net` and `--disk`.
@@ -188,12 +311,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// clap's, which know how to print themselves.
 pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let matches = command().try_get_matches_from(arguments)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let faults = match &mut cli.command {
         Command::Run(run) => &mut run.faults,
         Command::Inject(inject) => &mut inject.faults,
-        Command::Doctor(_) | Command::Sweep(_) => return Ok(cli),
+        Command::Play(_)
+        | Command::Preset(_)
+        | Command::Explain(_)
+        | Command::Doctor(_)
+        | Command::Sweep(_)
+        | Command::Completions(_)
+        | Command::Man(_) => return Ok(cli),
     };
     if let Some((_, matches)) = matches.subcommand() {
         faults.ordered = in_order(matches);
@@ -228,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -249,6 +378,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_may_name_its_targets_itself() {
+        for line in ["fault|play|a.toml", "fault|preset", "fault|preset|zone-split|zone=10.0.0.0/8|--|true"] {
+            assert!(cli(line).is_ok(), "{line}");
+        }
+        let Command::Play(play) = cli("fault|play|a.toml|late=1=2|--only|--pid|7").unwrap().command else {
+            panic!("not play")
+        };
+        assert_eq!(play.parameters, [("late".to_owned(), "1=2".to_owned())]);
+        assert!(play.stage.only && !play.stage.target.is_empty());
+    }
+
+    #[test]
     fn what_is_missing_is_a_usage_error() {
         for line in [
             "fault",
@@ -258,6 +399,10 @@ mod tests {
             "fault|inject|--pid|1",
             "fault|run|--net|drop 1%|--for|0s|--|true",
             "fault|run|--net|drop 1%|--block-backend|magic|--|true",
+            "fault|play",
+            "fault|play|a.toml|late",
+            "fault|explain",
+            "fault|completions",
         ] {
             assert_eq!(cli(line).expect_err(line).exit_code(), 2, "{line}");
         }

@@ -6,6 +6,7 @@ use crate::{
     exit::Class,
     kernel::probe::Unsupported,
     report::output::OutputError,
+    scenario::ScenarioError,
     session::{SessionError, keeper::KeeperError, plan::PlanError},
     spec::{SpecError, wants_color},
     target::{TargetError, command::CommandError, run::TransientError},
@@ -17,6 +18,29 @@ pub enum CliError {
     /// A spec.
     #[error(transparent)]
     Spec(#[from] Box<SpecError>),
+    /// A scenario.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// A preset that does not exist.
+    #[error(
+        "there is no preset `{name}`{}; `fault preset` lists them",
+        nearest.map_or_else(String::new, |nearest| format!(", did you mean `{nearest}`?"))
+    )]
+    NoPreset {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<&'static str>,
+    },
+    /// A scenario that cannot be read.
+    #[error("reading the scenario {path} failed")]
+    ReadScenario {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -47,6 +71,15 @@ pub enum CliError {
     /// A file named by `--json` or `--events`.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The directory of `fault man`.
+    #[error("writing manual pages to {directory} failed")]
+    Man {
+        /// Which.
+        directory: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Standard output.
     #[error("writing to standard output failed")]
     Stdout(#[source] io::Error),
@@ -65,7 +98,10 @@ impl CliError {
         let class = match self {
             Self::Spec(error) => error.class(),
             Self::Target(error) => error.class(),
-            Self::Plan(_) => Class::Usage,
+            Self::Scenario(error) => error.class(),
+            Self::Plan(_) | Self::NoPreset { .. } | Self::ReadScenario { .. } | Self::Man { .. } => {
+                Class::Usage
+            }
             Self::Session(error) => error.class(),
             Self::Transient(error) => error.class(),
             // 126 and 127 as a shell has them.
@@ -83,6 +119,7 @@ impl CliError {
     pub fn render(&self) -> String {
         match self {
             Self::Spec(error) => error.render(wants_color(&io::stderr())),
+            Self::Scenario(error) => error.render(wants_color(&io::stderr())),
             other => format!("fault: {}\n", sentence(other)),
         }
     }

@@ -34,14 +34,23 @@ impl Subject {
 
 /// Writes the summary and `--json`.
 pub(super) fn report(healed: &Healed, subject: Subject, options: &SessionArgs) -> Result<(), CliError> {
+    write(&of(healed, subject), options)
+}
+
+/// What there is to say.
+pub(super) fn of(healed: &Healed, subject: Subject) -> SessionReport {
     let troubles: Vec<String> = healed.troubles.iter().map(|trouble| sentence(trouble)).collect();
     let exit = exit(healed.end, subject.ending, &troubles);
-    let report = SessionReport::new(healed, subject.target, subject.command, exit, troubles);
+    SessionReport::new(healed, subject.target, subject.command, exit, troubles)
+}
+
+/// Says it.
+pub(super) fn write(report: &SessionReport, options: &SessionArgs) -> Result<(), CliError> {
     if !options.quiet {
-        table::print(&report);
+        table::print(report);
     }
     if let Some(path) = &options.json {
-        json::write(&report, &Destination::from(path.clone()))?;
+        json::write(report, &Destination::from(path.clone()))?;
     }
     Ok(())
 }

@@ -2,7 +2,11 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use super::{args::InjectArgs, error::CliError, finish, session};
+use super::{
+    args::{InjectArgs, TargetArgs},
+    error::CliError,
+    finish, session,
+};
 use crate::{
     exit::Class,
     session::{End, active::Signals, keeper::Keeper},
@@ -12,7 +16,7 @@ use crate::{
 pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
-        let target = target(arguments, [])?;
+        let target = target(&arguments.target, arguments.only, [])?;
         let plan = plan.spare(target.lifelines())?;
         return session::dry_run(&plan, &target, &target.to_string());
     }
@@ -28,7 +32,7 @@ async fn inject(
     keeper: &Arc<Keeper>,
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
-    let target = target(arguments, [keeper.pid()])?;
+    let target = target(&arguments.target, arguments.only, [keeper.pid()])?;
     target.confirm(arguments.yes)?;
     let plan = plan.spare(target.lifelines())?;
     let words = target.to_string();
@@ -49,10 +53,14 @@ async fn inject(
 }
 
 /// Who suffers; `helpers` never do.
-fn target(arguments: &InjectArgs, helpers: impl IntoIterator<Item = u32>) -> Result<Target, CliError> {
+pub(super) fn target(
+    arguments: &TargetArgs,
+    only: bool,
+    helpers: impl IntoIterator<Item = u32>,
+) -> Result<Target, CliError> {
     let mut target = Target::nobody(helpers);
-    target.descendants = !arguments.only;
-    for request in arguments.target.requests() {
+    target.descendants = !only;
+    for request in arguments.requests() {
         target.add(&request)?;
     }
     Ok(target)

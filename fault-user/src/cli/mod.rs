@@ -2,8 +2,12 @@
 
 pub mod args;
 mod error;
+mod explain;
 mod finish;
 mod inject;
+mod manual;
+mod play;
+mod preset;
 mod run;
 mod session;
 mod sweep;
@@ -28,8 +32,13 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Inject(arguments) => inject::main(&arguments),
+        Command::Play(arguments) => play::main(&arguments),
+        Command::Preset(arguments) => preset::main(&arguments),
+        Command::Explain(arguments) => explain::main(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Sweep(arguments) => sweep::main(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprint!("{}", error.render());

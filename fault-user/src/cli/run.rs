@@ -5,7 +5,11 @@ use std::{process::ExitCode, sync::Arc};
 use fault_common::rule::block::op;
 use nix::sys::signal::Signal;
 
-use super::{args::RunArgs, error::CliError, finish, session};
+use super::{
+    args::{RunArgs, SessionArgs},
+    error::CliError,
+    finish, session,
+};
 use crate::{
     session::{End, active::Signals, keeper::Keeper, plan::Plan},
     spec::Fault,
@@ -34,11 +38,8 @@ pub(super) fn main(arguments: &RunArgs) -> Result<ExitCode, CliError> {
 async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
     let mut transient = Transient::create(keeper)?;
-    if hits_writes(&plan) && !transient.attribute_writeback()? && !arguments.options.quiet {
-        eprintln!(
-            "fault: buffered writes are hit when COMMAND syncs them, not when the kernel writes them back by itself: the \
-             `io` and `memory` controllers of cgroup v2 are not available for COMMAND's cgroup"
-        );
+    if hits_writes(&plan) {
+        follow_writeback(&mut transient, &arguments.options)?;
     }
     let held = Held::spawn(&arguments.command, &transient.cgroup().path)?;
     let mut target = Target::nobody([keeper.pid()]);
@@ -66,8 +67,19 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     Ok(ExitCode::from(ending.status()))
 }
 
+/// Has the kernel attribute writeback to COMMAND, or says that it cannot.
+pub(super) fn follow_writeback(transient: &mut Transient, options: &SessionArgs) -> Result<(), CliError> {
+    if !transient.attribute_writeback()? && !options.quiet {
+        eprintln!(
+            "fault: buffered writes are hit when COMMAND syncs them, not when the kernel writes them back by itself: the \
+             `io` and `memory` controllers of cgroup v2 are not available for COMMAND's cgroup"
+        );
+    }
+    Ok(())
+}
+
 /// Whether there is a fault that the writeback of a buffered write may meet.
-fn hits_writes(plan: &Plan) -> bool {
+pub(super) fn hits_writes(plan: &Plan) -> bool {
     let is_write = |ops: u32| ops == 0 || ops & op::WRITE != 0;
     plan.rules
         .iter()
@@ -75,7 +87,7 @@ fn hits_writes(plan: &Plan) -> bool {
 }
 
 /// Waits for COMMAND without faults.
-async fn outlive(
+pub(super) async fn outlive(
     command: &Running,
     signals: &mut Signals,
 ) -> Result<crate::target::command::Ending, CliError> {
@@ -88,7 +100,7 @@ async fn outlive(
 }
 
 /// A signal to the controller is meant for COMMAND. The session ends when COMMAND does.
-fn forward(command: &Running, number: i32) -> Option<End> {
+pub(super) fn forward(command: &Running, number: i32) -> Option<End> {
     let Ok(signal) = Signal::try_from(number) else { return None };
     // Ctrl-C and a hang-up reach COMMAND by themselves when there is a terminal: it is in our process group.
     let from_terminal =

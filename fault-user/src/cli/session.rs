@@ -24,7 +24,7 @@ use crate::{
     session::{
         arm::{Armed, Request},
         keeper::Keeper,
-        plan::Plan,
+        plan::{Needs, Plan},
     },
     spec::{self, Fault, Layer, NetFilter, Peer, SpecError},
     target::Target,
@@ -42,7 +42,7 @@ pub(super) fn plan(arguments: &FaultArgs, options: &SessionArgs) -> Result<Plan,
 }
 
 /// What the `on` of a fault names.
-fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
+pub(super) fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
     let Fault::Disk(disk) = fault else { return Ok(None) };
     let Some(on) = &disk.filter.on else { return Ok(None) };
     let wrong = |error: DeviceError| {
@@ -91,20 +91,24 @@ pub(super) fn arm(request: Request, options: &SessionArgs) -> Result<Armed, CliE
         if error.class() != Class::Unsupported || options.block_backend != BlockBackend::Auto {
             return error.into();
         }
-        let features = [
-            (needs.packets, Feature::PacketDrop),
-            (needs.packet_delay, Feature::PacketDelay),
-            (needs.checksum, Feature::PacketCorruption),
-            (needs.calls, Feature::Calls),
-            (needs.bios, Feature::DiskError),
-            (needs.bio_delay, Feature::DiskDelay),
-        ];
-        let features: Vec<Feature> =
-            features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect();
+        let features = features(needs);
         let capabilities = Capabilities::probe_for(&features);
         let refusal = features.into_iter().find_map(|feature| capabilities.require(feature).err());
         refusal.map_or_else(|| error.into(), CliError::Unsupported)
     })
+}
+
+/// What a kernel must be able to do, in the words of `fault doctor`.
+pub(super) fn features(needs: Needs) -> Vec<Feature> {
+    let features = [
+        (needs.packets, Feature::PacketDrop),
+        (needs.packet_delay, Feature::PacketDelay),
+        (needs.checksum, Feature::PacketCorruption),
+        (needs.calls, Feature::Calls),
+        (needs.bios, Feature::DiskError),
+        (needs.bio_delay, Feature::DiskDelay),
+    ];
+    features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
 }
 
 /// The request of a session.
@@ -125,16 +129,20 @@ pub(super) fn request(
             EventWriter::open(&Destination::from(path.clone()), Box::new(rule_of))
         })
         .transpose()?;
-    let backend = match options.block_backend {
+    Ok(Request { plan, target, backend: backend(options), events, keeper: Arc::clone(keeper) })
+}
+
+/// `--block-backend`.
+pub(super) const fn backend(options: &SessionArgs) -> Choice {
+    match options.block_backend {
         BlockBackend::Auto => Choice::Auto,
         BlockBackend::FmodRet => Choice::ModifyReturn,
         BlockBackend::Kprobe => Choice::Kprobe,
-    };
-    Ok(Request { plan, target, backend, events, keeper: Arc::clone(keeper) })
+    }
 }
 
 /// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     // The standard library's hash keys come from getrandom(2).
     std::hash::RandomState::new().build_hasher().finish() >> 11

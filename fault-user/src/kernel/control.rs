@@ -17,6 +17,8 @@ use fault_common::{
     control::{Bank, CgroupTarget, Control},
     counters::RuleCounters,
     limits::{BANKS, MAX_CGROUPS, MAX_RULES},
+    rule::Rule,
+    shared::SharedU64,
 };
 use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
@@ -154,6 +156,34 @@ impl CounterBlock {
     #[must_use]
     pub fn rule(&self, bank: u32, slot: u32) -> &RuleCounters {
         &self.0[(bank as usize % BANKS) * MAX_RULES + slot as usize % MAX_RULES]
+    }
+}
+
+/// Words of 8 bytes in a [`Rule`].
+pub const RULE_WORDS: usize = size_of::<Rule>() / 8;
+
+/// A rule of the map `RULES`, word by word.
+#[repr(transparent)]
+pub struct RuleWords([SharedU64; RULE_WORDS]);
+
+const _: () = assert!(size_of::<RuleWords>() == size_of::<Rule>());
+
+/// The rules of both banks, for turning single numbers of rules in force.
+pub struct RuleBlock(Mapped<RuleWords>);
+
+impl RuleBlock {
+    /// Maps the map `RULES`.
+    ///
+    /// # Errors
+    /// See [`Mapped::new`].
+    pub fn new(map: &MapData) -> Result<Self, MapIntoMemoryError> {
+        Mapped::new("RULES", map.fd().as_fd(), MAX_RULES * BANKS).map(Self)
+    }
+
+    /// Word `word` (below [`RULE_WORDS`]) of the rule in `slot` of `bank`.
+    #[must_use]
+    pub fn word(&self, bank: u32, slot: u32, word: usize) -> &SharedU64 {
+        &self.0[(bank as usize % BANKS) * MAX_RULES + slot as usize % MAX_RULES].0[word % RULE_WORDS]
     }
 }
 

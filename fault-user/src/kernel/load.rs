@@ -106,6 +106,7 @@ pub fn load(globals: &Globals, sizes: Sizes) -> Result<Loaded, LoadError> {
     let control = ControlBlock::new(find(&ebpf, "CONTROL")?)?;
     let counters = CounterBlock::new(find(&ebpf, "RULE_COUNTERS")?)?;
     control.deadline_ns.store(u64::MAX);
+    control.in_force.store(u64::MAX);
     control.heartbeat_ns.store(monotonic_ns());
     control.controller_tgid.store(std::process::id());
     Ok(Loaded { ebpf, control, counters })

@@ -46,7 +46,7 @@ fn names(resolved: &[Vec<Resolved>], id: u32) -> String {
 }
 
 /// One sentence about a simulation.
-fn expect(planned: &PlannedRule, seed: u64) -> String {
+pub(super) fn expect(planned: &PlannedRule, seed: u64) -> String {
     let expectation = simulate(planned, seed, OPERATIONS);
     let Expectation { matched, injected, .. } = expectation;
     let is_hit = if injected == 1 { "is hit" } else { "are hit" };

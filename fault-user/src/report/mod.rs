@@ -11,7 +11,9 @@ pub mod json;
 pub mod note;
 mod number;
 pub mod output;
+pub mod scenario;
 pub mod table;
+pub mod timeline;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,9 @@ pub struct SessionReport {
     /// What was spared, in the order given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<ExceptionReport>,
+    /// About the scenario that was played.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<scenario::ScenarioReport>,
     /// What went otherwise than asked, most important first.
     pub notes: Vec<Note>,
     /// What could not be put back or counted: one sentence each.
@@ -77,6 +82,7 @@ impl SessionReport {
         let exceptions = healed.plan.exceptions.iter().zip(&healed.spared);
         Self {
             except: exceptions.map(|(planned, matched)| ExceptionReport::new(planned, *matched)).collect(),
+            scenario: None,
             rules: rules.map(|(planned, totals)| RuleReport::new(planned, *totals, lasted)).collect(),
             notes: note::notes(&healed.totals, healed.stranded, &healed.lanes),
             troubles,
@@ -151,8 +157,14 @@ pub struct RuleReport {
     pub id: u32,
     /// `net` or `disk`.
     pub layer: &'static str,
-    /// Its spec, in canonical form.
+    /// Its spec, in canonical form; of a ramp, both ends.
     pub spec: String,
+    /// The phase of the scenario it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The target of the scenario it aims at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Operations that passed the filter.
     pub matched: u64,
     /// Operations that were hit.
@@ -186,6 +198,8 @@ impl RuleReport {
             id: planned.id,
             layer: planned.fault.layer().name(),
             spec: planned.fault.to_string(),
+            phase: None,
+            target: None,
             matched,
             injected,
             spared: matched.saturating_sub(injected),

@@ -49,6 +49,16 @@ pub fn render(report: &SessionReport, style: Style) -> String {
         let operations = if exception.matched == 1 { "operation" } else { "operations" };
         text += &format!("except `{}`: {} {operations} spared\n", exception.filter, exception.matched);
     }
+    if let Some(scenario) = &report.scenario {
+        for expectation in &scenario.expectations {
+            let label = match expectation.met {
+                Some(true) => style.paint("32", "met:"),
+                Some(false) => style.paint("31;1", "not met:"),
+                None => style.paint("33;1", "not judged:"),
+            };
+            text += &format!("{label} {}: {}\n", expectation.what, expectation.found);
+        }
+    }
     let hints = report.rules.iter().filter_map(|rule| {
         let hint = rule.hint.as_ref()?;
         Some((true, format!("fault {} {hint}", rule.id)))
@@ -77,23 +87,27 @@ fn rules(rules: &[RuleReport], style: Style) -> Table {
     let head = |title| Cell::new(title).add_attribute(Attribute::Bold);
     let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let right = |title| head(title).set_alignment(CellAlignment::Right);
-    table.set_header([
-        head("#"),
-        head("fault"),
-        right("matched"),
-        right("injected"),
-        right("rate"),
-        right("mean delay"),
-    ]);
+    // Of a scenario; the target only where there are several.
+    let has_phases = rules.iter().any(|rule| rule.phase.is_some());
+    let has_targets = rules.iter().any(|rule| rule.target != rules[0].target);
+    let mut header = vec![head("#")];
+    header.extend(has_phases.then(|| head("phase")));
+    header.extend(has_targets.then(|| head("target")));
+    header.extend([head("fault"), right("matched"), right("injected"), right("rate"), right("mean delay")]);
+    table.set_header(header);
     for rule in rules {
-        table.add_row([
-            Cell::new(rule.id),
+        let mut row = vec![Cell::new(rule.id)];
+        let word = |word: &Option<String>| Cell::new(word.as_deref().unwrap_or("-"));
+        row.extend(has_phases.then(|| word(&rule.phase)));
+        row.extend(has_targets.then(|| word(&rule.target)));
+        row.extend([
             Cell::new(format!("{} {}", rule.layer, rule.spec)),
             number(rule.matched.to_string()),
             number(rule.injected.to_string()),
             number(rate(rule)),
             number(rule.mean_delay_ns.map_or_else(|| "-".to_owned(), number::nanoseconds)),
         ]);
+        table.add_row(row);
     }
     table
 }

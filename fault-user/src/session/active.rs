@@ -81,6 +81,11 @@ impl Active {
         Self { armed, events, started: Timestamp::now(), deadline }
     }
 
+    /// Nothing is injected from now on. What else there is to be put back is the business of [`Active::heal`].
+    pub fn stop(&self) {
+        self.armed.loaded.control.active.store(0);
+    }
+
     /// What was planned.
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -98,10 +103,7 @@ impl Active {
         mut on_signal: impl FnMut(i32) -> Option<End>,
     ) -> Result<Finished<T>, SessionError> {
         let mut command = std::pin::pin!(command);
-        let mut beat = interval(Duration::from_nanos(HEARTBEAT_INTERVAL_NS));
-        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tended = std::pin::pin!(self.tend());
         loop {
             tokio::select! {
                 biased;
@@ -111,11 +113,29 @@ impl Active {
                         return Ok(Finished { end, command: None });
                     }
                 }
-                () = at(self.deadline) => return Ok(Finished { end: End::Deadline, command: None }),
+                end = &mut tended => return Ok(Finished { end: end?, command: None }),
+            }
+        }
+    }
+
+    /// What the session itself has to do while it lives: beat, follow the target, write events. Until its time is over or its
+    /// target is gone.
+    ///
+    /// # Errors
+    /// When the target can no longer be followed.
+    pub async fn tend(&mut self) -> Result<End, SessionError> {
+        let mut beat = interval(Duration::from_nanos(HEARTBEAT_INTERVAL_NS));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = at(self.deadline) => return Ok(End::Deadline),
                 // Before what may always be ready: a flood of events must not look like a dead controller.
                 _ = beat.tick() => {
                     if let Some(end) = self.beat()? {
-                        return Ok(Finished { end, command: None });
+                        return Ok(end);
                     }
                 }
                 _ = look.tick(), if self.armed.must_look() => self.armed.look()?,

@@ -8,6 +8,7 @@ use super::{
     error::SessionError,
     events::Events,
     keeper::Keeper,
+    lever::{Earlier, Lever},
     packets::{self, Namespace},
     plan::{Needs, Plan},
     rules::Rules,
@@ -63,6 +64,8 @@ pub struct Armed {
     /// Of all rules that were in force: packets may still be under way.
     pub(super) longest_delay: Duration,
     pub(super) request: Request,
+    /// Of rules that a scenario brought into force again: what they matched before.
+    pub(super) earlier: Arc<Earlier>,
 }
 
 /// The bank the first rule set lies in.
@@ -129,6 +132,7 @@ impl Armed {
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
+        let earlier = Arc::default();
         Ok(Self {
             block,
             namespaces,
@@ -142,7 +146,22 @@ impl Armed {
             needs,
             longest_delay,
             request,
+            earlier,
         })
+    }
+
+    /// What goes from phase to phase of a scenario; for a thread of its own, if need be.
+    ///
+    /// # Errors
+    /// When the maps cannot be mapped once more.
+    pub fn lever(&self) -> Result<Lever, SessionError> {
+        Lever::new(&self.loaded, Arc::clone(&self.earlier))
+    }
+
+    /// What was planned.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.request.plan
     }
 
     /// One store, and faults happen.

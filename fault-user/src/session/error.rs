@@ -56,6 +56,9 @@ pub enum SessionError {
     /// New rules need hooks, a lane or a parking lot that the session did not set up.
     #[error("the new faults need more of the kernel than this session was armed for")]
     NotArmedFor,
+    /// A thread.
+    #[error("starting a thread failed")]
+    Thread(#[source] io::Error),
     /// A program was refused.
     #[error("loading or attaching the eBPF program {name} failed")]
     Program {
@@ -105,7 +108,7 @@ impl SessionError {
             Self::Net(error) => error.class(),
             Self::Block(error) => error.class(),
             Self::Output(error) => error.class(),
-            Self::Ring(_) => Class::Other,
+            Self::Ring(_) | Self::Thread(_) => Class::Other,
             Self::Btf(_) | Self::Program { .. } => Class::Unsupported,
             Self::Keeper(_) | Self::NoProgram(_) | Self::NoMap(_) | Self::Map { .. } | Self::Open { .. } => {
                 Class::Other

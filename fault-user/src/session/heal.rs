@@ -11,6 +11,7 @@ use super::{
     active::{Active, End},
     arm::Armed,
     error::SessionError,
+    lever::Earlier,
     plan::Plan,
 };
 use crate::{
@@ -115,6 +116,7 @@ impl Active {
             needs,
             longest_delay,
             request,
+            earlier,
         } = self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
@@ -137,9 +139,10 @@ impl Active {
         {
             troubles.push(error);
         }
-        let counts = request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot)).collect();
+        let counts =
+            request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot, &earlier)).collect();
         let exceptions = request.plan.exceptions.iter();
-        let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot).matched).collect();
+        let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot, &earlier).matched).collect();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
                 Ok(stats) => lanes.extend(stats),
@@ -169,12 +172,12 @@ impl Active {
     }
 }
 
-fn totals_of(loaded: &Loaded, slot: u32) -> RuleTotals {
+fn totals_of(loaded: &Loaded, slot: u32, earlier: &Earlier) -> RuleTotals {
     let counters = loaded.counters.rule(loaded.control.bank(), slot);
     // In this order: a hit is counted as a match first, so there are never more hits than matches.
     let injected = counters.injected.load();
     RuleTotals {
-        matched: counters.matched.load(),
+        matched: counters.matched.load() + earlier.matched(slot),
         injected,
         bytes: counters.bytes.load(),
         delay_ns: counters.delay_ns.load(),

@@ -10,6 +10,7 @@ pub mod error;
 mod events;
 pub mod heal;
 pub mod keeper;
+pub mod lever;
 mod packets;
 pub mod plan;
 pub mod residue;

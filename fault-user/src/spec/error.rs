@@ -115,19 +115,20 @@ impl SpecError {
     /// the suggestion. Several lines, plain ASCII except for what the user wrote; colours only with
     /// `color` (the caller knows whether it writes to a terminal and whether `NO_COLOR` is set).
     pub fn render(&self, color: bool) -> String {
-        let styles = if color { ThemeStyles::ansi() } else { ThemeStyles::none() };
-        let theme = GraphicalTheme { characters: characters(), styles };
-        let mut report = String::new();
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_links(false)
-            .with_width(REPORT_COLUMNS)
-            .with_break_words(false);
-        if handler.render_report(&mut report, self).is_err() {
-            // Writing to a string does not fail; the sentence is the least we owe.
-            report = format!("error: {self}\n");
-        }
-        report
+        render_report(self, color).unwrap_or_else(|| format!("error: {self}\n"))
     }
+}
+
+/// A report for people, see [`SpecError::render`]. None where it cannot be drawn: the sentence is the least we owe.
+pub(crate) fn render_report(error: &dyn Diagnostic, color: bool) -> Option<String> {
+    let styles = if color { ThemeStyles::ansi() } else { ThemeStyles::none() };
+    let theme = GraphicalTheme { characters: characters(), styles };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_width(REPORT_COLUMNS)
+        .with_break_words(false);
+    let mut report = String::new();
+    handler.render_report(&mut report, error).is_ok().then_some(report)
 }
 
 impl fmt::Display for SpecError {

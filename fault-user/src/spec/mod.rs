@@ -12,6 +12,7 @@
 mod delay;
 mod disk;
 mod error;
+mod explain;
 mod lexer;
 mod net;
 mod parse;
@@ -32,7 +33,9 @@ use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, IOPS_MAX, SectorRange};
+pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
+pub use explain::{Explanation, explain};
 pub use net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
     NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
@@ -41,9 +44,12 @@ pub use parse::SPEC_MAX_BYTES;
 pub use problem::Problem;
 pub use quantity::Quantity;
 pub use size::ByteSize;
+pub(crate) use source::visible;
 pub use source::{Located, Source, Span};
 pub use trigger::{COUNT_MAX, Cycle, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
+pub(crate) use units::{duration as read_duration, print_duration};
+pub(crate) use words::nearest_word;
 
 /// Where in the system a fault sits. Each layer has its own verbs and filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +104,14 @@ impl Fault {
         match self {
             Self::Net(fault) => &fault.trigger,
             Self::Disk(fault) => &fault.trigger,
+        }
+    }
+
+    /// As [`Fault::trigger`], to be changed.
+    pub const fn trigger_mut(&mut self) -> &mut Trigger {
+        match self {
+            Self::Net(fault) => &mut fault.trigger,
+            Self::Disk(fault) => &mut fault.trigger,
         }
     }
 

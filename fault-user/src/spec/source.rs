@@ -115,7 +115,7 @@ impl Eq for Source {}
 
 /// `text` with every character that would act on a terminal replaced by one of the same length in
 /// UTF-8, so that spans keep their meaning. White space becomes a space: a spec is one line.
-pub(super) fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let dangerous = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

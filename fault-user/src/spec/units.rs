@@ -95,7 +95,7 @@ fn parse_u64(digits: &str) -> Result<u64, Flaw> {
 }
 
 /// `100ms`, `2s`, `1m30s`, `1.5s`, `20us`: numbers with a unit, from long to short.
-pub(super) fn duration(word: &str) -> Result<Duration, Flaw> {
+pub(crate) fn duration(word: &str) -> Result<Duration, Flaw> {
     let parts: Vec<(Decimal<'_>, &str)> = repeat(1.., quantity).parse(word).map_err(|_| Flaw::Shape)?;
     let mut total: u64 = 0;
     let mut shorter = TIME_UNITS;
@@ -129,7 +129,7 @@ pub(super) fn cycle(word: &str) -> Result<Cycle, Flaw> {
 }
 
 /// The canonical words for a duration; the inverse of [`duration`].
-pub(super) fn print_duration(duration: Duration) -> String {
+pub(crate) fn print_duration(duration: Duration) -> String {
     let mut nanos = duration.as_nanos();
     if nanos == 0 {
         return "0s".to_owned();

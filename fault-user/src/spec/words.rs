@@ -305,6 +305,21 @@ pub(super) fn nearest(word: &str, candidates: impl IntoIterator<Item = Known>) -
         .map(|(_, known)| known)
 }
 
+/// As [`nearest`], among words of other languages.
+pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word: String = word.to_lowercase();
+    let length = word.chars().count();
+    if length > 32 {
+        return None;
+    }
+    candidates
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(&word, known), known))
+        .filter(|(distance, known)| *distance <= forgiven(length.min(known.len())))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
 const fn forgiven(letters: usize) -> usize {
     match letters {
         0..=1 => 0,

@@ -1,4 +1,4 @@
-//! The commands of the README and of other pages are run as they stand.
+//! The commands of the README and of pages of the documentation are run as they stand.
 
 use anyhow::{Context as _, ensure};
 
@@ -9,6 +9,7 @@ use crate::driver::binary;
 pub const TESTS: &[Test] = &[
     Test { name: "docs::readme_commands_run", on: has_everything, run: readme_commands_run },
     Test { name: "docs::commands_about_targets_run", on: has_everything, run: commands_about_targets_run },
+    Test { name: "docs::scenarios_are_played", on: Lane::tests_packets, run: scenarios_are_played },
 ];
 
 fn has_everything(lane: Lane) -> bool {
@@ -26,25 +27,39 @@ fn scripts(page: &str) -> Vec<String> {
         .collect()
 }
 
+/// The files of a page: `toml` blocks that begin with their name, `# outage.toml`.
+fn files(page: &str) -> Vec<(&str, &str)> {
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.filter_map(|block| Some((block.strip_prefix("# ")?.lines().next()?, block))).collect()
+}
+
 fn readme_commands_run(_: Lane) -> anyhow::Result<()> {
-    let scripts = scripts(include_str!("../../../README.md"));
-    ensure!(scripts.len() >= 3, "the README lost its examples");
-    run(scripts)
+    commands_run(include_str!("../../../README.md"), 3)
 }
 
 fn commands_about_targets_run(_: Lane) -> anyhow::Result<()> {
-    let scripts = scripts(include_str!("../../../docs/targets.md"));
-    ensure!(!scripts.is_empty(), "the page lost its examples");
-    run(scripts)
+    commands_run(include_str!("../../../docs/targets.md"), 1)
 }
 
-fn run(scripts: Vec<String>) -> anyhow::Result<()> {
+fn scenarios_are_played(_: Lane) -> anyhow::Result<()> {
+    commands_run(include_str!("../../../docs/scenarios.md"), 3)
+}
+
+/// Runs the at least `least` scripts of a page where its files are.
+fn commands_run(page: &str, least: usize) -> anyhow::Result<()> {
+    let scripts = scripts(page);
+    ensure!(scripts.len() >= least, "the page lost its examples");
+    let here = tempfile::TempDir::new()?;
+    for (name, text) in files(page) {
+        std::fs::write(here.path().join(name), text)?;
+    }
     let directory = binary().parent().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let path = format!("{directory}:{}", std::env::var("PATH").unwrap_or_default());
     for script in scripts {
         let output = std::process::Command::new("sh")
             .args(["-e", "-c", &script])
             .env("PATH", &path)
+            .current_dir(here.path())
             .stdin(std::process::Stdio::null())
             .output()
             .with_context(|| script.clone())?;

@@ -2,6 +2,7 @@
 
 mod bad_sectors;
 mod calls;
+mod comforts;
 mod connections;
 mod containers;
 mod corrupt;
@@ -25,6 +26,9 @@ mod mptcp;
 mod names;
 mod pair;
 mod places;
+mod play;
+mod play_ends;
+mod presets;
 mod programs;
 mod refusals;
 mod run;
@@ -134,6 +138,7 @@ fn tests() -> Vec<Test> {
     [
         docs::TESTS,
         doctor::TESTS,
+        comforts::TESTS,
         loss::TESTS,
         targets::TESTS,
         units::TESTS,
@@ -152,6 +157,9 @@ fn tests() -> Vec<Test> {
         mptcp::TESTS,
         calls::TESTS,
         cycle::TESTS,
+        play::TESTS,
+        play_ends::TESTS,
+        presets::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         disk_gone::TESTS,

@@ -11,6 +11,9 @@ pub struct Sent {
     pub sent: u64,
     /// errno name → calls.
     pub errors: BTreeMap<String, u64>,
+    /// When each was sent, `CLOCK_MONOTONIC` nanoseconds, if asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stamps_ns: Vec<u64>,
 }
 
 /// Of `udp-count`.
@@ -29,6 +32,9 @@ pub struct Counted {
     pub span_ns: u64,
     /// Numbers that never arrived, up to the first thousand.
     pub missing: Vec<u64>,
+    /// The number of each that arrived, in order of arrival, if asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<u64>,
 }
 
 /// Of `stream-send` and `stream-take`.

@@ -46,6 +46,9 @@ pub struct Send {
     /// Print `ready` on stderr and wait for a line on stdin before sending: the socket exists before the fault does.
     #[arg(long)]
     wait: bool,
+    /// Report when each one was sent.
+    #[arg(long)]
+    stamps: bool,
 }
 
 impl Send {
@@ -70,7 +73,11 @@ impl Send {
         let mut datagram = vec![0u8; self.size.max(16)];
         for number in 0..self.count {
             datagram[..8].copy_from_slice(&number.to_le_bytes());
-            datagram[8..16].copy_from_slice(&now_ns().to_le_bytes());
+            let now = now_ns();
+            datagram[8..16].copy_from_slice(&now.to_le_bytes());
+            if self.stamps {
+                report.stamps_ns.push(now);
+            }
             let result =
                 if self.connect { socket.send(&datagram) } else { socket.send_to(&datagram, self.to) };
             match result {
@@ -144,6 +151,9 @@ pub struct Count {
     /// milliseconds. Longer than anything may be delayed.
     #[arg(long, default_value_t = 600)]
     idle_ms: u64,
+    /// Report the number of each that arrived.
+    #[arg(long)]
+    numbers: bool,
 }
 
 impl Count {
@@ -182,6 +192,9 @@ impl Count {
             };
             let (number, sent) = (u64::from_le_bytes(number), u64::from_le_bytes(sent));
             report.received += 1;
+            if self.numbers {
+                report.numbers.push(number);
+            }
             report.delays_ns.push(now.saturating_sub(sent));
             let index = usize::try_from(number).context("sequence number")?;
             if seen.len() <= index {

@@ -2,6 +2,7 @@
 
 mod line;
 mod names;
+mod shared;
 
 use std::io::{self, BufWriter, Write};
 
@@ -10,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::output::{Destination, OutputError};
 pub use names::{Names, SystemNames};
+pub use shared::SharedLines;
 
 /// An item of the ring buffer `EVENTS` is no event of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +89,18 @@ impl EventWriter {
         Ok(Self::new(out, destination.clone(), Clock::now(), rule_of, Box::new(SystemNames::default())))
     }
 
+    /// One of several that write to `destination`, by way of `lines`.
+    #[must_use]
+    pub fn sharing(lines: SharedLines, destination: &Destination, rule_of: RuleOf) -> Self {
+        Self::new(
+            Box::new(lines),
+            destination.clone(),
+            Clock::now(),
+            rule_of,
+            Box::new(SystemNames::default()),
+        )
+    }
+
     /// From its parts.
     #[must_use]
     pub fn new(
@@ -159,4 +173,5 @@ impl EventWriter {
     }
 }
 
-const WHAT: &str = "the events";
+/// What is written, in errors.
+pub const WHAT: &str = "the events";

@@ -81,5 +81,14 @@ fn report() -> SessionReport {
     }
     let lanes = vec![LaneStats { sent_packets: 40, sent_bytes: 4000, ..LaneStats::default() }];
     let notes = notes(&counters, 0, &lanes);
-    SessionReport { session, rules, except: Vec::new(), notes, troubles: Vec::new(), counters, lanes }
+    SessionReport {
+        session,
+        rules,
+        except: Vec::new(),
+        scenario: None,
+        notes,
+        troubles: Vec::new(),
+        counters,
+        lanes,
+    }
 }

@@ -22,8 +22,8 @@ use fault_common::{
 
 use crate::block::device::DeviceNumber;
 use crate::spec::{
-    self, Call, DelaySpec, DiskFault, DiskManner, DiskOp, DiskVerb, Distribution, Exception, Fault, NetFault,
-    NetVerb, Probability, Protocol, Segment,
+    self, ByteRate, Call, DelaySpec, DiskFault, DiskManner, DiskOp, DiskVerb, Distribution, Exception, Fault,
+    NetFault, NetVerb, Probability, Protocol, Segment,
 };
 
 /// What could not be compiled.
@@ -157,6 +157,11 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
     };
     rule.verb = verb as u32;
     Ok(rule)
+}
+
+/// How long a packet may wait for a link this fast, in nanoseconds.
+pub fn queue_ns(rate: ByteRate) -> u64 {
+    Rate { bytes_per_second: rate.bytes_per_second(), ..Rate::default() }.queue_ns()
 }
 
 fn connections(some: spec::Connections) -> Connections {

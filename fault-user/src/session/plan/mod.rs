@@ -10,7 +10,7 @@ use fault_common::{
     rule::Rule,
 };
 
-use super::compile::{CompileError, compile, spare};
+use super::compile::{CompileError, compile, queue_ns, spare};
 use crate::{
     block::device::DeviceNumber,
     spec::{Exception, Fault, NetFilter, NetVerb},
@@ -25,6 +25,8 @@ pub struct PlannedRule {
     pub id: u32,
     /// As parsed.
     pub fault: Fault,
+    /// What it turns into in the course of a scenario: the same fault with other numbers.
+    pub becomes: Option<Fault>,
     /// As the kernel will see it.
     pub rule: Rule,
     /// Where it lies in the rule set: terminal verbs first, see `fault_common::rule::Verb::precedence`.
@@ -100,7 +102,7 @@ impl Plan {
         for (id, fault) in (0u32..).zip(faults) {
             let device = devices.get(id as usize).copied().flatten();
             let rule = compile(id, &fault, device)?;
-            rules.push(PlannedRule { id, fault, rule, slot: 0 });
+            rules.push(PlannedRule { id, fault, becomes: None, rule, slot: 0 });
         }
         let bad = rules.iter().map(|planned| planned.rule.block).filter(|block| block.until_written != 0);
         let bad = bad.map(|block| block.sector_end - block.sector_start).sum();
@@ -178,10 +180,10 @@ impl Plan {
     /// How long a packet that all rules delay may be under way: twice the jitter beyond the mean is rare.
     #[must_use]
     pub fn longest_delay(&self) -> Duration {
-        let of = |planned: &PlannedRule| match &planned.fault {
+        let of = |fault: &Fault| match fault {
             Fault::Net(fault) => match &fault.verb {
                 NetVerb::Delay(delay) => delay.mean + delay.jitter.unwrap_or_default() * 2,
-                NetVerb::Rate { .. } => Duration::from_nanos(planned.rule.rate.queue_ns()),
+                NetVerb::Rate { rate, .. } => Duration::from_nanos(queue_ns(*rate)),
                 NetVerb::Reorder { by } => *by,
                 NetVerb::Drop
                 | NetVerb::Duplicate
@@ -192,6 +194,7 @@ impl Plan {
             },
             Fault::Disk(_) => Duration::ZERO,
         };
+        let of = |planned: &PlannedRule| planned.faults().map(of).max().unwrap_or_default();
         self.rules.iter().map(of).sum()
     }
 
@@ -209,6 +212,13 @@ impl Plan {
     #[must_use]
     pub fn in_slot(&self, slot: u32) -> Option<&PlannedRule> {
         self.rules.iter().find(|planned| planned.slot == slot)
+    }
+}
+
+impl PlannedRule {
+    /// What it is and what it becomes.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        std::iter::once(&self.fault).chain(&self.becomes)
     }
 }
 

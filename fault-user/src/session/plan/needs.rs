@@ -3,7 +3,7 @@
 use fault_common::rule::net::{Direction, call};
 
 use super::{Plan, PlannedException, PlannedRule};
-use crate::spec::{DiskVerb, Fault, NetFault, NetVerb};
+use crate::spec::{DiskVerb, Fault, NetFault, NetVerb, Probability};
 
 /// What the kernel has to be able to do for a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,7 @@ impl PlannedRule {
     /// Whether packets wait in the lane.
     #[must_use]
     pub const fn waits(&self) -> bool {
+        // A ramp changes numbers, not the verb.
         let Fault::Net(fault) = &self.fault else { return false };
         waits(&fault.verb)
     }
@@ -107,17 +108,14 @@ impl PlannedRule {
     /// What hits all of a super-packet or nothing of it may as well hit it whole.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        let Fault::Net(fault) = &self.fault else { return false };
-        let looks_inside = !fault.filter.segments.is_empty() || fault.part.after.is_some();
-        match &fault.verb {
-            NetVerb::Drop | NetVerb::Duplicate | NetVerb::Hang => {
-                looks_inside || fault.trigger.is_selective()
-            }
-            NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => looks_inside,
-            NetVerb::Corrupt { .. } => true,
-            // Any packet will do to end a connection.
-            NetVerb::Reset | NetVerb::Fail { .. } => false,
-        }
+        let between = |chance| {
+            let mut fault = self.fault.clone();
+            fault.trigger_mut().probability = Some(chance);
+            fault
+        };
+        // On its way from never to always it is neither.
+        let between = self.becomes.as_ref().and(self.fault.trigger().probability).map(|_| between(HALF));
+        self.faults().chain(&between).any(is_cut)
     }
 
     /// Whether the checksum must be in the packet, as it would be on the wire.
@@ -125,6 +123,25 @@ impl PlannedRule {
     pub const fn is_checksummed(&self) -> bool {
         let Fault::Net(fault) = &self.fault else { return false };
         matches!(fault.verb, NetVerb::Corrupt { fix_checksum: false, .. })
+    }
+}
+
+/// Any chance that is neither never nor always.
+const HALF: Probability = match Probability::from_parts_per_billion(Probability::BILLION / 2) {
+    Some(half) => half,
+    None => Probability::ALWAYS,
+};
+
+/// [`PlannedRule::is_cut`], of one fault.
+fn is_cut(fault: &Fault) -> bool {
+    let Fault::Net(fault) = fault else { return false };
+    let looks_inside = !fault.filter.segments.is_empty() || fault.part.after.is_some();
+    match &fault.verb {
+        NetVerb::Drop | NetVerb::Duplicate | NetVerb::Hang => looks_inside || fault.trigger.is_selective(),
+        NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => looks_inside,
+        NetVerb::Corrupt { .. } => true,
+        // Any packet will do to end a connection.
+        NetVerb::Reset | NetVerb::Fail { .. } => false,
     }
 }
 

@@ -1,0 +1,137 @@
+//! The sessions of a scenario, one for each target, as if they were one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fault_common::limits::MAX_RULES;
+use jiff::Timestamp;
+
+use super::super::{args::SessionArgs, error::CliError, session};
+use crate::{
+    report::{
+        events::{self, EventWriter, SharedLines},
+        output::Destination,
+    },
+    scenario::{Part, Scenario, conduct::Score},
+    session::{
+        Active, End,
+        arm::Request,
+        heal::{Healed, Totals},
+        keeper::Keeper,
+        plan::Plan,
+    },
+    target::Target,
+};
+
+/// Sessions that are active.
+pub(super) struct Ensemble {
+    pub(super) sessions: Vec<Active>,
+    parts: Vec<Part>,
+    /// When the scenario began.
+    started: Timestamp,
+}
+
+/// Arms all of `parts`, or none, and then activates them; what is in force is what the scenario begins with.
+pub(super) fn activate(
+    scenario: &Scenario,
+    parts: Vec<Part>,
+    targets: Vec<Target>,
+    options: &SessionArgs,
+    keeper: &Arc<Keeper>,
+) -> Result<(Ensemble, Score), CliError> {
+    let lines = options
+        .events
+        .as_ref()
+        .map(|path| {
+            let destination = Destination::from(path.clone());
+            destination.open(events::WHAT).map(|out| (SharedLines::new(out), destination))
+        })
+        .transpose()?;
+    let mut armed = Vec::new();
+    for (part, target) in parts.iter().zip(targets) {
+        let writer = lines.as_ref().map(|(lines, destination)| {
+            let numbers: Vec<Option<u32>> = (0..MAX_RULES as u32).map(|slot| number_in(part, slot)).collect();
+            let rule_of = move |_, slot: u32| numbers.get(slot as usize).copied().flatten();
+            EventWriter::sharing(lines.clone(), destination, Box::new(rule_of))
+        });
+        let request = Request {
+            plan: part.plan.clone(),
+            target,
+            backend: session::backend(options),
+            events: writer,
+            keeper: Arc::clone(keeper),
+        };
+        armed.push(session::arm(request, options)?);
+    }
+    let mut score = Score::new(scenario.phases.clone());
+    for (armed, part) in armed.iter().zip(&parts) {
+        score.add(armed.lever()?, armed.plan(), &part.timed);
+    }
+    let sessions = armed.into_iter().map(|armed| armed.activate()).collect::<Result<Vec<_>, _>>()?;
+    Ok((Ensemble { sessions, parts, started: Timestamp::now() }, score))
+}
+
+/// Number in the scenario of the fault in `slot`.
+fn number_in(part: &Part, slot: u32) -> Option<u32> {
+    let id = part.plan.in_slot(slot)?.id;
+    u32::try_from(part.timed.get(id as usize)?.number).ok()
+}
+
+impl Ensemble {
+    /// Heals all: first nobody is hit any more, then everything is put back.
+    pub(super) async fn heal(self, end: End, seed: u64) -> Healed {
+        for session in &self.sessions {
+            session.stop();
+        }
+        let mut all = Vec::new();
+        for (session, part) in self.sessions.into_iter().zip(self.parts) {
+            all.push((session.heal(end).await, part));
+        }
+        merge(all, end, seed, self.started)
+    }
+}
+
+/// As if one session had had all rules, each by its number in the scenario.
+fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> Healed {
+    let plan = Plan { rules: Vec::new(), exceptions: Vec::new(), seed, duration: None };
+    let mut merged = Healed {
+        plan,
+        started,
+        // Nobody is hit from here on; the sessions say more precisely since when.
+        ended: all.first().map_or_else(Timestamp::now, |(healed, _)| healed.ended),
+        end,
+        rules: Vec::new(),
+        spared: Vec::new(),
+        totals: Totals::default(),
+        lanes: Vec::new(),
+        backend: None,
+        parking: None,
+        stranded: 0,
+        troubles: Vec::new(),
+    };
+    let mut rules = BTreeMap::new();
+    for (healed, part) in all {
+        for ((mut planned, totals), timed) in healed.plan.rules.into_iter().zip(healed.rules).zip(&part.timed)
+        {
+            planned.id = u32::try_from(timed.number).unwrap_or(u32::MAX);
+            rules.insert(timed.number, (planned, totals));
+        }
+        // Every target has the same exceptions, or none.
+        merged.spared.resize(merged.spared.len().max(healed.spared.len()), 0);
+        for (sum, spared) in merged.spared.iter_mut().zip(&healed.spared) {
+            *sum += spared;
+        }
+        if merged.plan.exceptions.is_empty() {
+            merged.plan.exceptions = healed.plan.exceptions;
+        }
+        for (sum, count) in merged.totals.0.iter_mut().zip(&healed.totals.0) {
+            *sum += count;
+        }
+        merged.lanes.extend(healed.lanes);
+        merged.backend = merged.backend.or(healed.backend);
+        merged.parking = merged.parking.or(healed.parking);
+        merged.stranded += healed.stranded;
+        merged.troubles.extend(healed.troubles);
+    }
+    (merged.plan.rules, merged.rules) = rules.into_values().unzip();
+    merged
+}

@@ -1,0 +1,134 @@
+//! The one error of a wrong scenario: points into the file, at line and column.
+
+use std::fmt;
+
+use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+use super::text::Text;
+use crate::{
+    exit::Class,
+    spec::{Span, SpecError, render_report, visible},
+};
+
+/// A scenario that cannot be played.
+///
+/// [`Display`](fmt::Display) is the sentence alone; [`ScenarioError::render`] shows the line.
+#[derive(Debug, Clone)]
+pub struct ScenarioError(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    sentence: String,
+    labels: Vec<(Span, String)>,
+    help: Option<String>,
+    source: NamedSource<String>,
+}
+
+/// Where a scenario came from, and its text.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// A path, or what stands for one.
+    pub name: String,
+    /// All of it.
+    pub text: String,
+}
+
+impl Origin {
+    /// `sentence` says what is wrong, `label` is written under the word at `span`.
+    pub fn wrong(&self, span: Span, sentence: impl Into<String>, label: impl Into<String>) -> ScenarioError {
+        self.error(sentence.into(), vec![(span, label.into())], None)
+    }
+
+    /// What is wrong with a spec that `text` holds.
+    pub(super) fn spec(&self, text: &Text, error: &SpecError) -> ScenarioError {
+        let labels = error.labels().into_iter().flatten();
+        let labels = labels.map(|label| {
+            let within = Span::new(label.offset(), label.offset() + label.len());
+            (text.span_of(within), label.label().unwrap_or_default().to_owned())
+        });
+        self.error(error.to_string(), labels.collect(), error.help().map(|help| help.to_string()))
+    }
+
+    fn error(&self, sentence: String, labels: Vec<(Span, String)>, help: Option<String>) -> ScenarioError {
+        // A line at a time: what acts on a terminal is not shown, but the lines are.
+        let mut shown: String = self
+            .text
+            .split_inclusive('\n')
+            .map(|line| match line.strip_suffix('\n') {
+                Some(line) => visible(line) + "\n",
+                None => visible(line),
+            })
+            .collect();
+        if shown.is_empty() {
+            // An empty file has no place to point at.
+            shown.push(' ');
+        }
+        let clamp = |span: Span| {
+            let start = floor(&shown, span.start);
+            Span::new(start, floor(&shown, span.end).max(start))
+        };
+        let labels = labels.into_iter().map(|(span, label)| (clamp(span), label)).collect();
+        ScenarioError(Box::new(Inner { sentence, labels, help, source: NamedSource::new(&self.name, shown) }))
+    }
+}
+
+fn floor(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+impl ScenarioError {
+    /// The same with help.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// The same with help, if there is any.
+    #[must_use]
+    pub fn did_you_mean(self, word: Option<&str>) -> Self {
+        match word {
+            Some(word) => self.with_help(format!("did you mean `{word}`?")),
+            None => self,
+        }
+    }
+
+    /// The exit status it leads to.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        Class::Usage
+    }
+
+    /// The report for people, as [`SpecError::render`].
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        render_report(self, color).unwrap_or_else(|| format!("error: {self}\n"))
+    }
+}
+
+impl fmt::Display for ScenarioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.sentence)
+    }
+}
+
+impl std::error::Error for ScenarioError {}
+
+impl Diagnostic for ScenarioError {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.0.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.0.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let label = |(number, (span, label)): (usize, &(Span, String))| match number {
+            0 => LabeledSpan::new_primary_with_span(Some(label.clone()), *span),
+            _ => LabeledSpan::new_with_span(Some(label.clone()), *span),
+        };
+        Some(Box::new(self.0.labels.iter().enumerate().map(label)))
+    }
+}
