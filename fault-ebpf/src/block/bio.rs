@@ -3,9 +3,9 @@
 use fault_common::rule::block::{BioFacts, manner, op};
 
 use super::fields::{
-    BIO_DEVICE, BIO_FLAGS, BIO_OPERATION, BIO_SECTOR, BIO_SIZE, DEVICE_DISK, DEVICE_NUMBER, DEVICE_START,
-    DISK_WHOLE, FUA, META, OP_DISCARD, OP_FLUSH, OP_MASK, OP_READ, OP_SECURE_ERASE, OP_WRITE,
-    OP_WRITE_ZEROES, OP_ZONE_APPEND, PREFLUSH, REMAPPED, SYNC, read,
+    BIO_BYTES_DONE, BIO_DEVICE, BIO_FLAGS, BIO_INDEX, BIO_OPERATION, BIO_SECTOR, BIO_SIZE, CHAINED,
+    DEVICE_DISK, DEVICE_NUMBER, DEVICE_START, DISK_WHOLE, FUA, META, OP_DISCARD, OP_FLUSH, OP_MASK, OP_READ,
+    OP_SECURE_ERASE, OP_WRITE, OP_WRITE_ZEROES, OP_ZONE_APPEND, PREFLUSH, REMAPPED, SYNC, read,
 };
 
 const SECTOR_SHIFT: u32 = 9;
@@ -33,6 +33,15 @@ pub fn facts(bio: u64) -> BioFacts {
         sector,
         device_start: start,
     }
+}
+
+/// Whether `bio` is what is left of one that has come by before: the kernel cuts off what a device can take at once, ties
+/// that to the rest (`bio_chain`), and submits the rest again (`bio_split_to_limits`, block/blk-merge.c).
+#[inline(always)]
+pub fn is_rest(bio: u64) -> bool {
+    let flags: u16 = read(bio, &BIO_FLAGS);
+    flags as u32 & CHAINED.load() != 0
+        && (read::<u32>(bio, &BIO_INDEX) != 0 || read::<u32>(bio, &BIO_BYTES_DONE) != 0)
 }
 
 /// Mask of [`op`] and [`manner`]. A flush without data is written as an empty write with `REQ_PREFLUSH`.

@@ -110,7 +110,8 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     moment.seed = control.seed.load();
     moment.stream = state.stream.number;
     moment.elapsed_ns = control.elapsed_ns(now_ns);
-    moment.bytes = (facts.sectors as u64) << 9;
+    // The bytes of a rest were counted with the whole.
+    moment.bytes = if bio::is_rest(bio) { 0 } else { (facts.sectors as u64) << 9 };
     state.walk.facts = facts;
     let memory = Memory { stream: &raw mut state.stream, connection: ptr::null_mut() };
     decision::decide(&mut state.walk, bank, candidates, memory);

@@ -38,6 +38,10 @@ fields! {
     BIO_SECTOR,
     /// `bio.bi_iter.bi_size` (32 bits).
     BIO_SIZE,
+    /// `bio.bi_iter.bi_idx` (32 bits): which of its pages comes next.
+    BIO_INDEX,
+    /// `bio.bi_iter.bi_bvec_done` (32 bits): how much of that page is done.
+    BIO_BYTES_DONE,
     /// `bio.bi_blkg`. 0 without `CONFIG_BLK_CGROUP`.
     BIO_GROUP,
     /// `block_device.bd_dev` (32 bits).
@@ -96,6 +100,8 @@ fields! {
     OP_WRITE_ZEROES,
     /// `REQ_OP_ZONE_APPEND`.
     OP_ZONE_APPEND,
+    /// `1 << BIO_CHAIN`.
+    CHAINED,
     /// `1 << BIO_REMAPPED`.
     REMAPPED,
 }

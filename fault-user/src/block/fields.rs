@@ -13,6 +13,8 @@ const REQUIRED: &[(&str, &str, &str)] = &[
     ("BIO_FLAGS", "bio", "bi_flags"),
     ("BIO_SECTOR", "bio", "bi_iter.bi_sector"),
     ("BIO_SIZE", "bio", "bi_iter.bi_size"),
+    ("BIO_INDEX", "bio", "bi_iter.bi_idx"),
+    ("BIO_BYTES_DONE", "bio", "bi_iter.bi_bvec_done"),
     ("DEVICE_NUMBER", "block_device", "bd_dev"),
     ("DEVICE_DISK", "block_device", "bd_disk"),
     ("DEVICE_START", "block_device", "bd_start_sect"),
@@ -51,6 +53,7 @@ const BITS: &[(&str, &str)] = &[
     ("META", "__REQ_META"),
     ("SYNC", "__REQ_SYNC"),
     ("REMAPPED", "BIO_REMAPPED"),
+    ("CHAINED", "BIO_CHAIN"),
 ];
 
 /// What the lowest bits of `bio.bi_opf` may say: global, enumerator. Not all have kept their numbers (zone append).

@@ -114,6 +114,8 @@ fn bytes(_: Lane) -> anyhow::Result<()> {
         "--rw=read --bs=64k --ioengine=psync --io_size=12M",
         "--rw=randread --bs=4k --ioengine=psync --numjobs=4 --io_size=3M",
         "--rw=write --bs=16k --ioengine=psync --io_size=12M",
+        // More than the disk takes at once: the kernel cuts it.
+        "--rw=read --bs=4M --ioengine=psync --io_size=16M",
         "--rw=randread --bs=32k --ioengine=libaio --iodepth=16 --io_size=12M",
     ] {
         let run = fio("rate 4MiB/s", job)?;

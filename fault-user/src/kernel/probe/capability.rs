@@ -175,7 +175,7 @@ pub enum Feature {
     Calls,
     /// `--disk 'error …'`
     DiskError,
-    /// `--disk 'delay …'`, `--disk 'hang …'`
+    /// `--disk 'delay …'`, `--disk 'hang …'`, `--disk 'rate …'`, `--disk 'iops …'`
     DiskDelay,
 }
 
