@@ -159,6 +159,20 @@ impl Target {
         }
     }
 
+    /// Names aimed at that nobody bears now.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be listed.
+    pub fn unborn(&self) -> Result<Vec<&str>, TargetError> {
+        let mut unborn = Vec::new();
+        for name in &self.names {
+            if comm::bearers(&[name.clone()].into())?.is_empty() {
+                unborn.push(name.as_str());
+            }
+        }
+        Ok(unborn)
+    }
+
     /// Whether it is the whole machine, however that was said.
     #[must_use]
     pub fn is_host(&self) -> bool {
