@@ -146,11 +146,21 @@ impl Container {
     }
 }
 
-/// The cgroup of the container `given`.
+/// A container that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where its processes live.
+    pub cgroup: Cgroup,
+    /// What to look for when it is gone: its name if that was given, else its whole id. (The beginning of an id may be that
+    /// of another container by then.)
+    pub lasting: String,
+}
+
+/// Finds the container `given`.
 ///
 /// # Errors
 /// When there is none, it does not run, or it may be more than one.
-pub fn find(given: &str) -> Result<Cgroup, ContainerError> {
+pub fn find(given: &str) -> Result<Found, ContainerError> {
     if given.is_empty() {
         return Err(ContainerError::Empty);
     }
@@ -186,7 +196,11 @@ pub fn find(given: &str) -> Result<Cgroup, ContainerError> {
         CgroupError::Unknown { .. } => stopped(),
         error => error.into(),
     })?;
-    if cgroup.is_populated() { Ok(cgroup) } else { Err(stopped()) }
+    if !cgroup.is_populated() {
+        return Err(stopped());
+    }
+    let lasting = if found.names.iter().any(|name| name == given) { given } else { &found.id };
+    Ok(Found { cgroup, lasting: lasting.to_owned() })
 }
 
 /// Each once: an engine and the runtime below it know the same ids.
