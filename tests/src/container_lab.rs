@@ -157,6 +157,106 @@ impl Drop for Engine {
     }
 }
 
+/// A containerd, and containers in it as a kubelet would leave them.
+pub struct Containerd {
+    directory: tempfile::TempDir,
+    daemon: Option<Process>,
+    ids: Vec<String>,
+    made: u32,
+}
+
+/// Where it listens.
+const SOCKET: &str = "/run/containerd/e2e.sock";
+
+impl Containerd {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it does not answer within a minute.
+    pub fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let config = directory.path().join("config.toml");
+        fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
+        let mut command = Command::new("containerd");
+        command.args(["--state", "/run/containerd", "--address", SOCKET, "--config"]).arg(config);
+        command.arg("--root").arg(directory.path().join("data"));
+        let daemon = Process::start_until(&mut command, "").context("containerd")?;
+        let containerd = Self { directory, daemon: Some(daemon), ids: Vec::new(), made: 0 };
+        let deadline = Instant::now() + PATIENCE;
+        while containerd.call(&["version"]).is_err() {
+            ensure!(Instant::now() < deadline, "containerd does not answer");
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Ok(containerd)
+    }
+
+    fn call(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let err = self.directory.path().join("err");
+        let mut command = Command::new("ctr");
+        command.args(["-a", SOCKET, "-n", "k8s.io"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&err)?);
+        let status = command.status()?;
+        ensure!(status.success(), "{command:?}: {status}: {}", fs::read_to_string(&err)?);
+        Ok(())
+    }
+
+    /// Runs `script` as `pod/namespace/container`, in the lab's target namespace.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn run(
+        &mut self,
+        lab: &NetLab,
+        [pod, namespace, container]: [&str; 3],
+        script: &str,
+    ) -> anyhow::Result<()> {
+        self.made += 1;
+        let id = format!("e2e-{pod}-{container}-{}", self.made);
+        let root = self.directory.path().join(&id);
+        root_file_system(&root)?;
+        let annotations = [
+            format!("io.kubernetes.cri.sandbox-name={pod}"),
+            format!("io.kubernetes.cri.sandbox-namespace={namespace}"),
+            format!("io.kubernetes.cri.container-name={container}"),
+        ];
+        let netns = format!("network:/run/netns/{}", lab.target);
+        let mut arguments = vec!["run", "-d", "--null-io", "--with-ns", &netns, "--cap-add", "CAP_NET_RAW"];
+        arguments.extend(annotations.iter().flat_map(|annotation| ["--annotation", annotation]));
+        let root = root.to_string_lossy();
+        arguments.extend(["--rootfs", &root, &id, "/bin/sh", "-c", script]);
+        self.call(&arguments)?;
+        self.ids.push(id);
+        Ok(())
+    }
+
+    /// Ends the container that was started last.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(&mut self) -> anyhow::Result<()> {
+        let id = self.ids.pop().context("a container")?;
+        self.call(&["task", "rm", "-f", &id])?;
+        self.call(&["container", "rm", &id])
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        while !self.ids.is_empty() {
+            if let Err(error) = self.end() {
+                eprintln!("removing a container: {error:#}");
+            }
+        }
+        let stopped = self
+            .daemon
+            .take()
+            .map_or(Ok(()), |daemon| daemon.signal(Signal::SIGTERM).and_then(|()| daemon.ended().map(drop)));
+        if let Err(error) = stopped {
+            eprintln!("stopping containerd: {error:#}");
+        }
+    }
+}
+
 /// Joins the network namespace of process `pid` with the lab's peer: the container gets `10.88.NUMBER.2`, the peer
 /// `10.88.NUMBER.1`. Waits until the cable of a former container is gone.
 ///

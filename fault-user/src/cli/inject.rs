@@ -37,6 +37,11 @@ async fn inject(
     let plan = plan.spare(target.lifelines())?;
     let words = target.to_string();
     let options = &arguments.options;
+    if !options.quiet {
+        for name in target.unborn()? {
+            eprintln!("fault: no process is named {name} yet; those that will be are hit");
+        }
+    }
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
     let never = std::future::pending::<()>();

@@ -91,7 +91,7 @@ impl Armed {
 
         // What sees the new before what counts the old.
         if request.target.has_processes() {
-            tasks::follow_processes(&mut loaded, &request.target.names()?)?;
+            tasks::follow_processes(&mut loaded, &request.target.names())?;
         }
         if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;

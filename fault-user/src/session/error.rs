@@ -97,6 +97,11 @@ impl SessionError {
         move |source| Self::Map { name, source: Box::new(source) }
     }
 
+    /// Whether a network device went away while something was being done to it.
+    pub(super) fn is_vanished_device(&self) -> bool {
+        matches!(self, Self::Net(error) if error.errno() == Some(libc::ENODEV))
+    }
+
     /// The kind of failure.
     #[must_use]
     pub fn class(&self) -> Class {

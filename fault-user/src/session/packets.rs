@@ -214,7 +214,7 @@ impl Namespace {
         keeper: &Keeper,
     ) -> Result<(), SessionError> {
         match change {
-            Change::Present(interface) => self.add(ebpf, plan, &[interface], keeper),
+            Change::Present(interface) => self.add_each(ebpf, plan, &[interface], keeper),
             Change::Gone(index) => {
                 self.hooks.remove(&index);
                 Ok(())
@@ -222,9 +222,27 @@ impl Namespace {
             Change::Lost => {
                 let found = interfaces::list(&self.netns)?;
                 self.hooks.retain(|index, _| found.iter().any(|interface| interface.index == *index));
-                self.add(ebpf, plan, &found, keeper)
+                self.add_each(ebpf, plan, &found, keeper)
             }
         }
+    }
+
+    /// As [`Namespace::add`], one by one: an interface that is gone again by now is no reason to end the session, nor to
+    /// leave out the others.
+    fn add_each(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        found: &[Interface],
+        keeper: &Keeper,
+    ) -> Result<(), SessionError> {
+        for interface in found {
+            match self.add(ebpf, plan, std::slice::from_ref(interface), keeper) {
+                Err(error) if error.is_vanished_device() => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     /// The namespace.

@@ -84,7 +84,7 @@ impl Armed {
         let number = (0..MAX_NETNS)
             .find(|number| !taken.contains(number))
             .ok_or_else(|| NetError::TooManyNamespaces { namespaces: taken.len() + 1, limit: MAX_NETNS })?;
-        let namespace = Namespace::attach(
+        let attached = Namespace::attach(
             &mut self.loaded.ebpf,
             &self.copies,
             &self.btf,
@@ -92,8 +92,13 @@ impl Armed {
             self.needs,
             (number, netns),
             &self.request.keeper,
-        )?;
-        self.namespaces.push(namespace);
+        );
+        match attached {
+            Ok(namespace) => self.namespaces.push(namespace),
+            // One of its interfaces went while we were at it: the next look finds what is left.
+            Err(error) if error.is_vanished_device() => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 

@@ -83,21 +83,18 @@ pub fn name(given: &str) -> Result<Name, CommError> {
     Ok(name)
 }
 
-/// The user processes that bear one of `names` now.
+/// The user processes that now bear a name for which `is_named` holds.
 ///
 /// # Errors
 /// When `/proc` cannot be listed.
-pub fn bearers(names: &BTreeSet<String>) -> Result<BTreeSet<u32>, CommError> {
-    if names.is_empty() {
-        return Ok(BTreeSet::new());
-    }
+pub fn bearers(is_named: impl Fn(&str) -> bool) -> Result<BTreeSet<u32>, CommError> {
     let processes =
         all_processes().map_err(|source| PidError::Proc { object: "processes".to_owned(), source })?;
     // A process that is gone before it is read is simply not there.
     Ok(processes
         .flatten()
         .filter_map(|process| process.stat().ok())
-        .filter(|stat| names.contains(&stat.comm))
+        .filter(|stat| is_named(&stat.comm))
         .filter(|stat| stat.flags & StatFlags::PF_KTHREAD.bits() == 0 && !matches!(stat.state, 'Z' | 'X'))
         .map(|stat| stat.pid as u32)
         .collect())
@@ -128,12 +125,12 @@ mod tests {
         let program = directory.path().join("aimed (at) me");
         std::fs::copy("/bin/cat", &program).unwrap();
         let mut process = Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
-        let found = bearers(&["aimed (at) me".to_owned()].into()).unwrap();
+        let found = bearers(|name| name == "aimed (at) me").unwrap();
         assert_eq!(found, [process.id()].into());
         process.kill().unwrap();
         process.wait().unwrap();
-        assert!(bearers(&["aimed (at) me".to_owned()].into()).unwrap().is_empty());
+        assert!(bearers(|name| name == "aimed (at) me").unwrap().is_empty());
         // The kernel's own.
-        assert!(bearers(&["kthreadd".to_owned()].into()).unwrap().is_empty());
+        assert!(bearers(|name| name == "kthreadd").unwrap().is_empty());
     }
 }

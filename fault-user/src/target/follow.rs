@@ -5,11 +5,21 @@ use std::path::PathBuf;
 
 use super::{TargetRequest, cgroup::Cgroup, container};
 
+/// How a thing is found again whose cgroup is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Its manager puts it where it was.
+    Path,
+    /// A container of this name or whole id, wherever that is by then.
+    Container(String),
+}
+
 /// Something with a name, and the cgroup it has now.
 #[derive(Clone, Debug)]
 pub struct Followed {
     /// What a user named.
     pub request: TargetRequest,
+    again: Again,
     /// Where it was last.
     path: PathBuf,
     /// Nothing while it is down.
@@ -19,8 +29,8 @@ pub struct Followed {
 impl Followed {
     /// `request`, found to be `cgroup`.
     #[must_use]
-    pub fn new(request: TargetRequest, cgroup: Cgroup) -> Self {
-        Self { request, path: cgroup.path.clone(), cgroup: Some(cgroup) }
+    pub fn new(request: TargetRequest, cgroup: Cgroup, again: Again) -> Self {
+        Self { request, again, path: cgroup.path.clone(), cgroup: Some(cgroup) }
     }
 
     /// Its cgroup; nothing while it is down.
@@ -34,18 +44,11 @@ impl Followed {
         if self.cgroup.as_ref().is_some_and(|cgroup| cgroup.exists() && cgroup.is_populated()) {
             return false;
         }
-        // Its manager puts it where it was, before the first process; one that was made anew is somewhere else.
-        let found = match (Cgroup::resolve(&self.path).ok(), &self.request) {
+        // Also when nobody lives there yet: a manager makes the cgroup before the first process of it.
+        let found = match (Cgroup::resolve(&self.path).ok(), &self.again) {
             (Some(here), _) if here.is_populated() => Some(here),
-            (here, TargetRequest::Container(name)) => container::find(name).ok().or(here),
-            (
-                here,
-                TargetRequest::Pid(_)
-                | TargetRequest::Cgroup(_)
-                | TargetRequest::Unit(_)
-                | TargetRequest::Comm(_)
-                | TargetRequest::Host,
-            ) => here,
+            (here, Again::Container(name)) => container::find(name).ok().map(|found| found.cgroup).or(here),
+            (here, Again::Path) => here,
         };
         let moved = found != self.cgroup;
         if let Some(cgroup) = &found {

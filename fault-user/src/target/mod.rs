@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod comm;
 pub mod command;
 pub mod container;
+mod error;
 mod follow;
 pub mod host;
 pub mod pid;
@@ -29,59 +30,13 @@ use fault_common::{
     who::Name,
 };
 
-use crate::{exit::Class, net::netns::NetnsHandle, spec::Exception};
-use cgroup::{Cgroup, CgroupError};
+use crate::{net::netns::NetnsHandle, spec::Exception};
+use cgroup::Cgroup;
 use comm::CommError;
-use container::ContainerError;
-pub use follow::Followed;
+pub use error::TargetError;
+pub use follow::{Again, Followed};
 use host::HostError;
-use pid::PidError;
 pub use request::TargetRequest;
-use unit::UnitError;
-
-/// A target could not be resolved.
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    /// About a process.
-    #[error(transparent)]
-    Pid(#[from] PidError),
-    /// About a cgroup.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// About a unit of systemd.
-    #[error(transparent)]
-    Unit(#[from] UnitError),
-    /// About a container.
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-    /// About a name of processes.
-    #[error(transparent)]
-    Comm(#[from] CommError),
-    /// About the whole machine.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// More than the kernel programs have room for.
-    #[error(
-        "{0} cgroups (units and containers are cgroups, too) in one session; the limit is {MAX_CGROUPS}: aim at what they have in common"
-    )]
-    TooManyCgroups(usize),
-}
-
-impl TargetError {
-    /// Decides the exit status.
-    #[must_use]
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Pid(error) => error.class(),
-            Self::Cgroup(error) => error.class(),
-            Self::Unit(error) => error.class(),
-            Self::Container(error) => error.class(),
-            Self::Comm(error) => error.class(),
-            Self::Host(error) => error.class(),
-            Self::TooManyCgroups(_) => Class::Usage,
-        }
-    }
-}
 
 /// Who suffers. Several may be named; together they are one target.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +46,7 @@ pub struct Target {
     /// Processes named by `--pid`, each with a descriptor that stands for this process and no later one of its number.
     pids: BTreeMap<u32, Arc<OwnedFd>>,
     /// Names aimed at.
-    names: BTreeSet<String>,
+    names: BTreeMap<String, Name>,
     /// Whether the descendants of processes belong to the target (not with `--only`).
     pub descendants: bool,
     /// Cgroups with everything below them, each the very directory that was found.
@@ -126,14 +81,16 @@ impl Target {
                 if host::is_everybody(&cgroup) {
                     self.live_in(cgroup);
                 } else {
-                    self.follow(request, cgroup);
+                    self.follow(request, cgroup, Again::Path);
                 }
             }
             TargetRequest::Host => self.live_in(host::everybody()?),
-            TargetRequest::Container(name) => self.follow(request, container::find(name)?),
+            TargetRequest::Container(name) => {
+                let found = container::find(name)?;
+                self.follow(request, found.cgroup, Again::Container(found.lasting));
+            }
             TargetRequest::Comm(name) => {
-                comm::name(name)?;
-                self.names.insert(name.clone());
+                self.names.insert(name.clone(), comm::name(name)?);
                 if self.names.len() > MAX_NAMES {
                     return Err(CommError::TooMany.into());
                 }
@@ -153,10 +110,24 @@ impl Target {
         }
     }
 
-    fn follow(&mut self, request: &TargetRequest, cgroup: Cgroup) {
+    fn follow(&mut self, request: &TargetRequest, cgroup: Cgroup, again: Again) {
         if !self.requests.contains(request) {
-            self.followed.push(Followed::new(request.clone(), cgroup));
+            self.followed.push(Followed::new(request.clone(), cgroup, again));
         }
+    }
+
+    /// Names aimed at that nobody bears now.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be listed.
+    pub fn unborn(&self) -> Result<Vec<&str>, TargetError> {
+        let mut unborn = Vec::new();
+        for name in self.names.keys() {
+            if comm::bearers(|comm| comm == name)?.is_empty() {
+                unborn.push(name.as_str());
+            }
+        }
+        Ok(unborn)
     }
 
     /// Whether it is the whole machine, however that was said.
@@ -216,11 +187,9 @@ impl Target {
     }
 
     /// The names aimed at, as the kernel keeps them.
-    ///
-    /// # Errors
-    /// None, for names that were added.
-    pub fn names(&self) -> Result<Vec<Name>, TargetError> {
-        self.names.iter().map(|name| Ok(comm::name(name)?)).collect()
+    #[must_use]
+    pub fn names(&self) -> Vec<Name> {
+        self.names.values().copied().collect()
     }
 
     /// Every cgroup aimed at that exists now.
@@ -241,7 +210,10 @@ impl Target {
     /// # Errors
     /// When `/proc` or a cgroup cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, TargetError> {
-        let mut named = comm::bearers(&self.names)?;
+        let mut named = match self.names.is_empty() {
+            true => BTreeSet::new(),
+            false => comm::bearers(|comm| self.names.contains_key(comm))?,
+        };
         named.retain(|pid| !self.exempt.contains(pid));
         let mut roots = self.living();
         let mut tasks: BTreeSet<u32> = if self.descendants {
@@ -295,7 +267,7 @@ impl fmt::Display for Target {
                 if self.descendants { format!(" and {theirs} descendants") } else { String::new() };
             parts.push(format!("{noun} {}{descendants}", pids.join(", ")));
         }
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let names: Vec<&str> = self.names.keys().map(String::as_str).collect();
         if !names.is_empty() {
             let descendants = if self.descendants { " and their descendants" } else { "" };
             parts.push(format!("processes named {}{descendants}", names.join(", ")));
@@ -338,63 +310,4 @@ fn namespaces(pids: &BTreeSet<u32>) -> Vec<NetnsHandle> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::{Command, Stdio};
-
-    fn child() -> process::Child {
-        Command::new("cat").stdin(Stdio::piped()).spawn().unwrap()
-    }
-
-    #[test]
-    fn the_heir_of_a_number_is_nobody() {
-        let (mut victim, mut heir) = (child(), child());
-        let mut target = Target::nobody([]);
-        target.add_pid(victim.id()).unwrap();
-        assert_eq!(target.snapshot().unwrap().tasks, [victim.id()].into());
-        // The number of a living process with the descriptor of one that has ended: what a reused number looks like.
-        let pidfd = target.pids.remove(&victim.id()).unwrap();
-        target.pids.insert(heir.id(), pidfd);
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        assert!(target.snapshot().unwrap().members.is_empty());
-        assert_eq!(target.ended(), [heir.id()].into());
-        heir.kill().unwrap();
-        heir.wait().unwrap();
-    }
-
-    #[test]
-    fn several_requests_are_one_target() {
-        let (mut one, mut other) = (child(), child());
-        let mut target = Target::nobody([other.id()]);
-        target.add_pid(one.id()).unwrap();
-        target.add(&TargetRequest::Comm("fault-no-such".to_owned())).unwrap();
-        assert!(target.add_pid(other.id()).is_err(), "a helper");
-        assert_eq!(
-            target.to_string(),
-            format!(
-                "pid {} and its descendants and processes named fault-no-such and their descendants",
-                one.id()
-            )
-        );
-        assert!(
-            target.has_processes() && target.may_come_back() && target.is_followed() && !target.is_host()
-        );
-        assert!(target.lifelines().is_empty() && target.confirm(false).is_ok());
-        for process in [&mut one, &mut other] {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    #[test]
-    fn names_have_a_limit() {
-        let mut target = Target::nobody([]);
-        for number in 0..MAX_NAMES {
-            target.add(&TargetRequest::Comm(format!("name-{number}"))).unwrap();
-        }
-        target.add(&TargetRequest::Comm("name-0".to_owned())).unwrap();
-        let error = target.add(&TargetRequest::Comm("one-more".to_owned())).unwrap_err();
-        assert_eq!(error.class(), Class::Usage, "{error}");
-    }
-}
+mod tests;

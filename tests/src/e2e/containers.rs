@@ -7,21 +7,26 @@ use super::{
     echoes::{arrivals, arrivals_at, until, until_none_arrive, until_some_arrive},
 };
 use crate::{
-    container_lab::{Bundle, Engine, Kind, must_be_there, pinging, plug},
+    container_lab::{Bundle, Containerd, Engine, Kind, must_be_there, pinging, plug},
     driver::{Injection, refused},
     net_lab::{NetLab, PEER_V4, PEER_V4_OTHER},
 };
 
-/// The tests of this file.
+/// The tests of this file. Engines use the machine as they please, so only machines of our own; and what they do is the same
+/// on every kernel, so each is tried on one way of attaching, and all ways by one of them.
 pub const TESTS: &[Test] = &[
-    Test { name: "containers::podman", on: in_a_vm, run: podman },
-    Test { name: "containers::docker", on: in_a_vm, run: docker },
-    Test { name: "containers::of_runtimes_alone", on: in_a_vm, run: runtimes },
+    Test { name: "containers::podman", on: Lane::is_debian, run: podman },
+    Test { name: "containers::docker", on: on_ours, run: docker },
+    Test { name: "containers::of_a_pod", on: on_ours, run: pod },
+    Test { name: "containers::of_runtimes_alone", on: on_newest_and_oldest, run: runtimes },
 ];
 
-/// Engines use the machine as they please.
-fn in_a_vm(lane: Lane) -> bool {
-    lane.tests_packets() && lane != Lane::Native
+fn on_ours(lane: Lane) -> bool {
+    lane == Lane::Fault
+}
+
+fn on_newest_and_oldest(lane: Lane) -> bool {
+    matches!(lane, Lane::Fault | Lane::Debian61)
 }
 
 /// Of the victim and of the bystander, and what tells their cables apart.
@@ -91,6 +96,32 @@ fn engine(kind: Kind) -> anyhow::Result<()> {
 
     engine.call(&["stop", "-t", "0", VICTIM.0])?;
     wrong(VICTIM.0, "does not run")
+}
+
+/// Two containers of one pod share a network namespace; one of them is the target. Then it is started again, as a kubelet does:
+/// with another id.
+fn pod(_: Lane) -> anyhow::Result<()> {
+    must_be_there(&["containerd", "ctr", "runc"])?;
+    let lab = NetLab::new("pod")?;
+    let mut containerd = Containerd::new()?;
+    containerd.run(&lab, ["web-0", "prod", "sidecar"], &pinging(PEER_V4_OTHER))?;
+    containerd.run(&lab, ["web-0", "prod", "app"], &pinging(PEER_V4))?;
+    until_some_arrive(&lab, PEER_V4)?;
+    until_some_arrive(&lab, PEER_V4_OTHER)?;
+    let drop = ["--net", "drop out icmp"];
+    let said = refused(&[&["inject", "--container", "web-0/prod/ap"][..], &drop].concat(), 2)?;
+    ensure!(said.contains("\"web-0/prod/app\""), "{said}");
+    let injection = Injection::start(&[&["--container", "web-0/prod/app"][..], &drop].concat())?;
+    until_none_arrive(&lab, PEER_V4)?;
+    ensure!(arrivals(&lab, PEER_V4_OTHER)? > 0, "the other container of the pod was hit");
+    containerd.end()?;
+    containerd.run(&lab, ["web-0", "prod", "app"], "sleep 1000")?;
+    containerd.end()?;
+    containerd.run(&lab, ["web-0", "prod", "app"], &pinging(PEER_V4))?;
+    until_none_arrive(&lab, PEER_V4)?;
+    let report = injection.heal()?;
+    ensure!(report.rule(0, "injected")? > 0, "{}", report.json);
+    until_some_arrive(&lab, PEER_V4)
 }
 
 fn runtimes(_: Lane) -> anyhow::Result<()> {

@@ -42,6 +42,12 @@ impl Lane {
         self.tests_packets() && !matches!(self, Self::Debian612)
     }
 
+    /// Whether this is a stock kernel of Debian's.
+    #[must_use]
+    pub fn is_debian(self) -> bool {
+        matches!(self, Self::Debian612 | Self::Debian61)
+    }
+
     /// Whether packets can be delayed here.
     #[must_use]
     pub fn has_packet_delay(self) -> bool {

@@ -14,9 +14,9 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "names::present_and_future", on: Lane::tests_packets, run: present_and_future },
-    Test { name: "names::born_into_it", on: Lane::tests_packets, run: born_into_it },
-    Test { name: "names::given_up", on: Lane::tests_packets, run: given_up },
+    Test { name: "names::present_and_future", on: Lane::tests_packets_in_detail, run: present_and_future },
+    Test { name: "names::born_into_it", on: Lane::tests_packets_in_detail, run: born_into_it },
+    Test { name: "names::given_up", on: Lane::tests_packets_in_detail, run: given_up },
     Test { name: "names::that_no_process_can_bear", on: everywhere, run: impossible },
 ];
 
@@ -174,5 +174,9 @@ fn impossible(_: Lane) -> anyhow::Result<()> {
         let answer = refused(&["inject", "--comm", name, "--net", "drop"], 2)?;
         ensure!(answer.contains(said) && answer.trim().lines().count() == 1, "{name}: {answer}");
     }
+    // Nobody yet is no mistake, but said.
+    let report = Injection::start(&["--comm", "e2e-nobody", "--net", "drop", "--for", "100ms"])?.wait()?;
+    let said = report.stderr.contains("no process is named e2e-nobody yet");
+    ensure!(report.status.success() && said, "{}", report.stderr);
     Ok(())
 }

@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
 
 /// The machine's own systemd, if it has one, is not for tests.
 fn in_a_vm(lane: Lane) -> bool {
-    lane.tests_packets() && lane != Lane::Native
+    lane.tests_packets_in_detail() && lane != Lane::Native
 }
 
 /// `fault`, where systemd answers.

@@ -2,47 +2,42 @@
 //! server answers HTTP/1.0 with the plain answer and then hangs up.
 
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::Deserialize;
 
-use super::{Container, Engine};
+use super::{Container, Engine, source};
 
-/// How long an engine may take to answer. It is looked for in the middle of a session.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Longest answer: about 1 KiB for each container.
-const LONGEST: u64 = 16 << 20;
 /// The engine of the machine, and where those of users have their sockets (rootless mode).
 const MACHINE: &str = "/run/docker.sock";
 const USERS: &str = "/run/user";
+/// Engines of users that are asked at most: each that hangs costs time.
+const MOST_USERS: usize = 3;
 
 /// All containers of the Docker engines that answer. One that does not is as good as not there: its containers are
 /// found by their ids.
 pub(super) fn containers() -> Vec<Container> {
-    sockets().iter().filter_map(|socket| ask(socket).ok()).flat_map(|answer| parse(&answer)).collect()
+    let asked = sockets().into_iter().filter_map(|(socket, user)| Some((ask(&socket).ok()?, user)));
+    asked.flat_map(|(answer, user)| parse(&answer, user)).collect()
 }
 
-fn sockets() -> Vec<PathBuf> {
+/// Where engines listen, and the users whose they are.
+fn sockets() -> Vec<(PathBuf, Option<u32>)> {
     let users = fs::read_dir(USERS).into_iter().flatten().flatten();
-    let of_users = users.map(|user| user.path().join("docker.sock"));
-    [PathBuf::from(MACHINE)].into_iter().chain(of_users).filter(|path| path.exists()).collect()
+    let of_users = users
+        .filter_map(|user| Some((user.path().join("docker.sock"), Some(user.metadata().ok()?.uid()))))
+        .filter(|(path, _)| path.exists())
+        .take(MOST_USERS);
+    [(PathBuf::from(MACHINE), None)].into_iter().chain(of_users).collect()
 }
 
 /// The body of the answer.
 fn ask(socket: &Path) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(
-        b"GET /containers/json?all=1 HTTP/1.0\r\nHost: docker\r\nAccept: application/json\r\n\r\n",
-    )?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
+    let request = b"GET /containers/json?all=1 HTTP/1.0\r\nHost: docker\r\nAccept: application/json\r\n\r\n";
+    let answer = source::answer(socket, request)?;
     body(&answer).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -62,7 +57,7 @@ struct Listed {
     names: Vec<String>,
 }
 
-fn parse(body: &[u8]) -> Vec<Container> {
+fn parse(body: &[u8], user: Option<u32>) -> Vec<Container> {
     let listed: Vec<Listed> = serde_json::from_slice(body).unwrap_or_default();
     listed
         .into_iter()
@@ -71,6 +66,7 @@ fn parse(body: &[u8]) -> Vec<Container> {
             names: one.names.iter().flat_map(|name| names(name)).collect(),
             id: one.id,
             cgroup: None,
+            user,
         })
         .collect()
 }
@@ -100,7 +96,7 @@ mod tests {
         // dockerd 20.10.
         let answer = b"HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\n\r\n\
             [{\"Id\":\"beef\",\"Names\":[\"/other/db\",\"/web\"],\"State\":\"running\"},{\"Id\":\"cafe\"}]\n";
-        let found = parse(body(answer).unwrap());
+        let found = parse(body(answer).unwrap(), None);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].id.as_str(), found[0].names.as_slice()), ("beef", &["web".to_owned()][..]));
         assert_eq!(found[1].names, [""; 0]);
@@ -111,7 +107,7 @@ mod tests {
         assert_eq!(body(b"HTTP/1.0 500 Internal Server Error\r\n\r\n[]"), None);
         assert_eq!(body(b"SSH-2.0-OpenSSH_9.2\r\n"), None);
         assert_eq!(body(b""), None);
-        assert!(parse(b"{\"message\":\"no\"}").is_empty());
+        assert!(parse(b"{\"message\":\"no\"}", None).is_empty());
     }
 
     #[test]

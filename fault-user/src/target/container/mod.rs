@@ -9,6 +9,7 @@ mod docker;
 mod id;
 mod oci;
 mod podman;
+mod source;
 mod state;
 
 use std::path::PathBuf;
@@ -125,9 +126,18 @@ struct Container {
     names: Vec<String>,
     /// Its cgroup, where it is known by other means than its id: a path of the hierarchy.
     cgroup: Option<PathBuf>,
+    /// The user whose word this is; of root's engines none.
+    user: Option<u32>,
 }
 
 impl Container {
+    /// Whether who says this can know: a user names what that user runs, and nobody else's containers.
+    fn is_credible(&self) -> bool {
+        let Some(user) = self.user else { return true };
+        let manager = format!("user@{user}.service");
+        self.cgroup.as_ref().is_some_and(|path| path.iter().any(|part| part == manager.as_str()))
+    }
+
     fn words(&self) -> String {
         match self.names.first() {
             Some(name) => format!("{name} ({} {})", self.engine.name(), short(&self.id)),
@@ -136,11 +146,21 @@ impl Container {
     }
 }
 
-/// The cgroup of the container `given`.
+/// A container that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where its processes live.
+    pub cgroup: Cgroup,
+    /// What to look for when it is gone: its name if that was given, else its whole id. (The beginning of an id may be that
+    /// of another container by then.)
+    pub lasting: String,
+}
+
+/// Finds the container `given`.
 ///
 /// # Errors
 /// When there is none, it does not run, or it may be more than one.
-pub fn find(given: &str) -> Result<Cgroup, ContainerError> {
+pub fn find(given: &str) -> Result<Found, ContainerError> {
     if given.is_empty() {
         return Err(ContainerError::Empty);
     }
@@ -149,24 +169,26 @@ pub fn find(given: &str) -> Result<Cgroup, ContainerError> {
         return Err(ContainerError::Name(given.to_owned()));
     }
     let cgroups = id::cgroups()?;
-    let mut all = merge(
-        docker::containers()
-            .into_iter()
-            .chain(podman::containers())
-            .chain(oci::containers())
-            .chain(state::containers())
-            .chain(cgroups.keys().map(|id| Container {
-                engine: Engine::Nobody,
-                id: id.clone(),
-                names: Vec::new(),
-                cgroup: None,
-            })),
-    );
-    for container in &mut all {
+    let mut told: Vec<Container> = docker::containers()
+        .into_iter()
+        .chain(podman::containers())
+        .chain(oci::containers())
+        .chain(state::containers())
+        .chain(cgroups.keys().map(|id| Container {
+            engine: Engine::Nobody,
+            id: id.clone(),
+            names: Vec::new(),
+            cgroup: None,
+            user: None,
+        }))
+        .collect();
+    for container in &mut told {
         if let Some(path) = cgroups.get(&container.id) {
             container.cgroup = Some(path.clone());
         }
     }
+    told.retain(Container::is_credible);
+    let all = merge(told);
     let found = choose(given, &all)?;
     let stopped = || ContainerError::NotRunning(found.words());
     let path = found.cgroup.as_ref().ok_or_else(stopped)?;
@@ -174,7 +196,11 @@ pub fn find(given: &str) -> Result<Cgroup, ContainerError> {
         CgroupError::Unknown { .. } => stopped(),
         error => error.into(),
     })?;
-    if cgroup.is_populated() { Ok(cgroup) } else { Err(stopped()) }
+    if !cgroup.is_populated() {
+        return Err(stopped());
+    }
+    let lasting = if found.names.iter().any(|name| name == given) { given } else { &found.id };
+    Ok(Found { cgroup, lasting: lasting.to_owned() })
 }
 
 /// Each once: an engine and the runtime below it know the same ids.
@@ -239,7 +265,23 @@ mod tests {
             id: id.to_owned(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             cgroup: None,
+            user: None,
         }
+    }
+
+    #[test]
+    fn users_name_what_they_run() {
+        let of = |path: &str| Container {
+            cgroup: Some(path.into()),
+            user: Some(1000),
+            ..container(Engine::Podman, "beef01", &["web"])
+        };
+        let own = "/c/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-beef01.scope";
+        assert!(of(own).is_credible());
+        assert!(!of("/c/docker/beef01").is_credible());
+        assert!(!of("/c/user.slice/user-1001.slice/user@1001.service/libpod-beef01.scope").is_credible());
+        assert!(!Container { cgroup: None, ..of(own) }.is_credible());
+        assert!(Container { user: None, ..of("/c/docker/beef01") }.is_credible());
     }
 
     #[test]

@@ -39,6 +39,23 @@ const SANDBOX: &str = "POD";
 struct Bundle {
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    linux: Linux,
+}
+
+#[derive(Default, Deserialize)]
+struct Linux {
+    /// A path of the hierarchy, or `SLICE:PREFIX:ID` where systemd makes the cgroup.
+    #[serde(rename = "cgroupsPath", default)]
+    cgroup: String,
+}
+
+impl Bundle {
+    /// Where its cgroup is, if it says so. That of the root would be everybody's.
+    fn cgroup(&self) -> Option<PathBuf> {
+        let path = Path::new(&self.linux.cgroup);
+        (path.is_absolute() && path.components().count() > 1).then(|| path.into())
+    }
 }
 
 /// Everything that has a bundle.
@@ -60,7 +77,7 @@ fn read(engine: Engine, bundle: &Path, config: &Path) -> Option<Container> {
     let config = fs::read(config).ok()?;
     let id = bundle.file_name()?.to_str()?.to_owned();
     let bundle: Bundle = serde_json::from_slice(&config).unwrap_or_default();
-    Some(Container { engine, id, names: names(&bundle.annotations), cgroup: None })
+    Some(Container { engine, id, names: names(&bundle.annotations), cgroup: bundle.cgroup(), user: None })
 }
 
 fn names(annotations: &BTreeMap<String, String>) -> Vec<String> {
@@ -96,6 +113,19 @@ mod tests {
             "io.kubernetes.pod.namespace":"prod"}}"#;
         assert_eq!(of(text), ["web-0/prod/app"]);
         assert_eq!(of(&text.replace("app", "POD")), [""; 0]);
+    }
+
+    #[test]
+    fn cgroups_of_bundles() {
+        let of = |path: &str| {
+            serde_json::from_str::<Bundle>(&format!(r#"{{"linux":{{"cgroupsPath":"{path}"}}}}"#))
+                .unwrap()
+                .cgroup()
+        };
+        assert_eq!(of("/default/web"), Some("/default/web".into()));
+        assert_eq!(of("system.slice:cri-containerd:3f4e"), None);
+        assert_eq!(of("/"), None);
+        assert_eq!(of(""), None);
     }
 
     #[test]

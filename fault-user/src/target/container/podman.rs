@@ -1,11 +1,14 @@
 //! Podman and CRI-O, from the files of their common store (containers-storage). Podman has no daemon to ask; what it
 //! knows of names lies here.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
-use super::{Container, Engine};
+use super::{Container, Engine, source};
 
 /// Where root's stores are: what stays, and what is gone after the next boot.
 const OF_ROOT: [&str; 2] = ["/var/lib/containers/storage", "/run/containers/storage"];
@@ -30,7 +33,13 @@ pub(super) fn containers() -> Vec<Container> {
         });
         drivers.flat_map(|driver| LISTS.map(|list| driver.join(list)))
     });
-    lists.filter_map(|list| fs::read(list).ok()).flat_map(|text| parse(&text)).collect()
+    lists.flat_map(|list| read(&list).unwrap_or_default()).collect()
+}
+
+fn read(list: &Path) -> Option<Vec<Container>> {
+    let (text, owner) = source::file(list).ok()?;
+    // Whoever wrote it answers for it.
+    Some(parse(&text, Some(owner).filter(|owner| *owner != 0)))
 }
 
 fn stores() -> Vec<PathBuf> {
@@ -43,7 +52,7 @@ fn stores() -> Vec<PathBuf> {
     all
 }
 
-fn parse(text: &[u8]) -> Vec<Container> {
+fn parse(text: &[u8], user: Option<u32>) -> Vec<Container> {
     let stored: Vec<Stored> = serde_json::from_slice(text).unwrap_or_default();
     stored
         .into_iter()
@@ -52,6 +61,7 @@ fn parse(text: &[u8]) -> Vec<Container> {
             id: one.id,
             names: one.names.into_iter().filter(|name| !name.contains('/')).collect(),
             cgroup: None,
+            user,
         })
         .collect()
 }
@@ -64,9 +74,9 @@ mod tests {
     fn a_list() {
         // containers-storage 1.43.
         let text = br#"[{"id":"beef","names":["web"],"image":"ab","layer":"cd","metadata":"{}","created":"2026-01-01T00:00:00Z","flags":{"MountLabel":""}},{"id":"cafe","image":"","layer":"ef"}]"#;
-        let found = parse(text);
+        let found = parse(text, None);
         assert_eq!((found[0].id.as_str(), found[0].names.as_slice()), ("beef", &["web".to_owned()][..]));
         assert_eq!((found[1].id.as_str(), found[1].names.len()), ("cafe", 0));
-        assert!(parse(b"[{").is_empty());
+        assert!(parse(b"[{", None).is_empty());
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn containers() -> Vec<Container> {
             names: Vec::new(),
             // Of the root everybody would be hit.
             cgroup: cgroup.filter(|path| path.components().count() > 1),
+            user: None,
         })
         .collect()
 }
