@@ -35,6 +35,8 @@ pub struct Bank {
     pub net_connections: u64,
     /// Slots of disk rules.
     pub disk: u64,
+    /// Slots of disk rules that ask which sectors were written.
+    pub disk_until_written: u64,
 }
 
 /// A cgroup the session aims at, with everything below it.
@@ -87,6 +89,10 @@ pub struct Control {
     pub cgroup_count: SharedU32,
     /// `--only`: children of the target's processes are not its descendants.
     pub only: SharedU32,
+    /// Number of names aimed at: `NAMES`.
+    pub names: SharedU32,
+    /// 1: the whole machine suffers, but for what keeps it reachable: neighbour discovery is let through.
+    pub guarded: SharedU32,
     /// Timer tick (`bpf_jiffies64`) at which a program last read the clock. Belongs to the programs.
     pub tick: SharedU64,
     /// What the clock said then: `CLOCK_MONOTONIC` nanoseconds. Belongs to the programs.
@@ -96,7 +102,7 @@ pub struct Control {
     pub in_force: SharedU64,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
-    /// The cgroups aimed at; changed only while `active` is 0.
+    /// The cgroups aimed at. One that was restarted gets a new entry while `active` is 1.
     pub cgroups: [CgroupTarget; MAX_CGROUPS],
 }
 

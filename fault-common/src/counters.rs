@@ -19,7 +19,8 @@ pub struct RuleCounters {
     pub claimed: SharedU64,
     /// When the link of a `rate` is free again, out and in; nanoseconds of the session.
     pub link_free_ns: [SharedU64; 2],
-    /// Packets lost because the queue before that link was full; they count as injected.
+    /// Packets lost because the queue before that link was full, or bios that would have waited for it longer than
+    /// anybody can be parked, and went ahead after that; they count as injected.
     pub overflowed: SharedU64,
     /// Connections that a rule with `connection N` has met.
     pub connections: SharedU64,
@@ -86,6 +87,8 @@ pub enum Counter {
     CutIn = 15,
     /// Packets that came out of the cutter.
     CutOut = 16,
+    /// Sixty-four sectors each that were written and could not be remembered as such (`until-written`): they stay bad.
+    Forgotten = 17,
 }
 
 /// Number of [`Counter`]s.
@@ -93,7 +96,7 @@ pub const COUNTERS: u32 = Counter::ALL.len() as u32;
 
 impl Counter {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Unparsable,
         Self::LaneIn,
         Self::LaneOut,
@@ -111,6 +114,7 @@ impl Counter {
         Self::Unchanged,
         Self::CutIn,
         Self::CutOut,
+        Self::Forgotten,
     ];
 }
 

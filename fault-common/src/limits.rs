@@ -8,6 +8,10 @@ pub const MAX_CORRUPT_BITS: u32 = 32;
 pub const BANKS: usize = 2;
 /// cgroups one session may aim at.
 pub const MAX_CGROUPS: usize = 16;
+/// Names one session may aim at.
+pub const MAX_NAMES: usize = 16;
+/// Bytes the kernel keeps of the name of a process (`TASK_COMM_LEN`), with the zero at the end.
+pub const NAME_BYTES: usize = 16;
 /// Sessions that may share one network namespace (each owns one bit of the [`crate::tag`]).
 pub const MAX_SESSIONS_PER_NETNS: u32 = 6;
 /// Interfaces of one network namespace that one session may watch (8 bits of the [`crate::tag`]).
@@ -23,6 +27,11 @@ pub const PARKING_SLOTS: u32 = PARKING_PLACES_PER_CPU * 1024;
 pub const HEARTBEAT_TIMEOUT_NS: u64 = 5_000_000_000;
 /// How often the controller beats, in nanoseconds.
 pub const HEARTBEAT_INTERVAL_NS: u64 = 500_000_000;
+/// Sectors of 512 bytes that the `until-written` of one session may cover, all its faults together: 2 GiB.
+pub const MAX_BAD_SECTORS: u64 = 1 << 22;
+/// Room of the map that remembers which of them were written: 64 in an entry, up to two more entries for a range that
+/// begins or ends within one, for both rule sets.
+pub const WRITTEN_WORDS: usize = BANKS * (MAX_BAD_SECTORS as usize / 64 + 2 * MAX_RULES);
 /// Longest delay of one block I/O, in nanoseconds: a task parked for longer looks hung to the kernel.
 pub const MAX_PARK_NS: u64 = 60_000_000_000;
 /// Longest delay of one packet, in nanoseconds. fq's horizon is 32 bits of microseconds (`TCA_FQ_HORIZON`).

@@ -263,6 +263,16 @@ pub const fn task_bit(tgid: u32) -> (u32, u64) {
     (tgid >> 6 & (TASK_WORDS - 1), 1 << (tgid & 63))
 }
 
+/// Key of `NAMES`: the name of a process as the kernel keeps it, filled up with zeros.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Name(pub [u8; crate::limits::NAME_BYTES]);
+
+/// Value of `TASKS`: a process named by its number, or a descendant.
+pub const JOINED_BY_NUMBER: u32 = 1;
+/// Value of `TASKS`: a process that bears a name aimed at.
+pub const JOINED_BY_NAME: u32 = 2;
+
 /// Words of `TASK_BITS`.
 pub const TASK_WORDS: u32 = 65536 / 64;
 

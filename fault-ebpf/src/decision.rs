@@ -11,12 +11,15 @@ use fault_common::{
     who::{Connection, Stream},
 };
 
-use crate::maps::{RULE_COUNTERS, RULES};
+use crate::{
+    block::written,
+    maps::{RULE_COUNTERS, RULES},
+};
 
 /// What a rule's filter looks at.
 pub trait Facts: Copy {
-    /// Whether they pass the rule's filter.
-    fn pass(&self, rule: &Rule) -> bool;
+    /// Whether they pass the filter of the rule at `place` in [`RULES`].
+    fn pass(&self, rule: &Rule, place: u32) -> bool;
     /// The rule in `slot`: whether it ends the walk.
     fn round(slot: u32, walk: *mut Walk<Self>, memory: Memory) -> u32;
 }
@@ -32,7 +35,7 @@ pub struct Memory {
 
 impl Facts for PacketFacts {
     #[inline(always)]
-    fn pass(&self, rule: &Rule) -> bool {
+    fn pass(&self, rule: &Rule, _place: u32) -> bool {
         rule.net.matches(self)
     }
 
@@ -44,8 +47,10 @@ impl Facts for PacketFacts {
 
 impl Facts for BioFacts {
     #[inline(always)]
-    fn pass(&self, rule: &Rule) -> bool {
+    fn pass(&self, rule: &Rule, place: u32) -> bool {
         rule.block.matches(self)
+            && (rule.block.until_written == 0
+                || rule.block.extent(self).is_some_and(|extent| written::has_unwritten(place, extent)))
     }
 
     #[inline(always)]
@@ -58,6 +63,7 @@ impl Facts for BioFacts {
 struct Kernel<'a, F> {
     rule: Option<&'static Rule>,
     counters: Option<&'static RuleCounters>,
+    place: u32,
     facts: &'a F,
     memory: Memory,
 }
@@ -75,7 +81,7 @@ impl<F: Facts> World for Kernel<'_, F> {
 
     #[inline(always)]
     fn matches(&self, rule: &Rule) -> bool {
-        self.facts.pass(rule)
+        self.facts.pass(rule, self.place)
     }
 
     #[inline(always)]
@@ -109,7 +115,8 @@ fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, memory: Memory) -> u32 {
     let Walk { first, candidates, moment, outcome, facts, .. } = walk;
     let slot = slot & (MAX_RULES as u32 - 1);
     let place = *first + slot;
-    let mut kernel = Kernel { rule: RULES.get(place), counters: RULE_COUNTERS.get(place), facts, memory };
+    let mut kernel =
+        Kernel { rule: RULES.get(place), counters: RULE_COUNTERS.get(place), place, facts, memory };
     if round(&mut kernel, slot, *candidates, moment, outcome) { END } else { 0 }
 }
 

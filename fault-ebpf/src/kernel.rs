@@ -42,6 +42,10 @@ placeholder!(
     fn cutter_tags() -> u32 = 0x14
 );
 placeholder!(
+    /// 1: this kernel speaks MPTCP.
+    fn mptcp() -> u32 = 0x15
+);
+placeholder!(
     /// Number of this copy of the parking program, below `PARKING_PLACES_PER_CPU`.
     fn parker_number() -> u32 = 0x20
 );

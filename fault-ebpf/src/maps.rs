@@ -12,12 +12,12 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
-    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS, MAX_RULES, PARKING_SLOTS},
-    rule::Rule,
+    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS, WRITTEN_WORDS},
+    rule::{Rule, block::WrittenKey},
     shared::SharedU64,
     who::{
-        AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, PORT_WORDS, ParkingPlace, PeerAddress,
-        PeerRules, SocketState, TASK_WORDS, TaskState,
+        AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, Name, PORT_WORDS, ParkingPlace,
+        PeerAddress, PeerRules, SocketState, TASK_WORDS, TaskState,
     },
 };
 
@@ -72,13 +72,16 @@ pub static SCENES: PerCpuArray<Scene, 1> = PerCpuArray::new();
 /// Indexed by `fault_common::counters::Counter`.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();
-/// Processes of the target: thread group id → 1.
+/// Processes of the target: thread group id → how it joined.
 #[btf_map]
 pub static TASKS: HashMap<u32, u32, 65536> = HashMap::new();
 /// Which numbers may be in [`TASKS`]: whether a bystander's is not costs one load instead of a hash. Mapped into the
 /// controller, which sets bits as well.
 #[btf_map]
 pub static TASK_BITS: Array<SharedU64, { TASK_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Names aimed at → 1.
+#[btf_map]
+pub static NAMES: HashMap<Name, u32, { MAX_NAMES }> = HashMap::new();
 /// Sockets of the target. Accepted sockets inherit the entry of the listener.
 #[btf_map]
 pub static SOCKETS: LocalStorage<
@@ -119,6 +122,10 @@ pub static PARKING: Array<ParkingPlace, { PARKING_SLOTS as usize }, { BPF_F_MMAP
 /// Delayed operations of libaio contexts. Who finds no room waits at submission instead.
 #[btf_map]
 pub static AIO_QUEUES: HashMap<AioKey, AioQueue, 4096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// Sectors that were written, of rules that ask (`until-written`). There is room for all that may be asked for.
+#[btf_map]
+pub static WRITTEN: HashMap<WrittenKey, SharedU64, WRITTEN_WORDS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 /// An empty queue to copy from: it is larger than a program's stack.
 #[btf_map]
 pub static AIO_BLANK: Array<AioQueue, 1> = Array::new();

@@ -87,6 +87,28 @@ impl CgroupLab {
     }
 }
 
+/// Removes a cgroup and those below it, whose processes are ending.
+///
+/// # Errors
+/// When somebody lives on in one of them.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(path).with_context(|| path.display().to_string())?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match fs::remove_dir(path) {
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("rmdir {}", path.display()));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 impl Drop for CgroupLab {
     fn drop(&mut self) {
         let deadline = Instant::now() + PATIENCE;

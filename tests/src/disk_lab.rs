@@ -37,6 +37,16 @@ impl FileSystem {
         Ok(Self { directory })
     }
 
+    /// Mounts it afresh: nothing of it is in memory, not even what its journal still holds on to.
+    ///
+    /// # Errors
+    /// When umount or mount does.
+    pub fn mount_afresh(&self) -> anyhow::Result<()> {
+        let place = self.mount_point();
+        sh(&format!("umount {place}"))?;
+        sh(&format!("mount -t ext4 {FORMATTED} {place}")).map(drop)
+    }
+
     /// Where it is mounted.
     #[must_use]
     pub fn mount_point(&self) -> String {

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cgroup_lab;
+pub mod container_lab;
 pub mod demo;
 pub mod disk_lab;
 pub mod driver;
@@ -17,4 +18,5 @@ pub mod parity;
 pub mod process;
 pub mod residue;
 pub mod stats;
+pub mod systemd_lab;
 pub mod victim;

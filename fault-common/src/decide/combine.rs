@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     counters::RuleCounters,
-    limits::MAX_RULES,
-    rule::{Rule, Verb, net::BOTH_DIRECTIONS},
+    limits::{MAX_PARK_NS, MAX_RULES},
+    rule::{Layer, Rule, Verb, net::BOTH_DIRECTIONS},
 };
 
 /// What happens to the operation.
@@ -35,6 +35,8 @@ pub struct Outcome {
     /// How late, in nanoseconds: the delays of all rules that hit, added, and the longest wait for a link. At most
     /// `MAX_RULES × MAX_PACKET_DELAY_NS`; whoever acts on it applies the limit of its own mechanism.
     pub delay_ns: u64,
+    /// What of that is waiting for a link: counted from now, while a delay counts from the beginning of its operation.
+    pub link_ns: u64,
     /// [`ORDERED`], [`DUPLICATE`], [`BREAK_CHECKSUM`] and [`BOTH_ENDS`], if any rule that hit asked for it.
     pub flags: u32,
     /// How many bits of the packet are flipped.
@@ -83,7 +85,7 @@ pub struct Moment {
     pub stream: u64,
     /// Nanoseconds since the session became active.
     pub elapsed_ns: u64,
-    /// Size of the operation in bytes, for the report and for a `rate`.
+    /// Size of the operation in bytes, for the report and for a `rate`; less than 2^32.
     pub bytes: u64,
     /// Number of the connection; 0 when it belongs to none.
     pub connection: u64,
@@ -221,6 +223,14 @@ fn strike(
                 outcome.verdict = Verdict::Error;
             }
         }
+        Verb::Rate if rule.layer == Layer::Disk as u32 => {
+            let mut delay_ns = rule.rate.hold(&counters.link_free_ns[0], moment.elapsed_ns, moment.bytes);
+            if delay_ns > MAX_PARK_NS {
+                counters.overflowed.fetch_add(1);
+                delay_ns = MAX_PARK_NS;
+            }
+            wait_for_link(counters, outcome, delay_ns);
+        }
         Verb::Rate => {
             let sent = if rule.rate.flags & PER_CONNECTION != 0 {
                 rule.rate.send_alone(memory, moment.elapsed_ns, moment.bytes)
@@ -233,18 +243,24 @@ fn strike(
                 outcome.verdict = Verdict::Drop;
                 return true;
             };
-            if delay_ns != 0 {
-                counters.delay_ns.fetch_add(delay_ns);
-            }
-            // Links in a row: the slowest is what the packet waits for. Rules with a link come before those that delay
-            // (`Verb::precedence`), so there is nothing but waits in the sum yet.
-            if outcome.delay_ns < delay_ns {
-                outcome.delay_ns = delay_ns;
-            }
-            outcome.flags |= ORDERED;
+            wait_for_link(counters, outcome, delay_ns);
         }
     }
     verb.is_terminal()
+}
+
+/// Adds the wait for a link to the outcome. Links in a row: the slowest is what the operation waits for.
+#[inline(always)]
+fn wait_for_link(counters: &RuleCounters, outcome: &mut Outcome, delay_ns: u64) {
+    if delay_ns != 0 {
+        counters.delay_ns.fetch_add(delay_ns);
+    }
+    // Rules with a link come before those that delay (`Verb::precedence`): there is nothing but waits in the sum yet.
+    if outcome.link_ns < delay_ns {
+        outcome.link_ns = delay_ns;
+        outcome.delay_ns = delay_ns;
+    }
+    outcome.flags |= ORDERED;
 }
 
 /// What the rule in `slot` (0..64) adds to `outcome`; whether nothing after it can add more.

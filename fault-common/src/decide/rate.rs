@@ -1,13 +1,25 @@
-//! A slow link: packets wait for those before them, each for as long as it takes to be sent.
+//! A slow link, or a slow disk: packets wait for those before them, each for as long as it takes to be sent.
 //!
 //! One number describes the link: when it is free again. A packet that comes before that waits until then, and then for
 //! its own time; the queue is what lies between now and that moment. netem computes its `rate` in the same way
 //! (`packet_time_ns`, net/sched/sch_netem.c).
+//!
+//! A disk loses nothing: whoever comes waits, however long the queue, and who submits at most so many operations at a time
+//! is held back by that. It also differs in that an operation goes on to the real disk when it has waited, and its task
+//! comes back later than that by what the disk takes, and by what the machine takes to wake it. Were the link idle
+//! meanwhile, it would be slower than asked; so what was missed can be [caught up](CATCH_UP_NS) with.
 
-use crate::shared::SharedU64;
+use crate::{limits::MAX_PARK_NS, shared::SharedU64};
 
 /// [`Rate::flags`]: each socket (and direction) has a link of its own.
 pub const PER_CONNECTION: u32 = 1;
+
+/// [`Rate::flags`]: the link carries [`Rate::bytes_per_second`] operations, however large, and not bytes. Of disks.
+pub const OPERATIONS: u32 = 2;
+
+/// How much of the time that a disk's link was idle can be made up for: 20 ms, more than a disk takes for one operation.
+/// After a rest, so much is served at once.
+pub const CATCH_UP_NS: u64 = 20_000_000;
 
 /// The queue holds at least this much time: 1 s. Longer waits look like an outage to TCP.
 const QUEUE_NS: u64 = 1_000_000_000;
@@ -22,19 +34,19 @@ const NS_PER_S: u64 = 1_000_000_000;
 pub struct Rate {
     /// More than 0, at most 2^40 (8.8 Tbit/s).
     pub bytes_per_second: u64,
-    /// [`PER_CONNECTION`] or 0.
+    /// [`PER_CONNECTION`], [`OPERATIONS`] or 0.
     pub flags: u32,
     /// Explicit padding.
     pub _pad: u32,
 }
 
 impl Rate {
-    /// How long a packet of `bytes` (at most 2^24) occupies the link, in nanoseconds, rounded up.
+    /// How long a packet of `bytes` (less than 2^32) occupies the link, in nanoseconds, rounded up.
     #[must_use]
     #[inline(always)]
     pub const fn transmission_ns(&self, bytes: u64) -> u64 {
         let rate = if self.bytes_per_second == 0 { 1 } else { self.bytes_per_second };
-        let bytes = bytes & 0xff_ffff;
+        let bytes = bytes & 0xffff_ffff;
         (bytes * NS_PER_S).div_ceil(rate)
     }
 
@@ -61,6 +73,25 @@ impl Rate {
         // Busy, or somebody was quicker: behind those.
         let done = free_ns.fetch_add(own).wrapping_add(own);
         Some(done.saturating_sub(now_ns))
+    }
+
+    /// Sends an operation over the link of a disk: how long it waits, in nanoseconds. More than [`MAX_PARK_NS`] is more than
+    /// anybody can wait; if the link is as far behind as that already, the operation does not put it further behind.
+    #[inline(always)]
+    pub fn hold(&self, free_ns: &SharedU64, now_ns: u64, bytes: u64) -> u64 {
+        let free = free_ns.load();
+        if free > now_ns.saturating_add(MAX_PARK_NS) {
+            return free - now_ns;
+        }
+        let own = self.transmission_ns(if self.flags & OPERATIONS != 0 { 1 } else { bytes });
+        let idle_since = now_ns.saturating_sub(CATCH_UP_NS);
+        let done =
+            if free < idle_since && free_ns.compare_exchange(free, idle_since.wrapping_add(own)) == free {
+                idle_since.wrapping_add(own)
+            } else {
+                free_ns.fetch_add(own).wrapping_add(own)
+            };
+        done.saturating_sub(now_ns)
     }
 
     /// As [`Rate::send`], over a link of one stream.

@@ -24,6 +24,11 @@ pub struct Trigger {
     pub start_ns: u64,
     /// Not from this many nanoseconds of the session on; 0 is no end.
     pub end_ns: u64,
+    /// Length of one turn of a duty cycle (`cycle`) in nanoseconds, at most 2 × 365 days; 0 is no cycle.
+    pub cycle_ns: u64,
+    /// How much of each turn, from its beginning, is in the window, in nanoseconds. The first turn begins at
+    /// [`Trigger::start_ns`].
+    pub cycle_on_ns: u64,
     /// Weight of the previous draw of the same stream in the next one × 2^32 (`burst`); 0 is independence.
     pub correlation: u64,
     /// A chain of states in place of [`Trigger::threshold`].
@@ -83,15 +88,19 @@ impl Trigger {
         times: 0,
         start_ns: 0,
         end_ns: 0,
+        cycle_ns: 0,
+        cycle_on_ns: 0,
         correlation: 0,
         gilbert: Gilbert { on: 0, _pad: 0, to_bad: 0, to_good: 0, bad: 0, good: 0 },
     };
 
-    /// Whether the rule is in its time window (`after`, `for`). Outside of it nothing matches.
+    /// Whether the rule is in its time window (`after`, `for`, `cycle`). Outside of it nothing matches.
     #[must_use]
     #[inline(always)]
     pub const fn in_window(&self, elapsed_ns: u64) -> bool {
-        elapsed_ns >= self.start_ns && (self.end_ns == 0 || elapsed_ns < self.end_ns)
+        elapsed_ns >= self.start_ns
+            && (self.end_ns == 0 || elapsed_ns < self.end_ns)
+            && (self.cycle_ns == 0 || (elapsed_ns - self.start_ns) % self.cycle_ns < self.cycle_on_ns)
     }
 
     /// Whether decisions depend on what the same stream met before.
@@ -154,5 +163,5 @@ pub const fn threshold_from_ppb(ppb: u64) -> u64 {
     (ppb * CERTAIN + 500_000_000) / 1_000_000_000
 }
 
-const _: () = assert!(size_of::<Trigger>() == 64 + size_of::<Gilbert>());
+const _: () = assert!(size_of::<Trigger>() == 80 + size_of::<Gilbert>());
 const _: () = assert!(size_of::<Gilbert>() == 40);

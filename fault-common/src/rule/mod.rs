@@ -37,7 +37,7 @@ pub enum Verb {
     Error = 3,
     /// The bio is late by [`Rule::delay`] and then ends with `EIO`.
     DelayThenError = 4,
-    /// The packet waits for a slow link: [`Rule::rate`]. It is lost when the queue before that is full.
+    /// The packet or bio waits for a slow link: [`Rule::rate`]. A packet is lost when the queue before that is full.
     Rate = 5,
     /// The packet arrives twice.
     Duplicate = 6,
@@ -169,4 +169,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 104 + 24 + 16 + 8 + 16 + 32 + 32);
+const _: () = assert!(size_of::<Rule>() == 16 + 120 + 24 + 16 + 8 + 16 + 32 + 40);

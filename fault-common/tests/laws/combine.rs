@@ -8,12 +8,12 @@ use fault_common::{
         connections::Connections,
         decide,
         delay::{Delay, ORDERED},
-        rate::Rate,
+        rate::{OPERATIONS, PER_CONNECTION, Rate},
         rng::{Coordinates, Purpose, draw},
         simulation::{Facts, Simulation},
         trigger::{CERTAIN, Trigger},
     },
-    limits::MAX_RULES,
+    limits::{MAX_PARK_NS, MAX_RULES},
     rule::{
         Corruption, Layer, Rule, Verb,
         block::{BioFacts, op},
@@ -28,7 +28,7 @@ use crate::{Bench, rule};
 fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
     let verbs = match layer {
         Layer::Net => vec![Verb::Drop, Verb::Reset, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay],
-        Layer::Disk => vec![Verb::Error, Verb::Delay, Verb::DelayThenError],
+        Layer::Disk => vec![Verb::Error, Verb::Rate, Verb::Delay, Verb::DelayThenError],
     };
     prop::sample::select(verbs)
 }
@@ -50,6 +50,8 @@ prop_compose! {
         let mut rule = rule(0, layer, verb, Trigger { threshold, nth, every, times, ..Trigger::ALWAYS });
         rule.delay = Delay { mean_ns, jitter_ns, distribution, flags };
         if verb == Verb::Rate {
+            // Of its connection, or of operations.
+            let flags = if layer == Layer::Net { flags * PER_CONNECTION } else { flags * OPERATIONS };
             rule.rate = Rate { bytes_per_second, flags, _pad: 0 };
         }
         if verb == Verb::Corrupt {
@@ -137,7 +139,20 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
             tally.delay_ns += delay_ns;
         }
         let mut lost = false;
-        if verb == Verb::Rate {
+        if verb == Verb::Rate && rule.layer == Layer::Disk as u32 {
+            let longest = u128::from(MAX_PARK_NS);
+            let mut wait = tally.free_ns;
+            if wait <= longest {
+                let units = if rule.rate.flags & OPERATIONS != 0 { 1 } else { bytes };
+                tally.free_ns += on_the_link(units, &rule.rate);
+                wait = tally.free_ns;
+            }
+            tally.overflowed += u64::from(wait > longest);
+            let delay_ns = u64::try_from(wait.min(longest)).unwrap();
+            waits = waits.max(delay_ns);
+            outcome.flags |= ORDERED;
+            tally.delay_ns += delay_ns;
+        } else if verb == Verb::Rate {
             // All of it happens at the beginning of the session.
             lost = tally.free_ns > on_the_link(64 * 1514, &rule.rate).max(1_000_000_000);
             if lost {
@@ -170,6 +185,7 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         };
     }
     outcome.delay_ns += waits;
+    outcome.link_ns = waits;
     outcome
 }
 

@@ -3,7 +3,7 @@
 use fault_common::{
     limits::{MAX_INTERFACES_PER_NETNS, MAX_NETNS},
     rule::{
-        block::{BioFacts, BlockFilter},
+        block::{BioFacts, BlockFilter, Extent, manner},
         net::{NetFilter, PacketFacts, PortRange, position},
     },
     who::{PORT_WORDS, exit_key, interface_key, port_bit},
@@ -20,9 +20,15 @@ fn sector() -> impl Strategy<Value = u64> {
     prop_oneof![0..64u64, (u64::MAX - 64)..=u64::MAX, (1u64 << 55) - 8..(1 << 55) + 8, any::<u64>()]
 }
 
+fn manners() -> impl Strategy<Value = u32> {
+    let all = vec![manner::FUA, manner::META, manner::SYNC];
+    prop::sample::subsequence(all, 0..=3).prop_map(|some| some.into_iter().sum())
+}
+
 prop_compose! {
     fn block_filter()(
-        ops in 0..16u32,
+        ops in 0..32u32,
+        manners in manners(),
         device in 0..3u32,
         whole_disk in 0..2u32,
         (sector_start, sector_end) in prop_oneof![
@@ -32,13 +38,13 @@ prop_compose! {
                 .prop_filter("a range is not empty", |(start, end)| start < end),
         ],
     ) -> BlockFilter {
-        BlockFilter { ops, device, whole_disk, _pad: 0, sector_start, sector_end }
+        BlockFilter { ops, device, whole_disk, manners, sector_start, sector_end, ..BlockFilter::default() }
     }
 }
 
 prop_compose! {
     fn bio()(
-        ops in 1..16u32,
+        ops in (1..32u32, manners()).prop_map(|(ops, manners)| ops | manners),
         device in 1..3u32,
         disk in 1..3u32,
         sectors in prop_oneof![Just(0), 1..16u32, any::<u32>()],
@@ -60,7 +66,10 @@ fn block_model(filter: &BlockFilter, bio: &BioFacts) -> bool {
     let after = (first + u128::from(bio.sectors)).min(u128::from(u64::MAX));
     let (start, end) = (u128::from(filter.sector_start), u128::from(filter.sector_end));
     let shared = end.min(after).saturating_sub(start.max(first));
-    op && device && (filter.sector_end == 0 || shared > 0)
+    let manner = [manner::FUA, manner::META, manner::SYNC]
+        .into_iter()
+        .all(|manner| filter.manners & manner == 0 || bio.ops & manner != 0);
+    op && manner && device && (filter.sector_end == 0 || shared > 0)
 }
 
 proptest! {
@@ -69,6 +78,39 @@ proptest! {
     #[test]
     fn block_filter_is_its_model(filter in block_filter(), bio in bio()) {
         prop_assert_eq!(filter.matches(&bio), block_model(&filter, &bio));
+    }
+
+    #[test]
+    fn extents_are_what_bio_and_range_have_in_common(filter in block_filter(), bio in bio()) {
+        let extent = filter.extent(&bio);
+        if filter.sector_end != 0 {
+            let anything = BlockFilter { ops: 0, manners: 0, ..filter };
+            prop_assert_eq!(extent.is_some(), anything.matches(&bio));
+        }
+        if let Some(Extent { start, end }) = extent {
+            let first = if filter.device != 0 && filter.whole_disk != 0 {
+                bio.sector.saturating_add(bio.device_start)
+            } else {
+                bio.sector
+            };
+            prop_assert!(start >= filter.sector_start.max(first));
+            prop_assert!(start < end && end <= filter.sector_end);
+            prop_assert!(end - start <= u64::from(bio.sectors));
+        }
+    }
+
+    #[test]
+    fn every_sector_of_an_extent_has_one_bit(start in sector(), length in 1..1000u64) {
+        let end = start.saturating_add(length);
+        prop_assume!(start < end);
+        let extent = Extent { start, end };
+        let mut sectors = Vec::new();
+        for index in 0..extent.words() {
+            let (word, bits) = extent.word(index);
+            let of_word = (0..64).filter(|bit| bits >> bit & 1 != 0);
+            sectors.extend(of_word.map(|bit| word * 64 + bit));
+        }
+        prop_assert_eq!(sectors, (start..end).collect::<Vec<_>>());
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::thread;
 use fault_common::{
     decide::{
         Verdict,
-        rate::{PER_CONNECTION, Rate},
+        rate::{CATCH_UP_NS, OPERATIONS, PER_CONNECTION, Rate},
         simulation::Facts,
         trigger::Trigger,
     },
+    limits::MAX_PARK_NS,
     rule::{Layer, Verb},
     shared::SharedU64,
 };
@@ -48,8 +49,62 @@ proptest! {
     }
 
     #[test]
+    fn a_disk_is_never_faster_than_asked_beyond_what_it_catches_up(
+        bytes_per_second in prop_oneof![1_000..100_000u64, 1..10_000_000_000u64],
+        flags in prop_oneof![Just(0), Just(OPERATIONS)],
+        operations in prop::collection::vec((0..50_000_000u64, 1..1_048_576u64), 1..100),
+    ) {
+        let rate = Rate { bytes_per_second, flags, _pad: 0 };
+        let link = SharedU64::new(0);
+        let (mut now, mut sum) = (0u64, 0u64);
+        let mut ends: Vec<(u64, u64)> = Vec::new();
+        for (pause, bytes) in operations {
+            now += pause;
+            let wait = rate.hold(&link, now, bytes);
+            if wait > MAX_PARK_NS {
+                break;
+            }
+            let own = rate.transmission_ns(if flags == OPERATIONS { 1 } else { bytes });
+            sum += own;
+            for (before, end) in &ends {
+                prop_assert!(now + wait - end + CATCH_UP_NS >= sum - before, "too fast");
+            }
+            // Nor does anybody wait who would not have to: the link works whenever it can.
+            prop_assert!(wait <= sum, "{wait} ns of {sum}");
+            ends.push((sum, now + wait));
+        }
+    }
+
+    #[test]
+    fn what_the_disk_itself_takes_is_caught_up_with(
+        operations_per_second in 20..5_000u64,
+        disk in prop::collection::vec(0..CATCH_UP_NS, 200),
+    ) {
+        // One thread: the next operation comes when the disk has done the one before. The disk is quicker than the link on
+        // average, or the link would not be what one waits for.
+        let rate = Rate { bytes_per_second: operations_per_second, flags: OPERATIONS, _pad: 0 };
+        let own = rate.transmission_ns(1);
+        let (link, mut now) = (SharedU64::new(0), 0u64);
+        for takes in &disk {
+            now += rate.hold(&link, now, 4096) + takes.min(&own);
+        }
+        let ideal = 200 * own;
+        prop_assert!(now >= ideal && now <= ideal + CATCH_UP_NS + own, "{now} ns instead of {ideal}");
+    }
+
+    #[test]
+    fn a_disk_that_is_hopelessly_behind_gets_no_further_behind(waiting in 1..100u64, bytes in 1..1u64 << 32) {
+        let rate = rate(1);
+        let free = MAX_PARK_NS + waiting;
+        let link = SharedU64::new(free);
+        prop_assert_eq!(rate.hold(&link, 0, bytes), free);
+        prop_assert_eq!(link.load(), free);
+    }
+
+    #[test]
     fn no_bit_pattern_overflows(rate in any::<u64>(), free in any::<u64>(), now in any::<u64>(), bytes in any::<u64>()) {
-        let rate = Rate { bytes_per_second: rate, flags: 0, _pad: 0 };
+        let rate = Rate { bytes_per_second: rate, flags: (rate & 2) as u32, _pad: 0 };
+        let _ = rate.hold(&SharedU64::new(free), now, bytes);
         let _ = (rate.send(&SharedU64::new(free), now, bytes), rate.send_alone(&mut { free }, now, bytes));
     }
 }

@@ -103,6 +103,26 @@ proptest! {
     }
 
     #[test]
+    fn a_cycle_turns_from_the_beginning_of_the_window(
+        start in 0..1000u64, on in 1..300u64, off in 1..300u64, turn in 0..50u64, at in 0..600u64, end in 0..50_000u64,
+    ) {
+        let cycle = Trigger { start_ns: start, cycle_ns: on + off, cycle_on_ns: on, ..Trigger::ALWAYS };
+        let at = at % (on + off);
+        let elapsed = start + turn * (on + off) + at;
+        prop_assert_eq!(cycle.in_window(elapsed), at < on);
+        prop_assert!(start == 0 || !cycle.in_window(start - 1));
+        // Both windows must be open.
+        let ends = Trigger { end_ns: start + 1 + end, ..cycle };
+        prop_assert_eq!(ends.in_window(elapsed), at < on && elapsed < start + 1 + end);
+    }
+
+    #[test]
+    fn no_cycle_overflows(start: u64, cycle_ns: u64, cycle_on_ns: u64, elapsed: u64) {
+        let cycle = Trigger { start_ns: start, cycle_ns, cycle_on_ns, ..Trigger::ALWAYS };
+        prop_assert!(!cycle.in_window(elapsed) || elapsed >= start);
+    }
+
+    #[test]
     fn thresholds_are_monotone(a in 0..=1_000_000_000u64, b in 0..=1_000_000_000u64) {
         prop_assert_eq!(threshold_from_ppb(a.min(b)).max(threshold_from_ppb(a.max(b))), threshold_from_ppb(a.max(b)));
     }

@@ -1,18 +1,13 @@
 //! What a bio is about.
 
-use fault_common::rule::block::{BioFacts, op};
+use fault_common::rule::block::{BioFacts, manner, op};
 
 use super::fields::{
     BIO_DEVICE, BIO_FLAGS, BIO_OPERATION, BIO_SECTOR, BIO_SIZE, DEVICE_DISK, DEVICE_NUMBER, DEVICE_START,
-    DISK_WHOLE, PREFLUSH, REMAPPED, read,
+    DISK_WHOLE, FUA, META, OP_DISCARD, OP_FLUSH, OP_MASK, OP_READ, OP_SECURE_ERASE, OP_WRITE,
+    OP_WRITE_ZEROES, OP_ZONE_APPEND, PREFLUSH, REMAPPED, SYNC, read,
 };
 
-/// `REQ_OP_…` lie in the lowest byte of `bi_opf` and keep their numbers (`include/linux/blk_types.h`).
-const OPERATION_MASK: u32 = 0xff;
-const REQ_OP_READ: u32 = 0;
-const REQ_OP_WRITE: u32 = 1;
-const REQ_OP_FLUSH: u32 = 2;
-const REQ_OP_WRITE_ZEROES: u32 = 9;
 const SECTOR_SHIFT: u32 = 9;
 
 /// The facts about `bio` that filters look at.
@@ -40,16 +35,35 @@ pub fn facts(bio: u64) -> BioFacts {
     }
 }
 
-/// Mask of [`op`]. A flush without data is written as an empty write with `REQ_PREFLUSH`.
+/// Mask of [`op`] and [`manner`]. A flush without data is written as an empty write with `REQ_PREFLUSH`.
 #[inline(always)]
 fn ops(operation: u32, size: u32) -> u32 {
     let preflush = operation & PREFLUSH.load() != 0;
-    let kind = match operation & OPERATION_MASK {
-        REQ_OP_READ => op::READ,
-        REQ_OP_WRITE if preflush && size == 0 => op::FLUSH,
-        REQ_OP_WRITE | REQ_OP_WRITE_ZEROES => op::WRITE,
-        REQ_OP_FLUSH => op::FLUSH,
-        _ => op::OTHER,
+    let number = operation & OP_MASK.load();
+    let mut ops = if number == OP_READ.load() {
+        op::READ
+    } else if number == OP_WRITE.load() {
+        if preflush && size == 0 { op::FLUSH } else { op::WRITE }
+    } else if number == OP_FLUSH.load() {
+        op::FLUSH
+    } else if number == OP_DISCARD.load() || number == OP_SECURE_ERASE.load() {
+        op::DISCARD
+    } else if number == OP_WRITE_ZEROES.load() || number == OP_ZONE_APPEND.load() {
+        op::WRITE
+    } else {
+        op::OTHER
     };
-    if preflush { kind | op::FLUSH } else { kind }
+    if preflush {
+        ops |= op::FLUSH;
+    }
+    if operation & FUA.load() != 0 {
+        ops |= manner::FUA;
+    }
+    if operation & META.load() != 0 {
+        ops |= manner::META;
+    }
+    if operation & SYNC.load() != 0 {
+        ops |= manner::SYNC;
+    }
+    ops
 }

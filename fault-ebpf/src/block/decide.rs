@@ -21,7 +21,7 @@ use fault_common::{
     who::{PendingPark, TaskState},
 };
 
-use super::{aio, batch, bio, owner, state};
+use super::{aio, batch, bio, owner, state, written};
 use crate::{
     decision::{self, Memory},
     emit,
@@ -44,6 +44,8 @@ enum Fate {
     Fail,
     /// Its task finds a deadline in its state.
     Park,
+    /// The same, and then it fails.
+    ParkThenFail,
 }
 
 /// fmod_ret: the bio fails if this returns anything but 0 in 32 bits.
@@ -54,7 +56,7 @@ pub extern "C" fn decide_bio(context: *mut c_void) -> u64 {
     let bio = unsafe { *context.cast::<u64>() };
     match fate(bio, true) {
         Fate::Fail => FAIL,
-        Fate::Park => 0,
+        Fate::Park | Fate::ParkThenFail => 0,
         Fate::Pass if decider_may_leave() != 0 => PASS_AT_ONCE,
         Fate::Pass => 0,
     }
@@ -75,6 +77,17 @@ pub fn decide_bio_kprobe(context: ProbeContext) -> u32 {
 #[inline(always)]
 fn fate(bio: u64, can_park: bool) -> Fate {
     let Some(control) = CONTROL.get(0) else { return Fate::Pass };
+    let fate = judge(control, bio, can_park);
+    let bank = control.bank();
+    let rules = control.banks[bank as usize & 1].disk_until_written;
+    if rules != 0 && control.active.load() != 0 && matches!(fate, Fate::Pass | Fate::Park) {
+        written::note(bank, rules, bio);
+    }
+    fate
+}
+
+#[inline(always)]
+fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     let tgid = task::current_tgid();
     if tgid == control.selftest_tgid.load() {
         emit::count(Counter::SelfTest);
@@ -108,7 +121,7 @@ fn fate(bio: u64, can_park: bool) -> Fate {
     if control.events.load() != 0 {
         report(control, now_ns, tgid, &facts, outcome);
     }
-    let (verdict, delay_ns) = (outcome.verdict, outcome.delay_ns);
+    let (verdict, delay_ns, link_ns) = (outcome.verdict, outcome.delay_ns, outcome.link_ns);
     let end = if matches!(verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };
     if delay_ns == 0 || !can_park {
         return end;
@@ -123,22 +136,36 @@ fn fate(bio: u64, can_park: bool) -> Fate {
             return end;
         }
     }
-    leave_deadline(control, state, now_ns, delay_ns, end)
+    leave_deadline(control, state, now_ns, (delay_ns, link_ns), end)
 }
 
-/// Leaves a deadline for the parkers, unless it has passed already.
+/// Leaves a deadline for the parkers, unless it has passed already: `delay_ns` of which `link_ns` is the wait for a link.
 #[inline(always)]
-fn leave_deadline(control: &Control, state: &mut TaskState, now_ns: u64, delay_ns: u64, end: Fate) -> Fate {
-    let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
-    let mut deadline_ns = batch::began_ns(state, now_ns).wrapping_add(delay_ns);
+fn leave_deadline(
+    control: &Control,
+    state: &mut TaskState,
+    now_ns: u64,
+    (delay_ns, link_ns): (u64, u64),
+    end: Fate,
+) -> Fate {
+    // The bios of one operation are late together, but each has its own time on the link.
+    let mut deadline_ns = batch::began_ns(state, now_ns).wrapping_add(delay_ns.wrapping_sub(link_ns));
+    if deadline_ns < now_ns {
+        deadline_ns = now_ns;
+    }
+    deadline_ns = deadline_ns.wrapping_add(link_ns);
+    if deadline_ns > now_ns.wrapping_add(MAX_PARK_NS) {
+        deadline_ns = now_ns.wrapping_add(MAX_PARK_NS);
+    }
     if deadline_ns > control.deadline_ns.load() {
         deadline_ns = control.deadline_ns.load();
     }
     if deadline_ns <= now_ns {
         return end;
     }
-    state.pending = PendingPark { deadline_ns, then_error: matches!(end, Fate::Fail) as u32, _pad: 0 };
-    Fate::Park
+    let fails = matches!(end, Fate::Fail);
+    state.pending = PendingPark { deadline_ns, then_error: fails as u32, _pad: 0 };
+    if fails { Fate::ParkThenFail } else { Fate::Park }
 }
 
 #[inline(always)]

@@ -74,6 +74,28 @@ fields! {
     FILE_FLAGS,
     /// `1 << __REQ_PREFLUSH`.
     PREFLUSH,
+    /// `1 << __REQ_FUA`.
+    FUA,
+    /// `1 << __REQ_META`.
+    META,
+    /// `1 << __REQ_SYNC`.
+    SYNC,
+    /// The bits of `bio.bi_opf` that hold one of the next.
+    OP_MASK,
+    /// `REQ_OP_READ`.
+    OP_READ,
+    /// `REQ_OP_WRITE`.
+    OP_WRITE,
+    /// `REQ_OP_FLUSH`.
+    OP_FLUSH,
+    /// `REQ_OP_DISCARD`.
+    OP_DISCARD,
+    /// `REQ_OP_SECURE_ERASE`.
+    OP_SECURE_ERASE,
+    /// `REQ_OP_WRITE_ZEROES`.
+    OP_WRITE_ZEROES,
+    /// `REQ_OP_ZONE_APPEND`.
+    OP_ZONE_APPEND,
     /// `1 << BIO_REMAPPED`.
     REMAPPED,
 }

@@ -7,6 +7,8 @@
 //! | [`tally`] | fmod_ret | last | counts a deadline that no copy was free to claim |
 //!
 //!
+//! [`written`] remembers which sectors were written, for rules that ask.
+//!
 //! Asynchronous I/O keeps its depth: who submits many operations does not wait for each.
 //!
 //! | program | on | does |
@@ -35,3 +37,4 @@ mod punt;
 mod state;
 mod syscall;
 mod tally;
+pub mod written;

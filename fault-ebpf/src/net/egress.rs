@@ -14,7 +14,7 @@ use super::{
     PASS, Skb,
     candidates::{Candidates, Place},
     coarse_now, cut,
-    headers::{self, Unread},
+    headers::{self, Headers, Unread, number},
     ingress::remember_echo,
     judge::judge,
     scene::{Scene, scene},
@@ -83,6 +83,9 @@ fn egress(skb: Skb) -> i32 {
     }
     let owner = member.owner(Direction::Out, scene);
     if scene.headers.protocol == protocol::ICMP {
+        if control.guarded.load() != 0 && is_discovery(&scene.headers) {
+            return PASS;
+        }
         remember_echo(skb, scene);
     }
     match candidates(control, scene) {
@@ -95,6 +98,13 @@ fn egress(skb: Skb) -> i32 {
             }
         },
     }
+}
+
+/// Whether this is ICMPv6 neighbour or router discovery, which a daemon sends through a raw socket (RFC 4861: 133 to 137). The
+/// kernel's own comes from a socket that is nobody's, and what comes in is never looked for.
+#[inline(always)]
+fn is_discovery(headers: &Headers) -> bool {
+    headers.number != number::ICMP && (133..=137).contains(&(headers.source_port >> 8))
 }
 
 /// What the cutter made of a packet that leaves: as [`net_egress`] from where it sent it away.

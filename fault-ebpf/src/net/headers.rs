@@ -156,8 +156,8 @@ fn load_or_pull<const N: usize>(skb: Skb, at: Origin) -> Option<[u32; N]> {
 /// Reads the headers of the packet.
 #[inline(always)]
 pub fn read(skb: Skb, headers: &mut Headers) -> Result<(), Unread> {
-    if let Some(plain) = read_plain(skb) {
-        *headers = plain;
+    if let Some(plain) = Plain::of(skb) {
+        *headers = plain.headers();
         return Ok(());
     }
     match read_headers(skb, headers, BY_PROTOCOL, 0) {
@@ -236,39 +236,77 @@ const fn protocol_bit(number: u32) -> u32 {
 
 /// Nearly every packet: Ethernet, IPv4 without options, no fragment. Read in place, which spares a call of a
 /// helper; anything that does not look just like that is left to the ways below.
+struct Plain(*const u8);
+
+impl Plain {
+    #[inline(always)]
+    fn of(skb: Skb) -> Option<Self> {
+        // SAFETY: `skb` is the context.
+        let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+        if data + ETHERNET + 24 > end {
+            return None;
+        }
+        let plain = Self(data as *const u8);
+        // Without a link layer the first byte would be that of IPv4 itself.
+        let is_plain = plain.byte(0) != PLAIN_V4
+            && plain.half(12) == ETH_P_IP
+            && plain.byte(ETHERNET) == PLAIN_V4
+            && plain.half(ETHERNET + 6) & 0x1fff == 0;
+        is_plain.then_some(plain)
+    }
+
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> u8 {
+        // SAFETY: the first 38 bytes of the packet lie before its end; the same below.
+        unsafe { self.0.add(offset).read() }
+    }
+
+    #[inline(always)]
+    fn half(&self, offset: usize) -> u16 {
+        // SAFETY: as above.
+        u16::from_be(unsafe { self.0.add(offset).cast::<u16>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: usize) -> u32 {
+        // SAFETY: as above.
+        unsafe { self.0.add(offset).cast::<u32>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn number(&self) -> u32 {
+        u32::from(self.byte(ETHERNET + 9))
+    }
+
+    #[inline(always)]
+    fn destination_port(&self) -> u16 {
+        self.half(ETHERNET + 22)
+    }
+
+    #[inline(always)]
+    fn headers(&self) -> Headers {
+        Headers {
+            source: [0, 0, MAPPED.to_be(), self.word(ETHERNET + 12)],
+            destination: [0, 0, MAPPED.to_be(), self.word(ETHERNET + 16)],
+            source_port: self.half(ETHERNET + 20),
+            destination_port: self.destination_port(),
+            is_v4: 1,
+            number: self.number(),
+            protocol: protocol_bit(self.number()),
+            transport: Origin { base: BPF_HDR_START_NET, offset: 20 },
+        }
+    }
+}
+
+/// To which port a TCP or UDP packet goes, and whether it is UDP, when that is known without reading all of its headers.
 #[inline(always)]
-fn read_plain(skb: Skb) -> Option<Headers> {
-    // SAFETY: `skb` is the context.
-    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + ETHERNET + 24 > end {
-        return None;
+pub fn quick_port(skb: Skb) -> Option<(bool, u16)> {
+    let plain = Plain::of(skb)?;
+    match plain.number() {
+        number::TCP => Some((false, plain.destination_port())),
+        number::UDP => Some((true, plain.destination_port())),
+        _ => None,
     }
-    let packet = data as *const u8;
-    // SAFETY: the first 38 bytes of the packet lie before `end`; the same below.
-    let byte = |offset: usize| unsafe { packet.add(offset).read() };
-    // SAFETY: as above.
-    let half = |offset: usize| u16::from_be(unsafe { packet.add(offset).cast::<u16>().read_unaligned() });
-    // SAFETY: as above.
-    let word = |offset: usize| unsafe { packet.add(offset).cast::<u32>().read_unaligned() };
-    // Without a link layer the first byte would be that of IPv4 itself.
-    if byte(0) == PLAIN_V4
-        || half(12) != ETH_P_IP
-        || byte(ETHERNET) != PLAIN_V4
-        || half(ETHERNET + 6) & 0x1fff != 0
-    {
-        return None;
-    }
-    let number = u32::from(byte(ETHERNET + 9));
-    Some(Headers {
-        source: [0, 0, MAPPED.to_be(), word(ETHERNET + 12)],
-        destination: [0, 0, MAPPED.to_be(), word(ETHERNET + 16)],
-        source_port: half(ETHERNET + 20),
-        destination_port: half(ETHERNET + 22),
-        is_v4: 1,
-        number,
-        protocol: protocol_bit(number),
-        transport: Origin { base: BPF_HDR_START_NET, offset: 20 },
-    })
 }
 
 /// What lies behind the VLAN tags in the packet itself (the outermost usually travels beside it): its type, and

@@ -7,6 +7,7 @@
 //! | [`cut`] | the way into the cutter, and tcx (clsact) egress of its far device |
 //! | [`lane`] | the way into the delay lane, and tcx (clsact) egress of its far device |
 //! | [`calls`] | `cgroup/connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `bind4`, `bind6` at the root of the v2 hierarchy |
+//! | [`subflows`] | `sockops` at the root of the v2 hierarchy |
 //! | [`sockets`] | `cgroup/sock_create`, `cgroup/post_bind4`, `cgroup/post_bind6` at the root of the v2 hierarchy |
 //!
 //! What a hook knows of a packet is its [`scene`]: [`headers`] and [`segment`] read what a filter needs, [`candidates`] finds the rules that may look, [`judge`] asks
@@ -25,6 +26,7 @@ mod reset;
 pub mod scene;
 pub mod segment;
 mod sockets;
+mod subflows;
 
 use aya_ebpf::{
     bindings::{__sk_buff, tcx_action_base::TCX_NEXT},

@@ -17,6 +17,7 @@ use fault_common::{
     who::{Connection, SocketState, Stream, port_bit},
 };
 
+use super::subflow;
 use crate::{
     maps::{LOCAL_PORTS, SOCKETS},
     net::{
@@ -95,17 +96,23 @@ pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
     // SAFETY: as above; the field is readable for every kind of socket.
     let mut kind = unsafe { (*sock).state };
     if state.is_null() {
-        if kind != BPF_TCP_NEW_SYN_RECV {
-            return None;
+        if kind == BPF_TCP_NEW_SYN_RECV {
+            // SAFETY: as above.
+            let listener = unsafe { bpf_get_listener_sock(sock) };
+            if listener.is_null() {
+                return None;
+            }
+            kind = BPF_TCP_LISTEN;
+            // SAFETY: a listener is never freed while the program runs (SOCK_RCU_FREE).
+            state = unsafe { storage(listener, 0) };
+            if state.is_null() {
+                // SAFETY: as above.
+                state = unsafe { subflow::adopt(listener) };
+            }
+        } else {
+            // SAFETY: the caller's promise.
+            state = unsafe { subflow::adopt(sock) };
         }
-        // SAFETY: as above.
-        let listener = unsafe { bpf_get_listener_sock(sock) };
-        if listener.is_null() {
-            return None;
-        }
-        kind = BPF_TCP_LISTEN;
-        // SAFETY: a listener is never freed while the program runs (SOCK_RCU_FREE).
-        state = unsafe { storage(listener, 0) };
         if state.is_null() {
             return None;
         }

@@ -1,9 +1,16 @@
 //! Does the running task belong to the target?
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
-use fault_common::{control::Control, limits::MAX_CGROUPS, who::task_bit};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id},
+};
+use fault_common::{
+    control::Control,
+    limits::MAX_CGROUPS,
+    who::{JOINED_BY_NAME, JOINED_BY_NUMBER, Name, task_bit},
+};
 
-use crate::maps::{TASK_BITS, TASKS};
+use crate::maps::{NAMES, TASK_BITS, TASKS};
 
 /// The process (thread group) that runs, in the initial PID namespace.
 #[inline(always)]
@@ -27,7 +34,25 @@ pub fn join(tgid: u32) {
     {
         word.set_bits(bit);
     }
-    let _ = TASKS.insert(tgid, 1, 0);
+    let _ = TASKS.insert(tgid, JOINED_BY_NUMBER, 0);
+}
+
+/// Makes `tgid` one of the processes aimed at because of its name, unless it is one already.
+#[inline(always)]
+pub fn join_by_name(tgid: u32) {
+    let (word, bit) = task_bit(tgid);
+    if let Some(word) = TASK_BITS.get(word)
+        && word.load() & bit == 0
+    {
+        word.set_bits(bit);
+    }
+    let _ = TASKS.insert(tgid, JOINED_BY_NAME, u64::from(BPF_NOEXIST));
+}
+
+/// Whether this name is aimed at. What follows its first zero must be zero.
+#[inline(always)]
+pub fn is_named(name: &Name) -> bool {
+    NAMES.get_ptr(name).is_some()
 }
 
 /// Whether the running task lives in, or below, one of the cgroups aimed at.

@@ -45,13 +45,70 @@ pub enum DeviceError {
         path: PathBuf,
         /// Type of the file system.
         kind: String,
+        /// What its files are on instead.
+        instead: Instead,
     },
     /// The mount table could not be read.
     #[error("reading the mount table failed")]
     Mounts(#[source] procfs::ProcError),
 }
 
+/// What the files of a file system without a block device are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// Memory: tmpfs, or the kernel's own files.
+    Memory,
+    /// Another machine.
+    Network,
+    /// Overlay: what is written goes to this directory.
+    Directory(PathBuf),
+    /// Devices of its own keeping, or a program.
+    Unknown,
+}
+
+impl Instead {
+    /// Of a file system of this type; `upper` is the directory that an overlay writes to.
+    fn of(kind: &str, upper: Option<PathBuf>) -> Self {
+        match (kind, upper) {
+            ("overlay", Some(upper)) => Self::Directory(upper),
+            (
+                "tmpfs" | "ramfs" | "devtmpfs" | "proc" | "sysfs" | "cgroup" | "cgroup2" | "hugetlbfs"
+                | "debugfs" | "tracefs" | "bpf" | "configfs" | "securityfs" | "mqueue",
+                _,
+            ) => Self::Memory,
+            ("nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "afs" | "9p" | "glusterfs" | "fuse.sshfs", _) => {
+                Self::Network
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What to do about it.
+    fn help(&self) -> String {
+        match self {
+            Self::Memory => "its files are in memory, which no block I/O is made for".to_owned(),
+            Self::Network => {
+                "its files are on another machine: hit the packets to it, with `--net`".to_owned()
+            }
+            Self::Directory(upper) => {
+                format!("what is written to it goes to {}: name the device that is on", upper.display())
+            }
+            Self::Unknown => "if it keeps its files on disks, name those".to_owned(),
+        }
+    }
+}
+
 impl DeviceError {
+    /// What to do about it.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::NotFound { .. } | Self::Mounts(_) => "`lsblk` and `findmnt` list them".to_owned(),
+            Self::NotAMountPoint { mount_point, .. } => format!("name {}", mount_point.display()),
+            Self::NoBlockDevice { instead, .. } => instead.help(),
+        }
+    }
+
     /// The kind of failure.
     #[must_use]
     pub fn class(&self) -> Class {
@@ -113,8 +170,19 @@ fn mounted_at(name: &Path, path: &Path) -> Result<DeviceNumber, DeviceError> {
     // btrfs and others have a device number of their own, but name their device.
     match fs::metadata(&source) {
         Ok(metadata) if metadata.file_type().is_block_device() => Ok(device(metadata.rdev())),
-        _ => Err(DeviceError::NoBlockDevice { path: name.to_path_buf(), kind: mount.fs_type }),
+        _ => {
+            let upper = mount.super_options.get("upperdir").cloned().flatten().map(PathBuf::from);
+            let instead = Instead::of(&mount.fs_type, upper);
+            Err(DeviceError::NoBlockDevice { path: name.to_path_buf(), kind: mount.fs_type, instead })
+        }
     }
+}
+
+/// How many sectors of 512 bytes `device` has; nothing when it is gone.
+#[must_use]
+pub fn sectors(device: DeviceNumber) -> Option<u64> {
+    let (major, minor) = (device.dev >> 20, device.dev & 0xf_ffff);
+    fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/size")).ok()?.trim().parse().ok()
 }
 
 /// From the number that stat(2) gives.
@@ -167,6 +235,18 @@ mod tests {
     fn a_file_system_without_a_device_is_refused() {
         let error = resolve(Path::new("/proc")).expect_err("proc is on no device");
         assert_eq!(error.to_string(), "the proc file system at /proc is on no block device");
+        assert!(error.help().contains("in memory"), "{}", error.help());
+    }
+
+    #[test]
+    fn what_to_do_depends_on_what_the_files_are_on() {
+        let upper = PathBuf::from("/var/lib/upper");
+        assert_eq!(Instead::of("overlay", Some(upper.clone())), Instead::Directory(upper));
+        assert_eq!(Instead::of("overlay", None), Instead::Unknown);
+        assert_eq!(Instead::of("tmpfs", None), Instead::Memory);
+        assert_eq!(Instead::of("nfs4", None), Instead::Network);
+        assert_eq!(Instead::of("zfs", None), Instead::Unknown);
+        assert!(Instead::Network.help().contains("--net"));
     }
 
     #[test]
@@ -184,6 +264,8 @@ mod tests {
                 continue;
             }
             let device = resolve(&node).expect("a block device");
+            let size = fs::read_to_string(entry.path().join("size")).expect("a size");
+            assert_eq!(sectors(device).map(|sectors| sectors.to_string()).as_deref(), Some(size.trim()));
             assert_eq!(device.whole_disk, !entry.path().join("partition").exists(), "{}", node.display());
             assert_eq!(super::node(device), Some(node));
         }

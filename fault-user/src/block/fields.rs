@@ -45,14 +45,34 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
 ];
 
 /// Bit numbers: global, enumerator.
-const BITS: &[(&str, &str)] = &[("PREFLUSH", "__REQ_PREFLUSH"), ("REMAPPED", "BIO_REMAPPED")];
+const BITS: &[(&str, &str)] = &[
+    ("PREFLUSH", "__REQ_PREFLUSH"),
+    ("FUA", "__REQ_FUA"),
+    ("META", "__REQ_META"),
+    ("SYNC", "__REQ_SYNC"),
+    ("REMAPPED", "BIO_REMAPPED"),
+];
+
+/// What the lowest bits of `bio.bi_opf` may say: global, enumerator. Not all have kept their numbers (zone append).
+const OPERATIONS: &[(&str, &str)] = &[
+    ("OP_READ", "REQ_OP_READ"),
+    ("OP_WRITE", "REQ_OP_WRITE"),
+    ("OP_FLUSH", "REQ_OP_FLUSH"),
+    ("OP_DISCARD", "REQ_OP_DISCARD"),
+    ("OP_SECURE_ERASE", "REQ_OP_SECURE_ERASE"),
+    ("OP_WRITE_ZEROES", "REQ_OP_WRITE_ZEROES"),
+    ("OP_ZONE_APPEND", "REQ_OP_ZONE_APPEND"),
+];
+
+/// The first bit of `bio.bi_opf` that is not part of the operation: `REQ_OP_BITS` (`include/linux/blk_types.h`).
+const FIRST_FLAG: (&str, &str) = ("OP_MASK", "__REQ_FAILFAST_DEV");
 
 /// The globals of the block programs for the running kernel, for [`crate::kernel::load::load`].
 ///
 /// # Errors
 /// When the kernel's structures are not what the programs know (Linux below 5.12 has no `bio.bi_bdev`).
 pub fn globals(btf: &Btf) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len() + BITS.len());
+    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len() + BITS.len() + OPERATIONS.len() + 1);
     for &(global, structure, path) in REQUIRED {
         globals.push((global, btf.field(structure, path)?.offset));
     }
@@ -64,6 +84,12 @@ pub fn globals(btf: &Btf) -> Result<Vec<(&'static str, u32)>, BtfError> {
         let bit = btf.enumerator(enumerator)?;
         globals.push((global, 1u32.checked_shl(bit).unwrap_or(0)));
     }
+    for &(global, enumerator) in OPERATIONS {
+        globals.push((global, btf.enumerator(enumerator)?));
+    }
+    let (global, enumerator) = FIRST_FLAG;
+    let bits = btf.enumerator(enumerator)?;
+    globals.push((global, 1u32.checked_shl(bits).map_or(u32::MAX, |bit| bit - 1)));
     Ok(globals)
 }
 
@@ -77,7 +103,18 @@ mod tests {
         let globals = globals(&btf).expect("all required fields");
         let value = |name: &str| globals.iter().find(|(global, _)| *global == name).map(|(_, value)| *value);
         assert_ne!(value("BIO_SECTOR"), Some(0));
-        assert!(value("PREFLUSH").is_some_and(u32::is_power_of_two));
+        let mask = value("OP_MASK").expect("a mask");
+        for bit in ["PREFLUSH", "FUA", "META", "SYNC"] {
+            assert!(value(bit).is_some_and(|bit| bit.is_power_of_two() && bit & mask == 0), "{bit}");
+        }
+        let mut operations: Vec<_> = OPERATIONS.iter().map(|(global, _)| value(global)).collect();
+        assert!(
+            operations.iter().all(|number| number.is_some_and(|number| number <= mask)),
+            "{operations:?}"
+        );
+        operations.sort_unstable();
+        operations.dedup();
+        assert_eq!(operations.len(), OPERATIONS.len());
         assert!(value("REMAPPED").is_some_and(|bit| bit.is_power_of_two() && bit < 1 << 16));
     }
 }

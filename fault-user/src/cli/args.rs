@@ -6,7 +6,7 @@ use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::PossibleValue,
 };
 
-use crate::spec::Layer;
+use crate::{spec::Layer, target::TargetRequest};
 
 /// Makes real, unmodified programs live through partial failure.
 #[derive(Debug, Parser)]
@@ -70,6 +70,9 @@ pub struct InjectArgs {
     /// Only the named processes, not their descendants
     #[arg(long)]
     pub only: bool,
+    /// Yes, the whole machine (--host)
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `fault play`.
@@ -115,6 +118,9 @@ pub struct StageArgs {
     /// Of the target `given`, only the named processes, not their descendants
     #[arg(long)]
     pub only: bool,
+    /// Yes, the whole machine (--host)
+    #[arg(long)]
+    pub yes: bool,
     /// A command to run meanwhile, after `--`; it is the target `given`, too
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -130,15 +136,39 @@ pub struct TargetArgs {
     /// A cgroup v2 directory and everything below it: a path, or a name relative to the v2 root
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
+    /// A container of Docker, Podman, containerd or Kubernetes: its name, the beginning of its id, or
+    /// pod/namespace/container; found again when it is restarted
+    #[arg(long, value_name = "NAME|ID")]
+    pub container: Vec<String>,
+    /// A unit of systemd, of the system or of a user; found again when it is restarted
+    #[arg(long, value_name = "NAME")]
+    pub unit: Vec<String>,
+    /// Every process of this name (as in /proc/PID/comm), present and future, with its descendants
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Every process of this machine; spares SSH, DHCP, ARP and neighbour discovery, and wants --yes
+    #[arg(long)]
+    pub host: bool,
 }
 
 impl TargetArgs {
+    /// What was named.
+    #[must_use]
+    pub fn requests(&self) -> Vec<TargetRequest> {
+        let Self { pid, cgroup, container, unit, comm, host } = self;
+        let pids = pid.iter().copied().map(TargetRequest::Pid);
+        let cgroups = cgroup.iter().cloned().map(TargetRequest::Cgroup);
+        let containers = container.iter().cloned().map(TargetRequest::Container);
+        let units = unit.iter().cloned().map(TargetRequest::Unit);
+        let names = comm.iter().cloned().map(TargetRequest::Comm);
+        let host = host.then_some(TargetRequest::Host);
+        pids.chain(cgroups).chain(containers).chain(units).chain(names).chain(host).collect()
+    }
+
     /// Whether they name nobody.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        // Every field by name: one that is added and forgotten here does not compile.
-        let Self { pid, cgroup } = self;
-        pid.is_empty() && cgroup.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.requests().is_empty()
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
         let target = target(&arguments.target, arguments.only, [])?;
-        return session::dry_run(&plan, &target, &session::describe(&target));
+        let plan = plan.spare(target.lifelines())?;
+        return session::dry_run(&plan, &target, &target.to_string());
     }
     session::require_root()?;
     session::check_outputs(&arguments.options)?;
@@ -32,7 +33,9 @@ async fn inject(
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
     let target = target(&arguments.target, arguments.only, [keeper.pid()])?;
-    let words = session::describe(&target);
+    target.confirm(arguments.yes)?;
+    let plan = plan.spare(target.lifelines())?;
+    let words = target.to_string();
     let options = &arguments.options;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
@@ -57,11 +60,8 @@ pub(super) fn target(
 ) -> Result<Target, CliError> {
     let mut target = Target::nobody(helpers);
     target.descendants = !only;
-    for &pid in &arguments.pid {
-        target.add_pid(pid)?;
-    }
-    for path in &arguments.cgroup {
-        target.add_cgroup(path)?;
+    for request in arguments.requests() {
+        target.add(&request)?;
     }
     Ok(target)
 }

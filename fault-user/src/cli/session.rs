@@ -48,10 +48,23 @@ pub(super) fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError>
     let wrong = |error: DeviceError| {
         let sentence = super::error::sentence(&error);
         let expected = "a block device or a mount point";
-        let help = Some("`lsblk` and `findmnt` list them".to_owned());
+        let help = Some(error.help());
         Box::new(SpecError::unresolved(Layer::Disk, &disk.source, on.span, sentence, expected, help))
     };
-    Ok(Some(device::resolve(&on.value).map_err(wrong)?))
+    let device = device::resolve(&on.value).map_err(wrong)?;
+    if let (Some(asked), Some(sectors)) = (&disk.filter.sectors, device::sectors(device))
+        && asked.end() > sectors
+    {
+        let name = on.value.display();
+        let sentence =
+            format!("{name} has {sectors} sectors of 512 bytes, and `{}` goes beyond them", asked.value);
+        let expected = format!("expected sectors from 0 to {sectors}");
+        let help =
+            Some("sectors are counted from the start of the disk or partition that `on` names".to_owned());
+        let error = SpecError::unresolved(Layer::Disk, &disk.source, asked.span, sentence, expected, help);
+        return Err(Box::new(error).into());
+    }
+    Ok(Some(device))
 }
 
 /// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.
@@ -148,20 +161,6 @@ pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
     let count = plan.rules.len();
     let faults = if count == 1 { "fault" } else { "faults" };
     eprintln!("fault: active, {count} {faults} on {target}, seed {}", plan.seed);
-}
-
-/// The target in words: `pid 4711 and its descendants`.
-pub(super) fn describe(target: &Target) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let pids: Vec<String> = target.pids.iter().map(u32::to_string).collect();
-    let (noun, theirs) = if pids.len() == 1 { ("pid", "its") } else { ("pids", "their") };
-    if !pids.is_empty() {
-        let descendants =
-            if target.descendants { format!(" and {theirs} descendants") } else { String::new() };
-        parts.push(format!("{noun} {}{descendants}", pids.join(", ")));
-    }
-    parts.extend(target.cgroups.iter().map(|cgroup| format!("cgroup {}", cgroup.path.display())));
-    parts.join(" and ")
 }
 
 /// `--dry-run`: resolves everything, arms nothing.

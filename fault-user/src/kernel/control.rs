@@ -9,6 +9,7 @@ use std::{
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     ptr::NonNull,
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::maps::{Map, MapData};
@@ -110,11 +111,22 @@ impl ControlBlock {
         unsafe { (&raw const self.0[0].banks[index]).cast_mut().write_volatile(masks) };
     }
 
-    /// Replaces the cgroups aimed at. Only before the session is active.
+    /// Replaces the cgroups aimed at, at any time: a program that reads in between sees an entry as it was, as it will
+    /// be, or empty. (An id with the level of another one is nobody's: ids are not given twice.)
     pub fn set_cgroups(&self, cgroups: &[CgroupTarget]) {
         for (index, cgroup) in cgroups.iter().enumerate().take(MAX_CGROUPS) {
-            // SAFETY: inside the mapping; programs read entries below `cgroup_count` only.
-            unsafe { (&raw const self.0[0].cgroups[index]).cast_mut().write_volatile(*cgroup) };
+            let entry = (&raw const self.0[0].cgroups[index]).cast_mut();
+            // SAFETY: inside the mapping, which only this thread writes to; each field is a single aligned access.
+            unsafe {
+                if (&raw const (*entry).id).read_volatile() == cgroup.id {
+                    continue;
+                }
+                (&raw mut (*entry).id).write_volatile(0);
+                fence(Ordering::SeqCst);
+                (&raw mut (*entry).level).write_volatile(cgroup.level);
+                fence(Ordering::SeqCst);
+                (&raw mut (*entry).id).write_volatile(cgroup.id);
+            }
         }
         self.cgroup_count.store(cgroups.len().min(MAX_CGROUPS) as u32);
     }

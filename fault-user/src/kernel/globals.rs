@@ -5,8 +5,11 @@ use super::btf::{Btf, BtfError};
 use crate::{block, session::plan::Needs};
 
 /// Global of `fault-ebpf/src/life`, structure, field.
-const LIFE: [(&str, &str, &str); 3] = [
+const LIFE: [(&str, &str, &str); 6] = [
     ("TASK_TGID_OFFSET", "task_struct", "tgid"),
+    ("TASK_PID_OFFSET", "task_struct", "pid"),
+    ("TASK_COMM_OFFSET", "task_struct", "comm"),
+    ("TASK_FLAGS_OFFSET", "task_struct", "flags"),
     ("TASK_SIGNAL_OFFSET", "task_struct", "signal"),
     ("SIGNAL_LIVE_OFFSET", "signal_struct", "live"),
 ];

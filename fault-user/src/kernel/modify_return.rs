@@ -24,7 +24,7 @@ use super::{
     btf::{Btf, BtfError},
     control::map_data,
     object::{self, ObjectMissing},
-    patch::{Constants, PatchError, patch},
+    patch::{Constant, Constants, PatchError, patch},
     probe::Environment,
     syscall::{self, FunctionInfo, ProgramType},
 };
@@ -162,6 +162,8 @@ pub struct Copies {
     types: Option<OwnedFd>,
     /// BTF ids of kernel functions asked for so far: finding one is a walk through all functions of the kernel.
     functions: Mutex<HashMap<String, u32>>,
+    /// What every copy is told.
+    common: Vec<(Constant, u32)>,
     /// Referred to by number in the instructions.
     _maps: Vec<OwnedFd>,
 }
@@ -201,7 +203,12 @@ impl Copies {
         object.relocate_calls(&text.into_iter().collect())?;
         object.sanitize_functions(aya::features());
         let license = object.license.clone();
-        Ok(Self { object, license, types, functions: Mutex::default(), _maps: maps })
+        Ok(Self { object, license, types, functions: Mutex::default(), common: Vec::new(), _maps: maps })
+    }
+
+    /// Gives every copy that is loaded from now on this constant.
+    pub fn tell(&mut self, constant: Constant, value: u32) {
+        self.common.push((constant, value));
     }
 
     /// Loads one copy of the program `name` with these constants. It is not attached to anything yet.
@@ -222,7 +229,8 @@ impl Copies {
             .and_then(|program| self.object.functions.get(&program.function_key()))
             .ok_or_else(|| CopyError::NoProgram(name.to_owned()))?;
         let mut instructions = code.instructions.clone();
-        patch(&mut instructions, constants, |function| self.function_id(btf, function))
+        let constants: Vec<_> = self.common.iter().chain(constants).copied().collect();
+        patch(&mut instructions, &constants, |function| self.function_id(btf, function))
             .map_err(|source| CopyError::Patch { program: name.to_owned(), source })?;
         let program = program_type(kind, |function| self.function_id(btf, function))
             .map_err(|source| CopyError::NoFunction { program: name.to_owned(), source })?;

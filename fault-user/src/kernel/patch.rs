@@ -33,6 +33,8 @@ pub enum Constant {
     CutterEntry = 0x13,
     /// 1: the cutter marks its packets with a VLAN tag.
     CutterTags = 0x14,
+    /// 1: the kernel speaks MPTCP, so a packet's socket may be the kernel's own and stand for one of the target.
+    Mptcp = 0x15,
     /// Number of a copy of the parking program: with the CPU it names a page of the parking lot.
     ParkerNumber = 0x20,
     /// 1: no program of anybody else runs after the decider of block I/O, so it may end the chain.
@@ -103,6 +105,7 @@ fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchEr
         Constant::LaneEntry,
         Constant::CutterEntry,
         Constant::CutterTags,
+        Constant::Mptcp,
         Constant::ParkerNumber,
         Constant::DeciderMayLeave,
     ];

@@ -1,8 +1,8 @@
 //! Values of `fault_common` as bytes of a map.
 
 use fault_common::{
-    rule::Rule,
-    who::{Interface, LaneExit, PeerAddress, PeerRules, SocketState},
+    rule::{Rule, block::WrittenKey},
+    who::{Interface, LaneExit, Name, PeerAddress, PeerRules, SocketState},
 };
 
 /// A type both halves lay out alike: `repr(C)`, without padding and without pointers.
@@ -14,9 +14,13 @@ pub unsafe trait Layout: Copy + 'static {}
 // SAFETY: `repr(C)` with explicit padding (asserted in fault-common), integers only.
 unsafe impl Layout for Rule {}
 // SAFETY: as above.
+unsafe impl Layout for WrittenKey {}
+// SAFETY: as above.
 unsafe impl Layout for Interface {}
 // SAFETY: as above.
 unsafe impl Layout for LaneExit {}
+// SAFETY: as above.
+unsafe impl Layout for Name {}
 // SAFETY: as above.
 unsafe impl Layout for PeerAddress {}
 // SAFETY: as above.

@@ -16,6 +16,8 @@ use fault_common::{
 };
 use socket2::{Domain, Protocol, SockRef};
 
+mod subflows;
+
 use super::{
     bpf,
     error::{NetError, Result},
@@ -137,7 +139,7 @@ impl<'a> Adopter<'a> {
             Err(error) => return Err(NetError::os("mark", object(), error)),
         };
         // After the mark: a packet that finds the bit set must find the socket.
-        if let Some((is_udp, port)) = local_port(&socket) {
+        for (is_udp, port) in local_ports(&socket) {
             let (word, bit) = port_bit(is_udp, port);
             if let Some(word) = self.ports.get(word as usize) {
                 word.set_bits(bit);
@@ -180,16 +182,25 @@ fn take(process: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The local port of a TCP or UDP socket that has one, and whether it is UDP.
-fn local_port(socket: &OwnedFd) -> Option<(bool, u16)> {
-    let socket = SockRef::from(socket);
-    let protocol = socket.protocol().ok()??;
-    let is_udp = protocol == Protocol::UDP;
-    if !is_udp && protocol != Protocol::TCP && protocol != Protocol::MPTCP {
-        return None;
-    }
-    let port = socket.local_addr().ok()?.as_socket()?.port();
-    (port != 0).then_some((is_udp, port))
+/// The local ports of a TCP or UDP socket, and whether they are of UDP: one if it has one, of an MPTCP socket also those of its
+/// subflows.
+fn local_ports(socket: &OwnedFd) -> Vec<(bool, u16)> {
+    let about = SockRef::from(socket);
+    let protocol = match about.protocol() {
+        Ok(Some(protocol)) => protocol,
+        Ok(None) | Err(_) => return Vec::new(),
+    };
+    let of_subflows = if protocol == Protocol::MPTCP {
+        // A kernel that cannot say so does not tell subflows apart either.
+        subflows::local_ports(socket.as_fd()).unwrap_or_default()
+    } else if protocol == Protocol::TCP || protocol == Protocol::UDP {
+        Vec::new()
+    } else {
+        return Vec::new();
+    };
+    let own = about.local_addr().ok().and_then(|address| Some(address.as_socket()?.port()));
+    let ports = own.filter(|port| *port != 0).into_iter().chain(of_subflows);
+    ports.map(|port| (protocol == Protocol::UDP, port)).collect()
 }
 
 /// The process or the descriptor went away while we looked: nothing left to adopt.

@@ -56,6 +56,10 @@ pub(super) fn expect(planned: &PlannedRule, seed: u64) -> String {
     if (trigger.nth, trigger.first, trigger.times) == (0, 0, 0) {
         text += &format!(" ({})", number::percent(injected as f64 / matched.max(1) as f64));
     }
+    if trigger.cycle_ns != 0 {
+        let (on, turn) = (trigger.cycle_on_ns, trigger.cycle_ns);
+        text += &format!(", for {} of every {}", number::nanoseconds(on), number::nanoseconds(turn));
+    }
     let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)]
         .map(|(name, share)| expectation.quantile_ns(share).map(|ns| (name, ns)));
     if let [Some((_, first)), .., Some((_, last))] = quantiles

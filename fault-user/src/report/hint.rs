@@ -58,7 +58,7 @@ fn unmatched(fault: &Fault, lasted: Duration) -> String {
             let ops = &fault.filter.ops;
             if ops.is_empty() || ops.contains(&DiskOp::Read) {
                 text += "; what is read from the page cache does not";
-            } else {
+            } else if ops.contains(&DiskOp::Write) || ops.contains(&DiskOp::Flush) {
                 text += "; what is written reaches it at fsync or when the kernel writes it back";
             }
             text

@@ -175,7 +175,8 @@ pub struct RuleReport {
     pub bytes: u64,
     /// Sum of the delays asked for, in nanoseconds.
     pub delay_ns: u64,
-    /// Packets that found the queue of a `rate` full and were lost, among those that were hit; absent for others.
+    /// Of a `rate` or `iops`, among those that were hit: packets that found its queue full and were lost, and block
+    /// operations that would have waited for more than a minute and went ahead then. Absent for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overflowed: Option<u64>,
     /// Mean delay of the operations that were hit, in nanoseconds; absent for a fault that does not delay or

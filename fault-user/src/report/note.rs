@@ -22,6 +22,7 @@ pub fn notes(totals: &Totals, stranded: u64, lanes: &[LaneStats]) -> Vec<Note> {
         (NoteKind::EventsLost, totals.get(Counter::EventsLost)),
         (NoteKind::CopyFailed, totals.get(Counter::CopyFailed)),
         (NoteKind::Unchanged, totals.get(Counter::Unchanged)),
+        (NoteKind::Forgotten, totals.get(Counter::Forgotten)),
         (NoteKind::Uncut, totals.get(Counter::Uncut)),
         (NoteKind::ParkForbidden, totals.get(Counter::ParkForbidden)),
         (NoteKind::Unparsable, totals.get(Counter::Unparsable)),
@@ -49,6 +50,7 @@ const fn name(counter: Counter) -> &'static str {
         Counter::Unchanged => "unchanged",
         Counter::CutIn => "cut_in",
         Counter::CutOut => "cut_out",
+        Counter::Forgotten => "forgotten",
     }
 }
 
@@ -97,6 +99,8 @@ pub enum NoteKind {
     Unchanged,
     /// [`Counter::Uncut`].
     Uncut,
+    /// [`Counter::Forgotten`].
+    Forgotten,
     /// [`Counter::Unparsable`].
     Unparsable,
 }
@@ -150,6 +154,10 @@ impl Display for Note {
                     f,
                     "{packets} {was} decided about as one: the packets of the wire could not be told apart"
                 )
+            }
+            NoteKind::Forgotten => {
+                let stretches = count(number, "stretch of 32 KiB", "stretches of 32 KiB");
+                write!(f, "{stretches} {was} written and stayed bad: the kernel had no memory to note it")
             }
             NoteKind::Unparsable => {
                 write!(f, "{packets} could not be parsed and passed untouched")

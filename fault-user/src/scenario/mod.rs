@@ -20,7 +20,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 pub use error::{Origin, ScenarioError};
 pub use expect::Expectation;
@@ -31,7 +31,10 @@ pub use read::read;
 pub use schedule::{Occurrence, RAMP_STEPS, SHORTEST_STEP_NS, Schedule, between, nanoseconds};
 pub use text::Text;
 
-use crate::spec::{Exception, Fault, Span, SpecError};
+use crate::{
+    spec::{Exception, Fault, Span, SpecError},
+    target::TargetRequest,
+};
 
 /// Name of the target that the command line names, or COMMAND.
 pub const GIVEN: &str = "given";
@@ -80,10 +83,8 @@ pub struct Parameter {
 pub struct NamedTarget {
     /// Its name.
     pub name: String,
-    /// `pid`.
-    pub pids: Vec<u32>,
-    /// `cgroup`.
-    pub cgroups: Vec<PathBuf>,
+    /// `pid`, `cgroup`, `container`, `unit`, `comm`.
+    pub requests: Vec<TargetRequest>,
     /// `only`.
     pub only: bool,
     /// Where in the file it is named first.

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{arm::Armed, error::SessionError, events::Events, plan::Plan, tasks::Tasks};
+use super::{arm::Armed, error::SessionError, events::Events, plan::Plan, tasks::Tasks, whereabouts::LOOK};
 use crate::{kernel::control::monotonic_ns, net::interfaces::Change};
 
 /// Why a session stopped being active.
@@ -126,6 +126,8 @@ impl Active {
     pub async fn tend(&mut self) -> Result<End, SessionError> {
         let mut beat = interval(Duration::from_nanos(HEARTBEAT_INTERVAL_NS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -136,6 +138,7 @@ impl Active {
                         return Ok(end);
                     }
                 }
+                _ = look.tick(), if self.armed.must_look() => self.armed.look()?,
                 change = next_change(&mut self.armed) => {
                     let (index, change) = change?;
                     let armed = &mut self.armed;
@@ -162,14 +165,9 @@ impl Active {
             return Ok(Some(End::Stalled(silence)));
         }
         control.heartbeat_ns.store(now);
-        let armed = &mut self.armed;
-        if let Some(sockets) = &mut armed.sockets
-            && !armed.request.target.cgroups.is_empty()
-        {
-            sockets.add(&armed.request.target.snapshot()?.members)?;
-        }
-        let target = &armed.request.target;
-        if target.cgroups.is_empty() && !Tasks::any_left(&armed.loaded.ebpf)? {
+        self.armed.look()?;
+        let target = &self.armed.request.target;
+        if !target.may_come_back() && !Tasks::any_left(&self.armed.loaded.ebpf)? {
             return Ok(Some(End::TargetGone));
         }
         Ok(None)

@@ -23,7 +23,9 @@ use crate::{
         globals,
         load::{Loaded, Sizes, load},
         modify_return::Copies,
+        patch::Constant,
     },
+    net::lane::LaneStats,
     report::events::EventWriter,
     target::Target,
 };
@@ -50,6 +52,11 @@ pub struct Armed {
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
+    /// Of namespaces that were left.
+    pub(super) lanes: Vec<LaneStats>,
+    /// For namespaces that the target enters later.
+    pub(super) copies: Copies,
+    pub(super) btf: Btf,
     pub(super) rules: Rules,
     pub(super) loaded: Loaded,
     /// What is in place, whatever the rules in force need of it.
@@ -69,28 +76,32 @@ impl Armed {
     ///
     /// # Errors
     /// When anything is refused; then nothing is left.
-    pub fn arm(request: Request) -> Result<Self, SessionError> {
+    pub fn arm(mut request: Request) -> Result<Self, SessionError> {
         let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
         let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some() };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
+        loaded.control.guarded.store(request.target.is_host().into());
         loaded.control.events.store(request.events.is_some().into());
-        let copies = Copies::new(&loaded.ebpf)?;
+        let mut copies = Copies::new(&loaded.ebpf)?;
         #[cfg(feature = "log")]
         crate::kernel::log::follow(&mut loaded.ebpf);
 
         // What sees the new before what counts the old.
-        if !request.target.pids.is_empty() {
-            tasks::follow_processes(&mut loaded.ebpf)?;
+        if request.target.has_processes() {
+            tasks::follow_processes(&mut loaded, &request.target.names()?)?;
         }
         if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;
+            copies.tell(Constant::Mptcp, tasks::follow_subflows(&mut loaded.ebpf)?.into());
         }
         if needs.calls {
             tasks::follow_calls(&mut loaded.ebpf, needs.binds)?;
         }
+        // What was found by its name may have been restarted since.
+        request.target.refresh();
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::default();
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
@@ -108,6 +119,7 @@ impl Armed {
                     &copies,
                     &btf,
                     &request.plan,
+                    needs,
                     numbered,
                     &request.keeper,
                 )?;
@@ -121,7 +133,21 @@ impl Armed {
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
         let earlier = Arc::default();
-        Ok(Self { block, namespaces, sockets, tasks, rules, loaded, needs, longest_delay, request, earlier })
+        Ok(Self {
+            block,
+            namespaces,
+            sockets,
+            tasks,
+            lanes: Vec::new(),
+            copies,
+            btf,
+            rules,
+            loaded,
+            needs,
+            longest_delay,
+            request,
+            earlier,
+        })
     }
 
     /// What goes from phase to phase of a scenario; for a thread of its own, if need be.

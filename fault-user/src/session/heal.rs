@@ -108,6 +108,9 @@ impl Active {
             mut namespaces,
             sockets,
             tasks,
+            mut lanes,
+            copies: _,
+            btf: _,
             rules,
             loaded,
             needs,
@@ -140,7 +143,6 @@ impl Active {
             request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot, &earlier)).collect();
         let exceptions = request.plan.exceptions.iter();
         let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot, &earlier).matched).collect();
-        let mut lanes = Vec::new();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
                 Ok(stats) => lanes.extend(stats),

@@ -18,6 +18,7 @@ mod rules;
 pub mod simulate;
 mod sockets;
 mod tasks;
+mod whereabouts;
 
 pub use active::{Active, End};
 pub use error::SessionError;

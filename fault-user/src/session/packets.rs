@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     thread,
+    time::Instant,
 };
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, MapError},
 };
 use fault_common::{
     limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS},
@@ -16,7 +17,13 @@ use fault_common::{
     who::{Interface as InterfaceEntry, LaneExit, exit_key, interface_key},
 };
 
-use super::{error::SessionError, keeper::Keeper, plan::Plan, residue::Leftover, rules};
+use super::{
+    error::SessionError,
+    keeper::Keeper,
+    plan::{Needs, Plan},
+    residue::Leftover,
+    rules,
+};
 use crate::{
     kernel::{
         btf::Btf,
@@ -54,28 +61,31 @@ pub(super) struct Namespace {
     cutter: Option<Cutter>,
     lane: Option<Lane>,
     bit: SessionBit,
-    netns: NetnsHandle,
+    pub(super) netns: NetnsHandle,
+    /// Since when nobody of the target has lived here.
+    pub(super) vacant: Option<Instant>,
     number: u32,
     /// Slots of the packet tag given out so far.
     slots: u32,
 }
 
 impl Namespace {
-    /// Loads copies of the net programs for namespace `number`, makes its lane if the plan needs one, and
+    /// Loads copies of the net programs for namespace `number`, makes its lane if the session `needs` one, and
     /// attaches to every interface.
     pub(super) fn attach(
         ebpf: &mut Ebpf,
         copies: &Copies,
         btf: &Btf,
         plan: &Plan,
+        needs: Needs,
         (number, netns): (u32, NetnsHandle),
         keeper: &Keeper,
     ) -> Result<Self, SessionError> {
         let bit = SessionBit::claim(&netns)?;
         // The watcher before the list: nothing that appears in between is missed.
         let watcher = Watcher::new(&netns)?;
-        let mut lane = if plan.needs().packet_delay { Some(Lane::new(&netns)?) } else { None };
-        let mut cutter = cutter(&netns, plan)?;
+        let mut lane = if needs.packet_delay { Some(Lane::new(&netns)?) } else { None };
+        let mut cutter = cutter(&netns, needs)?;
         let constants = [
             (Constant::NetnsNumber, number),
             (Constant::SessionBit, bit.bit()),
@@ -100,8 +110,7 @@ impl Namespace {
                     None => Ok(()),
                 }
             });
-            let ingress =
-                plan.needs().packets_in.then(|| load_and_hook("net_ingress", Direction::In)).transpose();
+            let ingress = needs.packets_in.then(|| load_and_hook("net_ingress", Direction::In)).transpose();
             (joined(egress), ingress, joined(opened))
         });
         let (egress, ingress) = (egress?, ingress?);
@@ -120,6 +129,7 @@ impl Namespace {
             lane,
             bit,
             netns,
+            vacant: None,
             number,
             slots: 0,
         };
@@ -222,6 +232,25 @@ impl Namespace {
         &self.netns
     }
 
+    /// Its number in this session.
+    pub(super) const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Makes the kernel forget its interfaces: the number will be another namespace's.
+    pub(super) fn forget(&self, ebpf: &mut Ebpf) -> Result<(), SessionError> {
+        let map = ebpf.map_mut("INTERFACES").ok_or(SessionError::NoMap("INTERFACES"))?;
+        let mut map: HashMap<_, u64, Plain<InterfaceEntry>> =
+            HashMap::try_from(map).map_err(SessionError::map("INTERFACES"))?;
+        for index in self.names.keys() {
+            match map.remove(&interface_key(self.number, *index)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(SessionError::map("INTERFACES")(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes which rules of `plan` name which interface into `bank`.
     pub(super) fn rename(&self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<(), SessionError> {
         for (index, name) in &self.names {
@@ -251,8 +280,7 @@ impl Namespace {
 }
 
 /// The cutter, if the plan needs one.
-fn cutter(netns: &NetnsHandle, plan: &Plan) -> Result<Option<Cutter>, SessionError> {
-    let needs = plan.needs();
+fn cutter(netns: &NetnsHandle, needs: Needs) -> Result<Option<Cutter>, SessionError> {
     if needs.checksum {
         return Ok(Some(Cutter::new(netns, Cut::Checksums)?));
     }

@@ -14,7 +14,7 @@ use aya::{
 };
 use fault_common::{
     limits::{BANKS, MAX_RULES},
-    rule::Rule,
+    rule::{Rule, block::WrittenKey},
     who::{Interface as InterfaceEntry, PeerAddress, PeerRules},
 };
 
@@ -41,6 +41,7 @@ impl Rules {
             map.set(bank * MAX_RULES as u32 + slot, Plain(rule), 0).map_err(SessionError::map("RULES"))?;
             loaded.counters.reset(bank, slot);
         }
+        forget_written(&mut loaded.ebpf, bank)?;
         self.write_peers(&mut loaded.ebpf, plan, bank)?;
         loaded.control.set_bank(bank, plan.bank());
         Ok(())
@@ -71,6 +72,18 @@ impl Rules {
         self.table = table;
         Ok(())
     }
+}
+
+/// Forgets which sectors were written while the rules of `bank` were in force.
+fn forget_written(ebpf: &mut Ebpf, bank: u32) -> Result<(), SessionError> {
+    let map = ebpf.map_mut("WRITTEN").ok_or(SessionError::NoMap("WRITTEN"))?;
+    let mut map: HashMap<_, Plain<WrittenKey>, u64> =
+        HashMap::try_from(map).map_err(SessionError::map("WRITTEN"))?;
+    let keys: Vec<_> = map.keys().collect::<Result<_, _>>().map_err(SessionError::map("WRITTEN"))?;
+    for key in keys.into_iter().filter(|Plain(key)| key.place / MAX_RULES as u32 == bank) {
+        map.remove(&key).map_err(SessionError::map("WRITTEN"))?;
+    }
+    Ok(())
 }
 
 /// Which slots of `plan` name the interface `name`.

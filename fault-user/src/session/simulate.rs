@@ -2,15 +2,18 @@
 
 use fault_common::{
     counters::RuleCounters,
-    decide::{Moment, connections::Connections, decide, simulation::Simulation},
+    decide::{Moment, connections::Connections, decide, simulation::Simulation, trigger::Trigger},
     rule::{Rule, Verb},
     who::Stream,
 };
 
 use super::plan::PlannedRule;
+use crate::spec::Fault;
 
 /// Bytes of the packets that a simulated `rate` sees.
 const FULL_FRAME: u64 = 1514;
+/// And of the block operations.
+const PAGE: u64 = 4096;
 
 /// What happened to simulated operations of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +38,12 @@ impl Expectation {
 
 /// Runs `operations` operations that pass the rule's filter, in its time window, through
 /// [`decide`](fault_common::decide::decide), alone: what other faults of the session take first is left out. A `rate` sees
-/// full frames, one after the other.
+/// full frames or pages, one after the other.
 #[must_use]
 pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectation {
-    // Of a connection that is one of those the fault looks at.
-    let rules = [Rule { connections: Connections::default(), ..planned.rule }];
+    // Of a connection that is one of those the fault looks at, while it is at work.
+    let trigger = Trigger { start_ns: 0, end_ns: 0, cycle_ns: 0, cycle_on_ns: 0, ..planned.rule.trigger };
+    let rules = [Rule { connections: Connections::default(), trigger, ..planned.rule }];
     let counters = [RuleCounters::default()];
     let mut stream = Stream::new(1);
     let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
@@ -47,8 +51,11 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
     let mut moment = Moment {
         seed,
         stream: stream.number,
-        elapsed_ns: planned.rule.trigger.start_ns,
-        bytes: if is_link { FULL_FRAME } else { 0 },
+        bytes: match (&planned.fault, is_link) {
+            (_, false) => 0,
+            (Fault::Net(_), true) => FULL_FRAME,
+            (Fault::Disk(_), true) => PAGE,
+        },
         ..Moment::default()
     };
     let mut delays_ns = Vec::new();
@@ -76,11 +83,27 @@ mod tests {
     };
 
     #[test]
+    fn a_window_is_open_while_it_is_simulated() {
+        let fault = parse(Layer::Net, "rate 10mbit after 1h for 1ms cycle 1ms/1s").expect("a spec");
+        let plan = Plan::new(vec![fault], &[None], 1, None).expect("a plan");
+        assert_eq!(simulate(&plan.rules[0], 1, 1000).injected, 1000);
+    }
+
+    #[test]
     fn a_link_takes_its_time_for_a_full_frame() {
         let fault = parse(Layer::Net, "rate 10mbit").expect("a spec");
         let plan = Plan::new(vec![fault], &[None], 1, None).expect("a plan");
         let expectation = simulate(&plan.rules[0], 1, 1000);
         assert_eq!((expectation.matched, expectation.injected), (1000, 1000));
         assert_eq!(expectation.delays_ns, vec![1514 * 800; 1000]);
+    }
+
+    #[test]
+    fn a_disk_takes_its_time_for_a_page_or_an_operation() {
+        for (spec, ns) in [("rate 4MiB/s", 976_563), ("iops 200", 5_000_000)] {
+            let fault = parse(Layer::Disk, spec).expect("a spec");
+            let plan = Plan::new(vec![fault], &[None], 1, None).expect("a plan");
+            assert_eq!(simulate(&plan.rules[0], 1, 100).delays_ns, vec![ns; 100], "{spec}");
+        }
     }
 }

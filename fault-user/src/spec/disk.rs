@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::delay::DelaySpec;
+use super::net::ByteRate;
 use super::source::{Located, Source};
 use super::trigger::Trigger;
 
@@ -28,6 +29,10 @@ pub enum DiskVerb {
     Error,
     /// It is late.
     Delay(DelaySpec),
+    /// It waits for a disk that moves so many bytes a second.
+    Rate(ByteRate),
+    /// It waits for a disk that does so many operations a second: 1 to [`IOPS_MAX`].
+    Iops(u64),
     /// It is stuck for a while.
     Hang {
         /// How long: more than zero, at most [`DISK_HOLD_MAX`](super::delay::DISK_HOLD_MAX).
@@ -40,13 +45,24 @@ pub enum DiskVerb {
 /// Which block operations. A field that is empty lets every operation pass; all fields must agree.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DiskFilter {
-    /// `read`, `write`, `flush`: any of them; empty means all.
+    /// `read`, `write`, `flush`, `discard`: any of them; empty means all.
     pub ops: BTreeSet<DiskOp>,
+    /// `fua`, `meta`, `sync`: all of them.
+    pub manners: BTreeSet<DiskManner>,
     /// `on DEVICE|MOUNTPOINT`: an absolute path, not looked up yet.
     pub on: Option<Located<PathBuf>>,
     /// `sectors A..B`: operations that touch any of them.
-    pub sectors: Option<SectorRange>,
+    pub sectors: Option<Located<SectorRange>>,
+    /// `until-written`: reads that touch one of them that nobody has written since the fault came into force. With `on`
+    /// and `sectors`, of which there are at most [`BAD_SECTORS_MAX`].
+    pub until_written: bool,
 }
+
+/// The largest N of `iops`: ten million.
+pub const IOPS_MAX: u64 = 10_000_000;
+
+/// Sectors that one `until-written` may be about.
+pub const BAD_SECTORS_MAX: u64 = fault_common::limits::MAX_BAD_SECTORS;
 
 /// What a block operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,15 +73,46 @@ pub enum DiskOp {
     Write,
     /// "Make durable what was written": a flush request, alone or ahead of a write.
     Flush,
+    /// Sectors are given up: discard and secure erase.
+    Discard,
+}
+
+/// How a block operation is done: flags that the kernel gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DiskManner {
+    /// A write that is durable when it is done (`REQ_FUA`).
+    Fua,
+    /// A file system's own data (`REQ_META`).
+    Meta,
+    /// Somebody waits for it (`REQ_SYNC`).
+    Sync,
+}
+
+impl DiskManner {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Fua, Self::Meta, Self::Sync];
+
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fua => "fua",
+            Self::Meta => "meta",
+            Self::Sync => "sync",
+        }
+    }
 }
 
 impl DiskOp {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Flush, Self::Discard];
+
     /// The word for it in a spec.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
             Self::Flush => "flush",
+            Self::Discard => "discard",
         }
     }
 }

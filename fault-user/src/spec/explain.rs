@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Display};
 
 use super::{
-    Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskOp, DiskVerb,
+    Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb,
     Distribution, Fault, NetFault, NetFilter, NetVerb, Part, Peer, Probability, Protocol, Segment, Trigger,
     units::{print_duration, print_probability},
 };
@@ -222,6 +222,13 @@ fn disk_verb(verb: &DiskVerb) -> String {
     match verb {
         DiskVerb::Error => "the operation fails with EIO".to_owned(),
         DiskVerb::Delay(delay) => format!("the operation starts {}; {waits}", late(delay)),
+        DiskVerb::Rate(rate) => format!(
+            "the operation waits for its turn on one disk, shared by the whole target, that moves {rate}; {waits}"
+        ),
+        DiskVerb::Iops(number) => format!(
+            "the operation waits for its turn on one disk, shared by the whole target, that does {number} operations a \
+             second; {waits}"
+        ),
         DiskVerb::Hang { duration, then_error } => {
             let then = if *then_error { "and then fails with EIO" } else { "and then goes on" };
             format!("the operation is stuck for {} {then}; {waits}", print_duration(*duration))
@@ -230,25 +237,37 @@ fn disk_verb(verb: &DiskVerb) -> String {
 }
 
 fn bios(fault: &DiskFault) -> String {
-    let DiskFilter { ops, on, sectors } = &fault.filter;
+    let DiskFilter { ops, manners, on, sectors, until_written } = &fault.filter;
     let operations = any(ops.iter().map(|op| match op {
         DiskOp::Read => "reads",
         DiskOp::Write => "writes",
         DiskOp::Flush => "flushes of the device's cache (fsync)",
+        DiskOp::Discard => "discards",
     }));
-    let operations = if operations.is_empty() { "reads, writes and flushes".to_owned() } else { operations };
+    let mut operations =
+        if operations.is_empty() { "reads, writes, flushes and discards".to_owned() } else { operations };
+    for manner in manners {
+        operations += match manner {
+            DiskManner::Fua => ", if durable when done (FUA)",
+            DiskManner::Meta => ", if of a file system's own data",
+            DiskManner::Sync => ", if somebody waits for them",
+        };
+    }
     let mut text = format!("{operations} that reach a disk");
     if let Some(on) = on {
         text = format!("{operations} that reach {}", on.value.display());
     }
     if let Some(sectors) = sectors {
-        text += &format!(", sectors {sectors} of 512 bytes");
+        text += &format!(", sectors {} of 512 bytes", sectors.value);
+    }
+    if *until_written {
+        text += ", those of them that nobody has written since";
     }
     text + "; what the page cache answers reaches none"
 }
 
 fn when(trigger: &Trigger, noun: &str) -> Vec<String> {
-    let Trigger { probability, burst, gilbert, nth, every, first, times, after, window } = trigger;
+    let Trigger { probability, burst, gilbert, nth, every, first, times, after, window, cycle } = trigger;
     let mut when = Vec::new();
     match probability {
         Some(Probability::NEVER) => when.push("never: 0% touches nothing at all".to_owned()),
@@ -279,6 +298,9 @@ fn when(trigger: &Trigger, noun: &str) -> Vec<String> {
         times.map(|n| format!("at most {n} times")),
         after.map(|after| format!("not before {} have passed", print_duration(after))),
         window.map(|window| format!("for {}, no longer", print_duration(window))),
+        cycle.map(|cycle| {
+            format!("for {}, then not for {}, and so on", print_duration(cycle.on), print_duration(cycle.off))
+        }),
     ];
     when.extend(counted.into_iter().flatten());
     when
@@ -306,6 +328,10 @@ mod tests {
             (Layer::Net, "hang to payment.example:443 connections 10%"),
             (Layer::Net, "refuse tcp port 5432 times 3"),
             (Layer::Net, "fail EADDRINUSE bind local-port 8080 after 5s for 1m"),
+            (Layer::Net, "drop cycle 5s/25s"),
+            (Layer::Disk, "rate 1MiB/s read"),
+            (Layer::Disk, "iops 100 write sync meta"),
+            (Layer::Disk, "error read sectors 8..16 on /dev/vdb until-written"),
             (Layer::Disk, "error 1% read write on /var/lib/pg"),
             (Layer::Disk, "delay 30ms jitter 10ms flush"),
             (Layer::Disk, "hang 3s then error read sectors 2048..4096 on /dev/vdb"),

@@ -32,7 +32,7 @@ mod tests;
 use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
-pub use disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+pub use disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, IOPS_MAX, SectorRange};
 pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
 pub use explain::{Explanation, explain};
@@ -46,7 +46,7 @@ pub use quantity::Quantity;
 pub use size::ByteSize;
 pub(crate) use source::visible;
 pub use source::{Located, Source, Span};
-pub use trigger::{COUNT_MAX, Gilbert, Probability, Trigger, WINDOW_MAX};
+pub use trigger::{COUNT_MAX, Cycle, Gilbert, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
 pub(crate) use units::{duration as read_duration, print_duration};
 pub(crate) use words::nearest_word;

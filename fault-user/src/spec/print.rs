@@ -3,14 +3,14 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::delay::{DelaySpec, Distribution};
-use super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+use super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
 use super::lexer::{needs_quotes, quote};
 use super::net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
     NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
 };
 use super::size::{self, ByteSize};
-use super::trigger::{Gilbert, Probability, Trigger};
+use super::trigger::{Cycle, Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
 use super::{Fault, Layer, rate, words};
 
@@ -108,6 +108,8 @@ impl Display for DiskVerb {
         match self {
             Self::Error => f.write_str("error"),
             Self::Delay(delay) => write!(f, "delay {delay}"),
+            Self::Rate(rate) => write!(f, "rate {rate}"),
+            Self::Iops(number) => write!(f, "iops {number}"),
             Self::Hang { duration, then_error } => {
                 write!(f, "hang {}", print_duration(*duration))?;
                 f.write_str(if *then_error { " then error" } else { "" })
@@ -188,14 +190,17 @@ impl Display for DiskFilter {
         for op in &self.ops {
             write!(f, " {op}")?;
         }
+        for manner in &self.manners {
+            write!(f, " {manner}")?;
+        }
         if let Some(path) = &self.on {
             f.write_str(" on ")?;
             operand(Layer::Disk, &path.to_string_lossy(), f)?;
         }
-        if let Some(sectors) = self.sectors {
-            write!(f, " sectors {sectors}")?;
+        if let Some(sectors) = &self.sectors {
+            write!(f, " sectors {}", sectors.value)?;
         }
-        Ok(())
+        f.write_str(if self.until_written { " until-written" } else { "" })
     }
 }
 
@@ -264,6 +269,12 @@ impl Display for DiskOp {
     }
 }
 
+impl Display for DiskManner {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 impl Display for Probability {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&print_probability(*self))
@@ -286,7 +297,7 @@ fn chance(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
 
 /// The trigger's clauses, each with a space before it.
 fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
-    let Trigger { probability: _, burst, gilbert, nth, every, first, times, after, window } = trigger;
+    let Trigger { probability: _, burst, gilbert, nth, every, first, times, after, window, cycle } = trigger;
     if let Some(correlation) = burst {
         write!(f, " burst {correlation}")?;
     }
@@ -308,6 +319,9 @@ fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
         if let Some(duration) = duration {
             write!(f, " {word} {}", print_duration(*duration))?;
         }
+    }
+    if let Some(Cycle { on, off }) = cycle {
+        write!(f, " cycle {}/{}", print_duration(*on), print_duration(*off))?;
     }
     Ok(())
 }

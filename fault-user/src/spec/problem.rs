@@ -137,6 +137,12 @@ pub enum Problem {
         /// How it falls short.
         flaw: Flaw,
     },
+    /// `until-written` without a place, or with too large a one.
+    #[error("`until-written` is about certain sectors of one device")]
+    BadSectorsWhere {
+        /// The limit.
+        longest: u64,
+    },
     /// An errno the block layer cannot produce.
     #[error("a disk fault cannot fail with `{word}`")]
     Errno {
@@ -228,6 +234,9 @@ impl Problem {
                 Flaw::TooFine => format!("expected {}", wanted.step()),
                 Flaw::Backwards => "expected a lower number first, then a higher one".to_owned(),
             },
+            Self::BadSectorsWhere { longest } => {
+                format!("expected `on DEVICE` as well, and `sectors A..B` of at most {longest} sectors")
+            }
             Self::Errno { .. } => "the block layer always reports EIO".to_owned(),
             Self::Twice { .. } => "given again here".to_owned(),
             Self::Contradiction { because, .. } => (*because).to_owned(),

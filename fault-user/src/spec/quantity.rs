@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fault_common::limits::MAX_CORRUPT_BITS;
 
-use super::trigger::COUNT_MAX;
+use super::disk::IOPS_MAX;
+use super::trigger::{COUNT_MAX, WINDOW_MAX};
 use super::units::{Flaw, print_duration};
 
 /// Kinds of operands, with their limits.
@@ -23,6 +24,8 @@ pub enum Quantity {
         /// The longest duration.
         longest: Duration,
     },
+    /// `5s/30s`.
+    Cycle,
     /// `5%`.
     Probability,
     /// `5%`, of many.
@@ -33,6 +36,8 @@ pub enum Quantity {
     Bits,
     /// `10mbit`.
     Rate,
+    /// `100`, of operations a second.
+    Iops,
     /// `ECONNREFUSED`.
     Errno,
     /// `3`.
@@ -55,11 +60,13 @@ impl Quantity {
         match self {
             Self::Duration { .. } => "a duration",
             Self::DurationOrSize { .. } => "a duration or a size",
+            Self::Cycle => "a duty cycle",
             Self::Probability => "a probability",
             Self::Share => "a share",
             Self::Number => "a number",
             Self::Bits => "a number of bits",
             Self::Rate => "a rate",
+            Self::Iops => "a number of operations a second",
             Self::Errno => "an errno of connect(2), sendmsg(2) or bind(2)",
             Self::Count => "a count",
             Self::Ports => "a port",
@@ -75,9 +82,11 @@ impl Quantity {
         match self {
             Self::Duration { .. } => "a duration such as `100ms`, `2s` or `1m30s`",
             Self::DurationOrSize { .. } => "a duration such as `10s`, or a size such as `64KiB` or `10MB`",
+            Self::Cycle => "two durations such as `5s/30s`: at work for 5 s, then idle for 30 s",
             Self::Probability | Self::Share => "a percentage such as `5%` or `0.01%`",
             Self::Bits => "a whole number such as `3 bits`",
             Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
+            Self::Iops => "a whole number such as `100`",
             Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
             Self::Count | Self::Number => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
@@ -104,10 +113,14 @@ impl Quantity {
             Self::DurationOrSize { longest } => {
                 format!("a duration of at most `{}`, or a size from `1B` to `1TiB`", print_duration(longest))
             }
+            Self::Cycle => {
+                format!("two durations of more than `0s` and at most `{}`", print_duration(WINDOW_MAX))
+            }
             Self::Probability | Self::Share => "`0%`, or from `0.0001%` to `100%`".to_owned(),
             Self::Number => format!("a whole number from 1 to {}", u32::MAX),
             Self::Bits => format!("1 to {MAX_CORRUPT_BITS} bits"),
             Self::Rate => "more than `0mbit` and at most `1000gbit`".to_owned(),
+            Self::Iops => format!("a whole number from 1 to {IOPS_MAX}"),
             Self::Count => format!("a whole number from 1 to {COUNT_MAX}"),
             Self::Ports => "ports from 1 to 65535".to_owned(),
             Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),

@@ -55,6 +55,17 @@ pub struct Trigger {
     /// `for D`: not once D has passed since it could first hit (that is, since `after`). More than
     /// zero, at most [`WINDOW_MAX`].
     pub window: Option<Duration>,
+    /// `cycle ON/OFF`: at work for ON, then idle for OFF, then again, from the moment it could first hit.
+    pub cycle: Option<Cycle>,
+}
+
+/// A duty cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cycle {
+    /// ON: how long operations are hit. More than zero, at most [`WINDOW_MAX`].
+    pub on: Duration,
+    /// OFF: how long they are left alone after that. More than zero, at most [`WINDOW_MAX`].
+    pub off: Duration,
 }
 
 /// The Gilbert–Elliott model, for each socket (and direction) or thread by itself: it starts good.
@@ -79,7 +90,8 @@ impl Trigger {
 
     /// Whether some operations are hit and others are not, while its window is open.
     pub fn is_selective(&self) -> bool {
-        let Self { probability, burst, gilbert, nth, every, first, times, after: _, window: _ } = self;
+        let Self { probability, burst, gilbert, nth, every, first, times, after: _, window: _, cycle: _ } =
+            self;
         let by_chance = probability.is_some_and(|chance| chance != Probability::ALWAYS)
             || burst.is_some()
             || gilbert.is_some();
@@ -88,7 +100,7 @@ impl Trigger {
     }
 }
 
-/// The longest `after` and `for`: a year.
+/// The longest `after` and `for`, and either part of a `cycle`: a year.
 pub const WINDOW_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The largest N of `nth`, `every`, `first` and `times`: 10^18.

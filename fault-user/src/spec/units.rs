@@ -9,9 +9,9 @@ use winnow::combinator::{opt, preceded, repeat, separated_pair, terminated};
 use winnow::prelude::*;
 use winnow::token::{one_of, take_while};
 
-use super::disk::SectorRange;
+use super::disk::{IOPS_MAX, SectorRange};
 use super::net::PortRange;
-use super::trigger::{COUNT_MAX, Probability};
+use super::trigger::{COUNT_MAX, Cycle, Probability, WINDOW_MAX};
 
 /// Why a word is not the quantity that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +117,17 @@ pub(crate) fn duration(word: &str) -> Result<Duration, Flaw> {
     Ok(Duration::from_nanos(total))
 }
 
+/// `5s/30s`: on, then off.
+pub(super) fn cycle(word: &str) -> Result<Cycle, Flaw> {
+    let (on, off) = word.split_once('/').ok_or(Flaw::Shape)?;
+    let part = |word| match duration(word)? {
+        Duration::ZERO => Err(Flaw::Range),
+        part if part > WINDOW_MAX => Err(Flaw::Range),
+        part => Ok(part),
+    };
+    Ok(Cycle { on: part(on)?, off: part(off)? })
+}
+
 /// The canonical words for a duration; the inverse of [`duration`].
 pub(crate) fn print_duration(duration: Duration) -> String {
     let mut nanos = duration.as_nanos();
@@ -184,6 +195,14 @@ pub(super) fn count(word: &str) -> Result<u64, Flaw> {
     }
 }
 
+/// A whole number from 1 to [`IOPS_MAX`].
+pub(super) fn iops(word: &str) -> Result<u64, Flaw> {
+    match count(word)? {
+        number @ 1..=IOPS_MAX => Ok(number),
+        _ => Err(Flaw::Range),
+    }
+}
+
 fn number(word: &str) -> Result<&str, Flaw> {
     let mut number = digit1::<&str, winnow::error::ContextError>;
     number.parse(word).map_err(|_| Flaw::Shape)
@@ -237,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cycle_is_two_durations_in_one_word() {
+        let part = Duration::from_millis;
+        assert_eq!(cycle("1s/500ms"), Ok(Cycle { on: part(1000), off: part(500) }));
+        assert_eq!(cycle("365d/1ns").map(|cycle| cycle.on), Ok(WINDOW_MAX));
+        for word in ["", "1s", "/", "1s/", "/1s", "1s/1s/1s", "on/off"] {
+            assert_eq!(cycle(word), Err(Flaw::Shape), "{word}");
+        }
+        assert_eq!(cycle("0s/1s"), Err(Flaw::Range));
+        assert_eq!(cycle("1s/0s"), Err(Flaw::Range));
+        assert_eq!(cycle("1s/366d"), Err(Flaw::Range));
+        assert_eq!(cycle("5/30"), Err(Flaw::NoUnit));
+        assert_eq!(cycle("5s/30sec"), Err(Flaw::UnknownUnit));
+    }
+
+    #[test]
     fn what_is_no_duration_says_why() {
         assert_eq!(duration(""), Err(Flaw::Shape));
         assert_eq!(duration("soon"), Err(Flaw::Shape));
@@ -283,6 +317,10 @@ mod tests {
         assert_eq!(count(&COUNT_MAX.to_string()), Ok(COUNT_MAX));
         assert_eq!(count(&(COUNT_MAX + 1).to_string()), Err(Flaw::Range));
         assert_eq!(count("1.0"), Err(Flaw::Shape));
+        assert_eq!(
+            (iops("10000000"), iops("10000001"), iops("0")),
+            (Ok(IOPS_MAX), Err(Flaw::Range), Err(Flaw::Range))
+        );
         assert_eq!(ports("80").map(PortRange::last), Ok(80));
         assert_eq!(ports("1-65535").map(PortRange::last), Ok(65535));
         assert_eq!(ports("0-1"), Err(Flaw::Range));

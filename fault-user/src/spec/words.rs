@@ -5,7 +5,7 @@
 
 use super::Layer;
 use super::delay::Distribution;
-use super::disk::DiskOp;
+use super::disk::{DiskManner, DiskOp};
 use super::net::{Call, Protocol, Segment};
 
 /// One row of a vocabulary.
@@ -139,6 +139,8 @@ pub(super) enum DiskVerbWord {
     Error,
     Delay,
     Hang,
+    Rate,
+    Iops,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,8 +154,10 @@ pub(super) enum DiskClause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DiskFilterWord {
     Op(DiskOp),
+    Manner(DiskManner),
     On,
     Sectors,
+    UntilWritten,
 }
 
 /// A filter of block operations.
@@ -167,20 +171,21 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
         now("error", "error", DiskVerbWord::Error),
         now("delay", "delay DURATION", DiskVerbWord::Delay),
         now("hang", "hang DURATION [then error]", DiskVerbWord::Hang),
-        later("rate", "rate RATE"),
-        later("iops", "iops N"),
+        now("rate", "rate RATE", DiskVerbWord::Rate),
+        now("iops", "iops N", DiskVerbWord::Iops),
     ],
     clauses: &[
         bios("read", "read", DiskFilterWord::Op(DiskOp::Read)),
         bios("write", "write", DiskFilterWord::Op(DiskOp::Write)),
         bios("flush", "flush", DiskFilterWord::Op(DiskOp::Flush)),
+        bios("discard", "discard", DiskFilterWord::Op(DiskOp::Discard)),
+        bios("fua", "fua", DiskFilterWord::Manner(DiskManner::Fua)),
+        bios("meta", "meta", DiskFilterWord::Manner(DiskManner::Meta)),
+        bios("sync", "sync", DiskFilterWord::Manner(DiskManner::Sync)),
         bios("on", "on DEVICE|MOUNTPOINT", DiskFilterWord::On),
         bios("sectors", "sectors A..B", DiskFilterWord::Sectors),
+        bios("until-written", "until-written", DiskFilterWord::UntilWritten),
         now("then", "then error", DiskClause::Then),
-        later("fua", "fua"),
-        later("discard", "discard"),
-        later("meta", "meta"),
-        later("sync", "sync"),
         later("file", "file GLOB"),
     ],
 };
@@ -211,6 +216,7 @@ pub(super) enum TriggerWord {
     Times,
     After,
     For,
+    Cycle,
 }
 
 pub(super) const TRIGGER: Table<TriggerWord> = &[
@@ -222,7 +228,7 @@ pub(super) const TRIGGER: Table<TriggerWord> = &[
     now("times", "times N", TriggerWord::Times),
     now("after", "after DURATION", TriggerWord::After),
     now("for", "for DURATION", TriggerWord::For),
-    later("cycle", "cycle ON/OFF"),
+    now("cycle", "cycle ON/OFF", TriggerWord::Cycle),
 ];
 
 /// A word of a layer, without what it means to the parser.

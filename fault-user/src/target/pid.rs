@@ -3,13 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::{
-        fd::{FromRawFd, OwnedFd},
+        fd::{AsFd as _, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     process,
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use procfs::process::{Process, StatFlags, all_processes};
 
 use crate::exit::Class;
@@ -115,6 +118,35 @@ pub fn check(pid: u32, exempt: &BTreeSet<u32>) -> Result<(), PidError> {
         return Err(PidError::Exited(pid));
     }
     Ok(())
+}
+
+/// A descriptor of `pid`, made sure of as [`check`] does: it stands for the process that was looked at, also when that has
+/// ended and the number is somebody else's.
+///
+/// # Errors
+/// See [`PidError`].
+pub fn open(pid: u32, exempt: &BTreeSet<u32>) -> Result<OwnedFd, PidError> {
+    // Of a thread the kernel gives none before Linux 6.9; the check has the better words for that.
+    let pidfd = pidfd_open(pid);
+    check(pid, exempt)?;
+    // Opened before the look and alive after it: what was looked at was this process.
+    match pidfd {
+        Ok(pidfd) if !has_ended(&pidfd) => Ok(pidfd),
+        Ok(_) => Err(PidError::Exited(pid)),
+        Err(Errno::ESRCH) => Err(PidError::Unknown(pid)),
+        Err(error) => Err(PidError::Proc {
+            object: format!("process {pid}"),
+            source: procfs::ProcError::Io(error.into(), None),
+        }),
+    }
+}
+
+/// Whether the process behind a pidfd has ended; a zombie has.
+#[must_use]
+pub fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut waiting = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    // An error would be one of our arguments; readable means ended, whatever else is said.
+    poll(&mut waiting, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// `roots` and all their descendants that are alive, without the processes in `exempt` and *their* descendants.
@@ -239,6 +271,21 @@ mod tests {
         // kthreadd
         let error = check(2, &none).unwrap_err();
         assert!(matches!(&error, PidError::KernelThread { comm, .. } if comm == "kthreadd"), "{error}");
+    }
+
+    #[test]
+    fn a_descriptor_outlives_its_process_and_says_so() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pidfd = open(child.id(), &set([])).unwrap();
+        assert!(!has_ended(&pidfd));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whoever has the number now.
+        assert!(has_ended(&pidfd));
+        assert!(matches!(open(child.id(), &set([])), Err(PidError::Unknown(_))));
+        assert!(matches!(open(process::id(), &set([])), Err(PidError::Ourselves(_))));
+        assert!(matches!(open(0, &set([])), Err(PidError::Unknown(0))));
+        assert!(matches!(open(2, &set([])), Err(PidError::KernelThread { .. })));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One TCP flow at 100 ms: through the lane, and through netem on the same interface.
+//! One TCP flow at 10, 100 and 300 ms: through the lane, and through netem on the same interface.
 
 use std::{
     fs, thread,
@@ -24,9 +24,10 @@ const SLOW_START: &str = "4";
 /// iperf3's, and as /proc/net/tcp writes it.
 const PORT: &str = "5201";
 const PORT_HEX: &str = ":1451 ";
-/// What limits the flow: a window of a few megabytes each 100 ms, which is below what an emulated machine can
-/// send. A flow limited by the machine would measure what else the machine does.
-const WINDOW: &str = "4096 131072 8388608";
+const DELAYS_MS: [u64; 3] = [10, 100, 300];
+/// What limits the flow: so many bytes of window for each millisecond of delay, which is below what an emulated machine can send.
+/// A flow limited by the machine would measure what else the machine does.
+const WINDOW_PER_MS: u64 = 28_000;
 /// Grows to the window without looking at delays, which on an emulated machine are no sign of a full path.
 const CONGESTION: &str = "reno";
 
@@ -40,35 +41,45 @@ enum By {
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     let lab = NetLab::new("bench-flow")?;
+    let undelayed = flow(&lab, By::Nothing, 0)?;
+    let mut figures = Vec::new();
+    for delay_ms in DELAYS_MS {
+        figures.extend(at(&lab, delay_ms)?);
+    }
+    figures.push(Figure::median("  without delay", "Mbit/s", &[undelayed]));
+    Ok(figures)
+}
+
+fn at(lab: &NetLab, delay_ms: u64) -> anyhow::Result<[Figure; 3]> {
     for namespace in [&lab.target, &lab.peer] {
         for key in ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"] {
+            let window = format!("{key}=4096 131072 {}", delay_ms * WINDOW_PER_MS);
             let mut command = std::process::Command::new("ip");
-            command.args(["netns", "exec", namespace, "sysctl", "-qw", &format!("{key}={WINDOW}")]);
-            ensure!(Ended::of(&mut command)?.status.success(), "setting {key}");
+            command.args(["netns", "exec", namespace, "sysctl", "-qw", &window]);
+            ensure!(Ended::of(&mut command)?.status.success(), "setting {window}");
         }
     }
-    let undelayed = flow(&lab, By::Nothing)?;
     let (mut netem, mut lane) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         // Who comes first changes, so that a drift favours nobody.
         let order = if round % 2 == 0 { [By::Netem, By::Fault] } else { [By::Fault, By::Netem] };
         for by in order {
-            let speed = flow(&lab, by)?;
-            eprintln!("  {by:?}: {speed:.0} Mbit/s");
+            let speed = flow(lab, by, delay_ms)?;
+            eprintln!("  {by:?}, {delay_ms} ms: {speed:.1} Mbit/s");
             if by == By::Netem { netem.push(speed) } else { lane.push(speed) }
         }
     }
     let ratio = median(&lane) / median(&netem);
-    Ok(vec![
-        Figure::median("one TCP flow at 100 ms, lane / netem", "×", &[ratio]).target(Target::AtLeast(0.95)),
+    Ok([
+        Figure::median(format!("one TCP flow at {delay_ms} ms, lane / netem"), "×", &[ratio])
+            .target(Target::AtLeast(1.0)),
         Figure::median("  through the lane", "Mbit/s", &lane),
         Figure::median("  through netem", "Mbit/s", &netem),
-        Figure::median("  without delay", "Mbit/s", &[undelayed]),
     ])
 }
 
 /// Megabits a second that arrive.
-fn flow(lab: &NetLab, by: By) -> anyhow::Result<f64> {
+fn flow(lab: &NetLab, by: By, delay_ms: u64) -> anyhow::Result<f64> {
     // One for each flow: it would not always be ready for the next.
     let server = Process::start(lab.in_peer("iperf3").args(["-s", "-1", "-p", PORT]))?;
     wait_for_listener(&server.pid())?;
@@ -80,10 +91,13 @@ fn flow(lab: &NetLab, by: By) -> anyhow::Result<f64> {
     let injection = match by {
         By::Nothing => None,
         By::Netem => {
-            sh(&format!("{} delay 100ms limit 100000", qdisc("add")))?;
+            sh(&format!("{} delay {delay_ms}ms limit 100000", qdisc("add")))?;
             None
         }
-        By::Fault => Some(Injection::start(&["--pid", &client.pid(), "--net", "delay 100ms out"])?),
+        By::Fault => {
+            let spec = format!("delay {delay_ms}ms out");
+            Some(Injection::start(&["--pid", &client.pid(), "--net", &spec])?)
+        }
     };
     client.release()?;
     let ended = client.ended()?;

@@ -1,4 +1,5 @@
-//! HTTP requests a second past a rule that spares them, and through a proxy that does nothing.
+//! HTTP requests a second past a rule that spares them, and through proxies that spare them: mitmproxy, whose scripts can drop,
+//! delay and answer requests as a fault injector does, and haproxy, which only passes bytes on, as fast as a proxy can.
 
 use std::{
     fs,
@@ -23,7 +24,8 @@ const ROUNDS: usize = 7;
 const SECONDS: &str = "3";
 const CONNECTIONS: &str = "32";
 const SERVER_PORT: u16 = 8080;
-const PROXY_PORT: u16 = 8081;
+const HAPROXY_PORT: u16 = 8081;
+const MITMPROXY_PORT: u16 = 8082;
 /// Decides about every packet and hits none of those that can be sent here.
 const SPARES: &str = "drop nth 1000000000000 tcp";
 
@@ -32,19 +34,21 @@ const SPARES: &str = "drop nth 1000000000000 tcp";
 enum By {
     Nothing,
     Fault,
-    Proxy,
+    Haproxy,
+    Mitmproxy,
 }
 
 impl By {
-    const ALL: [Self; 3] = [Self::Nothing, Self::Fault, Self::Proxy];
+    const ALL: [Self; 4] = [Self::Nothing, Self::Fault, Self::Haproxy, Self::Mitmproxy];
 }
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     let lab = NetLab::new("bench-proxy")?;
     let directory = tempfile::TempDir::new()?;
     let _server = server(&lab, &directory)?;
-    let _proxy = proxy(&lab, &directory)?;
-    let mut samples: [Vec<f64>; 3] = Default::default();
+    let _haproxy = haproxy(&lab, &directory)?;
+    let _mitmproxy = mitmproxy(&lab, &directory)?;
+    let mut samples: [Vec<f64>; 4] = Default::default();
     for round in 0..ROUNDS {
         // Each round starts with another, so that a drift favours nobody.
         for step in 0..By::ALL.len() {
@@ -54,18 +58,21 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
             samples[index].push(rate);
         }
     }
-    let [nothing, fault, proxy] = samples.each_ref().map(|rates| median(rates));
+    let [nothing, fault, haproxy, mitmproxy] = samples.each_ref().map(|rates| median(rates));
     let added = |rate: f64| 1e6 / rate - 1e6 / nothing;
     Ok(vec![
-        Figure::median("requests a second, past `fault` / through haproxy", "×", &[fault / proxy])
+        Figure::median("requests a second, past `fault` / through mitmproxy", "×", &[fault / mitmproxy])
             .target(Target::AtLeast(10.0)),
+        Figure::median("  past `fault` / through haproxy", "×", &[fault / haproxy]),
         Figure::median("  past `fault` / without anything", "×", &[fault / nothing]),
-        Figure::median("  through haproxy / without anything", "×", &[proxy / nothing]),
+        Figure::median("  through haproxy / without anything", "×", &[haproxy / nothing]),
         Figure::median("  a request takes longer, past `fault`", "µs", &[added(fault)]),
-        Figure::median("  a request takes longer, through haproxy", "µs", &[added(proxy)]),
+        Figure::median("  a request takes longer, through haproxy", "µs", &[added(haproxy)]),
+        Figure::median("  a request takes longer, through mitmproxy", "µs", &[added(mitmproxy)]),
         Figure::median("  without anything", "requests/s", &samples[0]),
         Figure::median("  past `fault`", "requests/s", &samples[1]),
         Figure::median("  through haproxy", "requests/s", &samples[2]),
+        Figure::median("  through mitmproxy", "requests/s", &samples[3]),
     ])
 }
 
@@ -90,22 +97,34 @@ fn server(lab: &NetLab, directory: &tempfile::TempDir) -> anyhow::Result<Process
 }
 
 /// haproxy beside the client, which looks at nothing: mode tcp.
-fn proxy(lab: &NetLab, directory: &tempfile::TempDir) -> anyhow::Result<Process> {
+fn haproxy(lab: &NetLab, directory: &tempfile::TempDir) -> anyhow::Result<Process> {
     let configuration = format!(
         "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-         listen nothing\n bind 127.0.0.1:{PROXY_PORT}\n server peer {PEER_V4}:{SERVER_PORT}\n"
+         listen nothing\n bind 127.0.0.1:{HAPROXY_PORT}\n server peer {PEER_V4}:{SERVER_PORT}\n"
     );
     let file = directory.path().join("haproxy.cfg");
     fs::write(&file, configuration)?;
     let proxy = Process::start(lab.in_target("haproxy").args(["-db", "-f", &file.to_string_lossy()]))?;
-    answers(lab, &url(By::Proxy)).context("haproxy")?;
+    answers(lab, &url(By::Haproxy)).context("haproxy")?;
+    Ok(proxy)
+}
+
+/// mitmproxy beside the client, without a script.
+fn mitmproxy(lab: &NetLab, directory: &tempfile::TempDir) -> anyhow::Result<Process> {
+    let mode = format!("reverse:http://{PEER_V4}:{SERVER_PORT}");
+    let configuration = format!("confdir={}", directory.path().display());
+    let mut command = lab.in_target("mitmdump");
+    command.args(["--quiet", "--set", &configuration, "--mode", &mode, "--listen-host", "127.0.0.1"]);
+    let proxy = Process::start(command.args(["--listen-port", &MITMPROXY_PORT.to_string()]))?;
+    answers(lab, &url(By::Mitmproxy)).context("mitmproxy")?;
     Ok(proxy)
 }
 
 fn url(by: By) -> String {
     match by {
         By::Nothing | By::Fault => format!("http://{PEER_V4}:{SERVER_PORT}/"),
-        By::Proxy => format!("http://127.0.0.1:{PROXY_PORT}/"),
+        By::Haproxy => format!("http://127.0.0.1:{HAPROXY_PORT}/"),
+        By::Mitmproxy => format!("http://127.0.0.1:{MITMPROXY_PORT}/"),
     }
 }
 
@@ -129,7 +148,7 @@ fn requests_a_second(lab: &NetLab, by: By) -> anyhow::Result<f64> {
     let mut client = Process::start(client.args(["-c", &line]))?;
     let injection = match by {
         By::Fault => Some(Injection::start(&["--pid", &client.pid(), "--net", SPARES])?),
-        By::Nothing | By::Proxy => None,
+        By::Nothing | By::Haproxy | By::Mitmproxy => None,
     };
     client.release()?;
     let said = client.text()?;

@@ -8,6 +8,7 @@ use crate::driver::binary;
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     Test { name: "docs::readme_commands_run", on: has_everything, run: readme_commands_run },
+    Test { name: "docs::commands_about_targets_run", on: has_everything, run: commands_about_targets_run },
     Test { name: "docs::scenarios_are_played", on: Lane::tests_packets, run: scenarios_are_played },
 ];
 
@@ -34,6 +35,10 @@ fn files(page: &str) -> Vec<(&str, &str)> {
 
 fn readme_commands_run(_: Lane) -> anyhow::Result<()> {
     commands_run(include_str!("../../../README.md"), 3)
+}
+
+fn commands_about_targets_run(_: Lane) -> anyhow::Result<()> {
+    commands_run(include_str!("../../../docs/targets.md"), 1)
 }
 
 fn scenarios_are_played(_: Lane) -> anyhow::Result<()> {

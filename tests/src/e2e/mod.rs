@@ -1,19 +1,29 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod bad_sectors;
 mod calls;
 mod comforts;
 mod connections;
+mod containers;
 mod corrupt;
+mod cycle;
 mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod disk_gone;
+mod disk_kinds;
+mod disk_rate;
 mod docs;
 mod doctor;
+mod echoes;
 mod file_system;
+mod host;
 mod jitter;
 mod lane;
 mod loss;
+mod mptcp;
+mod names;
 mod pair;
 mod places;
 mod play;
@@ -23,6 +33,7 @@ mod programs;
 mod refusals;
 mod run;
 mod targets;
+mod units;
 mod verbs;
 mod wire;
 
@@ -130,6 +141,10 @@ fn tests() -> Vec<Test> {
         comforts::TESTS,
         loss::TESTS,
         targets::TESTS,
+        units::TESTS,
+        names::TESTS,
+        host::TESTS,
+        containers::TESTS,
         run::TESTS,
         programs::TESTS,
         delay::TESTS,
@@ -139,12 +154,18 @@ fn tests() -> Vec<Test> {
         corrupt::TESTS,
         connections::TESTS,
         places::TESTS,
+        mptcp::TESTS,
         calls::TESTS,
+        cycle::TESTS,
         play::TESTS,
         play_ends::TESTS,
         presets::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
+        disk_gone::TESTS,
+        disk_kinds::TESTS,
+        disk_rate::TESTS,
+        bad_sectors::TESTS,
         file_system::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.

@@ -5,14 +5,16 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Lane, Test, everywhere,
+    Lane, Test,
+    echoes::{arrivals_at, until},
+    everywhere,
     pair::{Pair, counter, endpoint, untouched},
 };
 use crate::{
     cgroup_lab::CgroupLab,
     driver::{Injection, victim},
-    net_lab::{NetLab, PEER_V4, TARGET_V4, Tap, sh},
-    process::Process,
+    net_lab::{NetLab, PEER_V4, TARGET_IFACE, TARGET_V4, Tap, sh},
+    process::{Process, proc_file},
     stats::binomial,
     victim::report::{Counted, Sent, Timed},
 };
@@ -23,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "targets::only_spares_descendants", on: everywhere, run: only_spares_descendants },
     Test { name: "targets::nested_cgroups", on: everywhere, run: nested_cgroups },
     Test { name: "targets::several_namespaces", on: everywhere, run: several_namespaces },
+    Test { name: "targets::follows_into_another_namespace", on: Lane::tests_packets, run: follows_elsewhere },
     Test { name: "targets::controller_in_another_namespace", on: everywhere, run: controller_elsewhere },
     Test { name: "targets::connection_opened_before", on: everywhere, run: connection_opened_before },
     Test { name: "targets::accepted_by_an_old_listener", on: everywhere, run: accepted_by_an_old_listener },
@@ -30,6 +33,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "targets::two_sessions_compose", on: everywhere, run: two_sessions_compose },
     Test { name: "targets::for_ends_the_session", on: everywhere, run: for_ends_the_session },
     Test { name: "targets::deadline_holds_inside_the_kernel", on: everywhere, run: deadline_in_kernel },
+    Test { name: "targets::ends_with_the_cgroup", on: everywhere, run: ends_with_the_cgroup },
     Test { name: "targets::ends_with_the_target", on: everywhere, run: ends_with_the_target },
 ];
 
@@ -178,6 +182,42 @@ fn controller_elsewhere(_: Lane) -> anyhow::Result<()> {
     injection.wait()?;
     ensure!(sent.sent == FEW && counted.received == FEW / 2, "{sent:?}, {} arrived", counted.received);
     untouched("bystander", &bystander_sent, &bystander_counted, FEW)
+}
+
+fn ends_with_the_cgroup(_: Lane) -> anyhow::Result<()> {
+    let cgroup = CgroupLab::new("gone")?;
+    let path = cgroup.path();
+    let injection = Injection::start(&["--cgroup", &path, "--net", "drop out"])?;
+    drop(cgroup);
+    // Another one of the same path: it was not named.
+    let heir = CgroupLab::new("gone")?;
+    ensure!(heir.path() == path, "{path}");
+    let report = injection.wait()?;
+    ensure!(report.status.success(), "{}", report.stderr);
+    Ok(())
+}
+
+fn follows_elsewhere(_: Lane) -> anyhow::Result<()> {
+    let lab = NetLab::new("else")?;
+    let ping = format!(
+        "echo ready >&2; read x; exec nsenter --net=/run/netns/{} -- ping -q -i 0.02 {TARGET_V4}",
+        lab.peer
+    );
+    let mut target = Process::start_until(lab.in_target("sh").args(["-c", &ping]), "ready")?;
+    let mut bystander = lab.in_peer("ping");
+    let _bystander = Process::start(bystander.args(["-q", "-i", "0.02", "10.77.0.9"]))?;
+    sh(&format!("ip -n {} addr add 10.77.0.9/24 dev {TARGET_IFACE}", lab.target))?;
+    let injection = Injection::start(&["--pid", &target.pid(), "--net", "drop out icmp"])?;
+    target.release()?;
+    let arrivals = |to: &str| arrivals_at(&lab.target, TARGET_IFACE, to);
+    // Its first requests are sent before it is found there; so wait until it sends at all, and is found.
+    until(|| Ok(proc_file(target.pid().parse()?, "comm")? == "ping"), || "no ping".to_owned())?;
+    until(|| Ok(arrivals(TARGET_V4)? == 0), || "the target is not found again".to_owned())?;
+    ensure!(arrivals("10.77.0.9")? > 0, "the bystander was hit");
+    let report = injection.heal()?;
+    ensure!(report.rule(0, "injected")? > 0, "{}", report.json);
+    ensure!(arrivals(TARGET_V4)? > 0, "the target is still hit");
+    target.signal(nix::sys::signal::Signal::SIGKILL)
 }
 
 fn tcp_pair(lab: &NetLab, port: u16, client: &[&str]) -> anyhow::Result<(Process, Process)> {

@@ -36,6 +36,9 @@ pub struct Pread {
     /// Threads, each with offsets of its own.
     #[arg(long, default_value_t = 1)]
     threads: u64,
+    /// Pause after each, in microseconds.
+    #[arg(long, default_value_t = 0)]
+    pause_us: u64,
     /// Wait for a line on stdin after opening: the file is open before the fault exists.
     #[arg(long)]
     wait: bool,
@@ -79,6 +82,8 @@ impl Pread {
             report.latencies_ns.extend(part.latencies_ns);
             report.failed.extend(part.failed);
             report.failed_latencies_ns.extend(part.failed_latencies_ns);
+            report.began_ns.extend(part.began_ns);
+            report.failed_began_ns.extend(part.failed_began_ns);
             for (name, count) in part.errors {
                 *report.errors.entry(name).or_default() += count;
             }
@@ -106,12 +111,19 @@ impl Pread {
                 file.read_exact_at(buffer, offset)
             };
             match result {
-                Ok(()) => report.latencies_ns.push(now_ns() - begin),
+                Ok(()) => {
+                    report.latencies_ns.push(now_ns() - begin);
+                    report.began_ns.push(begin);
+                }
                 Err(error) => {
                     *report.errors.entry(errno_name(&error)).or_default() += 1;
                     report.failed.push(index);
                     report.failed_latencies_ns.push(now_ns() - begin);
+                    report.failed_began_ns.push(begin);
                 }
+            }
+            if self.pause_us > 0 {
+                std::thread::sleep(std::time::Duration::from_micros(self.pause_us));
             }
         }
         report

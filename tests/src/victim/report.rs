@@ -122,6 +122,12 @@ pub struct Timed {
     /// Nanoseconds each failed operation took, in the order of `failed`.
     #[serde(default)]
     pub failed_latencies_ns: Vec<u64>,
+    /// When each successful operation of `pread` began, as `latencies_ns`; `CLOCK_MONOTONIC` nanoseconds.
+    #[serde(default)]
+    pub began_ns: Vec<u64>,
+    /// When each failed operation of `pread` began.
+    #[serde(default)]
+    pub failed_began_ns: Vec<u64>,
     /// CPU time of the whole process during all operations, nanoseconds.
     pub cpu_ns: u64,
     /// Wall-clock time of all operations, nanoseconds.

@@ -59,7 +59,11 @@ const VM: &[Package] = &[
 
 const TESTS: &[Package] = &[
     program("bpftool", "bpftool"),
+    program("containerd", "containerd"),
+    program("crun", "crun"),
     program("curl", "curl"),
+    // The daemon; it runs in VMs only.
+    program("docker.io", "dockerd"),
     program("e2fsprogs", "mkfs.ext4"),
     program("ethtool", "ethtool"),
     program("fio", "fio"),
@@ -68,20 +72,30 @@ const TESTS: &[Package] = &[
     program("iputils-ping", "ping"),
     program("netcat-openbsd", "nc"),
     program("nftables", "nft"),
+    program("openssh-client", "ssh"),
+    program("openssh-server", "sshd"),
     program("openssl", "openssl"),
     program("nginx-light", "nginx"),
+    program("podman", "podman"),
     program("procps", "ps"),
     program("python3", "python3"),
+    program("runc", "runc"),
     program("sqlite3", "sqlite3"),
     program("strace", "strace"),
+    // `systemd` alone, in a PID namespace; it need not have booted this machine.
+    library("systemd"),
     program("tcpdump", "tcpdump"),
     program("wireguard-tools", "wg"),
     // What fio's libaio engine and Python's ctypes load.
     library("libaio1"),
 ];
 
-const BENCH: &[Package] =
-    &[program("haproxy", "haproxy"), program("util-linux", "taskset"), program("wrk", "wrk")];
+const BENCH: &[Package] = &[
+    program("haproxy", "haproxy"),
+    program("mitmproxy", "mitmdump"),
+    program("util-linux", "taskset"),
+    program("wrk", "wrk"),
+];
 
 const DIST: &[Package] = &[program("gcc", "gcc")];
 

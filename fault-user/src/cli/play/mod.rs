@@ -59,7 +59,7 @@ pub(super) fn play(
 }
 
 /// Whether the command line names a target.
-const fn is_given(stage: &StageArgs) -> bool {
+fn is_given(stage: &StageArgs) -> bool {
     !(stage.command.is_empty() && stage.target.is_empty())
 }
 
@@ -85,19 +85,23 @@ fn target(
 ) -> Result<Target, CliError> {
     let named = &scenario.targets[index];
     if named.name == GIVEN {
-        return super::inject::target(&stage.target, stage.only, helpers);
+        let target = super::inject::target(&stage.target, stage.only, helpers)?;
+        target.confirm(stage.yes || stage.options.dry_run)?;
+        return Ok(target);
     }
     let mut target = Target::nobody(helpers);
     target.descendants = !named.only;
-    let pids = named.pids.iter().try_for_each(|pid| target.add_pid(*pid));
-    pids.and_then(|()| named.cgroups.iter().try_for_each(|path| target.add_cgroup(path)))
+    let added = named.requests.iter().try_for_each(|request| target.add(request));
+    // A file's word is not enough for the whole machine, which the root cgroup is, too.
+    added
+        .and_then(|()| target.confirm(stage.yes))
         .map_err(|error| CliError::Scenario(scenario.target_error(named, super::error::sentence(&error))))?;
     Ok(target)
 }
 
 /// The target in words.
 fn words(scenario: &Scenario, index: usize, target: &Target, stage: &StageArgs) -> String {
-    let mut words = session::describe(target);
+    let mut words = target.to_string();
     if scenario.targets[index].name == GIVEN && !stage.command.is_empty() {
         let command = Subject::command(&stage.command).target;
         words = if words.is_empty() { command } else { format!("{command} and {words}") };

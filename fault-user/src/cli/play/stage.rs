@@ -46,7 +46,7 @@ struct Curtain {
 
 pub(super) async fn perform(
     scenario: &Scenario,
-    parts: Vec<Part>,
+    mut parts: Vec<Part>,
     stage: &StageArgs,
     seed: u64,
     keeper: &Arc<Keeper>,
@@ -66,8 +66,9 @@ pub(super) async fn perform(
     }
     let mut targets = Vec::new();
     let mut words = Vec::new();
-    for part in &parts {
+    for part in &mut parts {
         let mut target = super::target(scenario, part.target, stage, [keeper.pid()])?;
+        part.plan = part.plan.clone().spare(target.lifelines())?;
         words.push(super::words(scenario, part.target, &target, stage));
         if let Some(cgroup) = transient.as_ref().filter(|_| is_given(part)) {
             target.cgroups.push(cgroup.cgroup().clone());

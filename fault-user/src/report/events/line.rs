@@ -4,7 +4,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use fault_common::{
     event::{Action, BioEvent, Event, PacketEvent},
-    rule::{Layer, block::op, net::Direction},
+    rule::{
+        Layer,
+        block::{manner, op},
+        net::Direction,
+    },
 };
 use serde::Serialize;
 
@@ -125,8 +129,16 @@ fn endpoint(address: [u8; 16], port: Option<u16>) -> String {
 }
 
 fn bio(bio: &BioEvent, bytes: u32, names: &mut dyn Names) -> Hit {
-    const OPS: [(u32, &str); 4] =
-        [(op::READ, "read"), (op::WRITE, "write"), (op::FLUSH, "flush"), (op::OTHER, "other")];
+    const OPS: [(u32, &str); 8] = [
+        (op::READ, "read"),
+        (op::WRITE, "write"),
+        (op::FLUSH, "flush"),
+        (op::DISCARD, "discard"),
+        (op::OTHER, "other"),
+        (manner::FUA, "fua"),
+        (manner::META, "meta"),
+        (manner::SYNC, "sync"),
+    ];
     let ops = OPS.iter().filter(|(bit, _)| bio.ops & bit != 0).map(|(_, word)| *word).collect();
     Hit::Bio { device: names.device(bio.device), ops, sector: bio.sector, sectors: bytes / 512 }
 }

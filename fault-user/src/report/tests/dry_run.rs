@@ -16,6 +16,7 @@ fn golden_text() {
         (Layer::Disk, "error nth 5 read on /var/lib/pg"),
         (Layer::Disk, "hang 3s then error write"),
         (Layer::Net, "drop 0%"),
+        (Layer::Net, "drop udp cycle 5s/30s"),
     ]);
     let resolved = [
         vec![("to db.example".to_owned(), "10.0.0.7, 10.0.0.8".to_owned())],

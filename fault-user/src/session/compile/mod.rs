@@ -10,20 +10,20 @@ use fault_common::{
     decide::{
         connections::Connections,
         delay::{self, Delay},
-        rate::{PER_CONNECTION, Rate},
+        rate::{OPERATIONS, PER_CONNECTION, Rate},
         trigger::{CERTAIN, Gilbert, Trigger, threshold_from_ppb},
     },
     rule::{
         Corruption, Layer as RuleLayer, Rule, Verb,
-        block::{BlockFilter, op},
+        block::{BlockFilter, manner, op},
         net::{Direction as Way, NetFilter, PortRange, call, protocol, segment},
     },
 };
 
 use crate::block::device::DeviceNumber;
 use crate::spec::{
-    self, ByteRate, Call, DelaySpec, DiskFault, DiskOp, DiskVerb, Distribution, Exception, Fault, NetFault,
-    NetVerb, Probability, Protocol, Segment,
+    self, ByteRate, Call, DelaySpec, DiskFault, DiskManner, DiskOp, DiskVerb, Distribution, Exception, Fault,
+    NetFault, NetVerb, Probability, Protocol, Segment,
 };
 
 /// What could not be compiled.
@@ -231,36 +231,62 @@ fn ports(range: Option<spec::PortRange>) -> PortRange {
 
 fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
     let filter = &fault.filter;
-    let ops = filter.ops.iter().fold(0, |mask, operation| {
+    let mut ops = filter.ops.iter().fold(0, |mask, operation| {
         mask | match operation {
             DiskOp::Read => op::READ,
             DiskOp::Write => op::WRITE,
             DiskOp::Flush => op::FLUSH,
+            DiskOp::Discard => op::DISCARD,
         }
     });
-    let (verb, delay) = match &fault.verb {
-        DiskVerb::Error => (Verb::Error, Delay::default()),
-        DiskVerb::Delay(spec) => (Verb::Delay, delay(spec)),
-        DiskVerb::Hang { duration, then_error } => (
-            if *then_error { Verb::DelayThenError } else { Verb::Delay },
-            Delay { mean_ns: nanoseconds(*duration), ..Delay::default() },
-        ),
+    if filter.until_written {
+        ops = op::READ;
+    }
+    let manners = filter.manners.iter().fold(0, |mask, manner| {
+        mask | match manner {
+            DiskManner::Fua => manner::FUA,
+            DiskManner::Meta => manner::META,
+            DiskManner::Sync => manner::SYNC,
+        }
+    });
+    let mut rule = Rule { layer: RuleLayer::Disk as u32, ..Rule::default() };
+    let verb = match &fault.verb {
+        DiskVerb::Error => Verb::Error,
+        DiskVerb::Delay(spec) => {
+            rule.delay = delay(spec);
+            Verb::Delay
+        }
+        DiskVerb::Rate(rate) => {
+            rule.rate = Rate { bytes_per_second: rate.bytes_per_second(), ..Rate::default() };
+            if ops == 0 {
+                ops = op::READ | op::WRITE;
+            }
+            Verb::Rate
+        }
+        DiskVerb::Iops(number) => {
+            rule.rate = Rate { bytes_per_second: *number, flags: OPERATIONS, _pad: 0 };
+            Verb::Rate
+        }
+        DiskVerb::Hang { duration, then_error } => {
+            rule.delay = Delay { mean_ns: nanoseconds(*duration), ..Delay::default() };
+            if *then_error { Verb::DelayThenError } else { Verb::Delay }
+        }
     };
     let (sector_start, sector_end) =
-        filter.sectors.map_or((0, 0), |sectors| (sectors.start(), sectors.end()));
+        filter.sectors.as_deref().map_or((0, 0), |sectors| (sectors.start(), sectors.end()));
     Rule {
-        layer: RuleLayer::Disk as u32,
         verb: verb as u32,
-        delay,
         block: BlockFilter {
             ops,
             device: device.map_or(0, |device| device.dev),
             whole_disk: device.is_some_and(|device| device.whole_disk).into(),
-            _pad: 0,
+            manners,
             sector_start,
             sector_end,
+            until_written: filter.until_written.into(),
+            _pad: 0,
         },
-        ..Rule::default()
+        ..rule
     }
 }
 
@@ -281,6 +307,7 @@ fn delay(spec: &DelaySpec) -> Delay {
 
 fn trigger(trigger: &spec::Trigger) -> Trigger {
     let start_ns = trigger.after.map_or(0, nanoseconds);
+    let cycle = trigger.cycle.map(|cycle| (nanoseconds(cycle.on), nanoseconds(cycle.off)));
     Trigger {
         threshold: trigger.probability.map_or(CERTAIN, threshold),
         nth: trigger.nth.unwrap_or(0),
@@ -289,6 +316,8 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
         times: trigger.times.unwrap_or(0),
         start_ns,
         end_ns: trigger.window.map_or(0, |window| start_ns.saturating_add(nanoseconds(window))),
+        cycle_ns: cycle.map_or(0, |(on, off)| on.saturating_add(off)),
+        cycle_on_ns: cycle.map_or(0, |(on, _)| on),
         correlation: trigger.burst.map_or(0, threshold),
         gilbert: trigger.gilbert.map_or(Gilbert::default(), |model| Gilbert {
             on: 1,

@@ -11,7 +11,7 @@ fn rule(layer: Layer, text: &str) -> Result<Rule, CompileError> {
 fn a_net_spec_becomes_the_bytes_the_kernel_reads() {
     let rule = rule(
         Layer::Net,
-        "delay 100ms jitter 20ms normal ordered 5% in tcp udp to 10.0.0.1:80-90 local-port 7000 every 3 first 30 times 2 after 1s for 2s",
+        "delay 100ms jitter 20ms normal ordered 5% in tcp udp to 10.0.0.1:80-90 local-port 7000 every 3 first 30 times 2 after 1s for 2s cycle 300ms/200ms",
     )
     .unwrap();
     assert_eq!(rule.id, 3);
@@ -32,6 +32,8 @@ fn a_net_spec_becomes_the_bytes_the_kernel_reads() {
         times: 2,
         start_ns: 1_000_000_000,
         end_ns: 3_000_000_000,
+        cycle_ns: 500_000_000,
+        cycle_on_ns: 300_000_000,
         ..Trigger::default()
     };
     assert_eq!(rule.trigger, trigger);
@@ -47,6 +49,34 @@ fn a_disk_spec_becomes_the_bytes_the_kernel_reads() {
     assert_eq!((rule.block.sector_start, rule.block.sector_end), (2048, 4096));
     assert_eq!((rule.block.device, rule.block.whole_disk), (0xfe_00010, 1));
     assert_eq!(rule.trigger, Trigger::ALWAYS);
+}
+
+#[test]
+fn what_a_bio_does_is_a_choice_and_how_is_not() {
+    let block = |text| rule(Layer::Disk, text).unwrap().block;
+    let chosen = block("error sync write discard fua");
+    assert_eq!(chosen.ops, op::WRITE | op::DISCARD);
+    assert_eq!(chosen.manners, manner::FUA | manner::SYNC);
+    assert_eq!((block("error meta").ops, block("error meta").manners), (0, manner::META));
+}
+
+#[test]
+fn what_fails_until_it_is_written_is_read() {
+    let filter = rule(Layer::Disk, "error on /dev/vdb sectors 8..16 until-written").unwrap().block;
+    assert_eq!((filter.ops, filter.until_written), (op::READ, 1));
+    assert_eq!(rule(Layer::Disk, "error on /dev/vdb sectors 8..16").unwrap().block.until_written, 0);
+}
+
+#[test]
+fn a_slow_disk_is_a_link_of_bytes_or_of_operations() {
+    let bytes = rule(Layer::Disk, "rate 8mbit").unwrap();
+    assert_eq!(bytes.verb, Verb::Rate as u32);
+    assert_eq!(bytes.rate, Rate { bytes_per_second: 1_000_000, ..Rate::default() });
+    assert_eq!(bytes.block.ops, op::READ | op::WRITE, "what moves no data takes no time");
+    let operations = rule(Layer::Disk, "iops 50").unwrap();
+    assert_eq!(operations.rate, Rate { bytes_per_second: 50, flags: OPERATIONS, _pad: 0 });
+    assert_eq!(operations.block.ops, 0);
+    assert_eq!(rule(Layer::Disk, "iops 50 flush").unwrap().block.ops, op::FLUSH);
 }
 
 #[test]

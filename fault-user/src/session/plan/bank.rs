@@ -16,7 +16,12 @@ impl Plan {
         for planned in &self.rules {
             match &planned.fault {
                 Fault::Net(fault) => fault_masks(&mut bank, planned, fault),
-                Fault::Disk(_) => bank.disk |= 1 << planned.slot,
+                Fault::Disk(fault) => {
+                    bank.disk |= 1 << planned.slot;
+                    if fault.filter.until_written {
+                        bank.disk_until_written |= 1 << planned.slot;
+                    }
+                }
             }
         }
         for planned in &self.exceptions {

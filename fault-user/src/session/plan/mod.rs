@@ -5,7 +5,10 @@ mod needs;
 
 use std::time::Duration;
 
-use fault_common::{limits::MAX_RULES, rule::Rule};
+use fault_common::{
+    limits::{MAX_BAD_SECTORS, MAX_RULES},
+    rule::Rule,
+};
 
 use super::compile::{CompileError, compile, queue_ns, spare};
 use crate::{
@@ -60,6 +63,9 @@ pub enum PlanError {
     /// A fault that cannot be said in rules.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// More than the kernel program remembers.
+    #[error("`until-written` over {0} sectors in one session; the limit is {MAX_BAD_SECTORS} (2 GiB)")]
+    TooManyBadSectors(u64),
     /// More bits than a mask has.
     #[error("{0} faults in one session; the limit is {MAX_RULES}")]
     TooMany(usize),
@@ -98,6 +104,11 @@ impl Plan {
             let rule = compile(id, &fault, device)?;
             rules.push(PlannedRule { id, fault, becomes: None, rule, slot: 0 });
         }
+        let bad = rules.iter().map(|planned| planned.rule.block).filter(|block| block.until_written != 0);
+        let bad = bad.map(|block| block.sector_end - block.sector_start).sum();
+        if bad > MAX_BAD_SECTORS {
+            return Err(PlanError::TooManyBadSectors(bad));
+        }
         let mut plan = Self { rules, exceptions: Vec::new(), seed, duration };
         plan.sort();
         Ok(plan)
@@ -125,6 +136,19 @@ impl Plan {
         }
         self.sort();
         Ok(self)
+    }
+
+    /// The same plan, in which no net fault touches what must not be cut (`Target::lifelines`). Of a plan without net faults
+    /// nothing needs sparing.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn spare(self, lifelines: Vec<Exception>) -> Result<Self, PlanError> {
+        if self.rules.iter().any(|planned| matches!(planned.fault, Fault::Net(_))) {
+            self.except(lifelines)
+        } else {
+            Ok(self)
+        }
     }
 
     /// Gives every rule its slot.

@@ -66,7 +66,12 @@ impl Plan {
                     needs.bios = true;
                     match fault.verb {
                         DiskVerb::Error => {}
-                        DiskVerb::Delay(_) | DiskVerb::Hang { .. } => needs.bio_delay = true,
+                        DiskVerb::Delay(_)
+                        | DiskVerb::Rate(_)
+                        | DiskVerb::Iops(_)
+                        | DiskVerb::Hang { .. } => {
+                            needs.bio_delay = true;
+                        }
                     }
                 }
             }

@@ -75,6 +75,18 @@ fn more_faults_than_bits_are_refused() {
 }
 
 #[test]
+fn bad_sectors_are_remembered_for_all_faults_together() {
+    let plan = |ranges: &[&str]| {
+        let spec = |range: &&str| format!("error on /dev/vdb sectors {range} until-written");
+        let faults = ranges.iter().map(|range| parse(Layer::Disk, &spec(range)).unwrap()).collect();
+        Plan::new(faults, &[], 1, None)
+    };
+    assert_eq!(plan(&["0..4194304"]).unwrap().bank().disk_until_written, 1);
+    assert_eq!(plan(&["0..2097152", "0..2097152"]).unwrap().bank().disk_until_written, 3);
+    assert!(matches!(plan(&["0..4194304", "0..1"]), Err(PlanError::TooManyBadSectors(4_194_305))));
+}
+
+#[test]
 fn packets_are_told_apart_where_some_of_a_super_packet_may_be_meant() {
     let cut = |text| plan(&[(Layer::Net, text)]).needs().cut;
     for text in [

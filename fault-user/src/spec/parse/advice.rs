@@ -97,6 +97,9 @@ pub(super) fn operand(text: &str, wanted: Quantity, flaw: Flaw) -> Advice {
         (Quantity::Duration { .. }, Flaw::UnknownUnit) if units::looks_like_size(text) => {
             remark("an amount of data goes with `after`, in net faults: `after 64KiB`")
         }
+        (Quantity::Cycle, Flaw::Shape) if units::duration(text.trim_end_matches('/')).is_ok() => {
+            remark(format!("both durations stand in one word: `{}/30s`", shown(text.trim_end_matches('/'))))
+        }
         (Quantity::Bits, Flaw::Shape) => match text.split_once('b') {
             Some((number, _)) if units::count(number).is_ok() => word(format!("{number} bits")),
             _ => none,

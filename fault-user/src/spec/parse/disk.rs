@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::delay::DISK_HOLD_MAX;
-use super::super::disk::{DiskFault, DiskFilter, DiskOp, DiskVerb, SectorRange};
+use super::super::disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
 use super::super::error::SpecError;
+use super::super::net::ByteRate;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
+use super::super::rate;
 use super::super::source::Located;
 use super::super::units::{self, Flaw};
 use super::super::words::{DISK, DiskClause, DiskFilterWord, DiskVerbWord};
@@ -36,6 +38,9 @@ pub(in super::super) fn fault(text: &str) -> Result<DiskFault, SpecError> {
             Clause::Own(DiskClause::Filter(word)) => filter.clause(&mut parser, word, keyword)?,
         }
     }
+    if let (Action::Rate(_), Some(bare)) = (&action, filter.discard.keyword().or(filter.flush.keyword())) {
+        return Err(parser.contradiction(verb, bare, "it moves no data, and so takes no time at any rate"));
+    }
     Ok(DiskFault {
         verb: action.finish(&parser)?,
         filter: filter.finish(&parser)?,
@@ -50,6 +55,8 @@ enum Action {
     Error,
     Delay(delay::Draft),
     Hang { duration: Duration, then: Once<()> },
+    Rate(ByteRate),
+    Iops(u64),
 }
 
 impl Action {
@@ -60,6 +67,8 @@ impl Action {
                 Self::Error
             }
             DiskVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, DISK_HOLD_MAX)?),
+            DiskVerbWord::Rate => Self::Rate(parser.quantity(verb, Quantity::Rate, rate::read)?.0),
+            DiskVerbWord::Iops => Self::Iops(parser.quantity(verb, Quantity::Iops, units::iops)?.0),
             DiskVerbWord::Hang => {
                 Self::Hang { duration: parser.duration(verb, false, DISK_HOLD_MAX)?.0, then: Once::default() }
             }
@@ -74,7 +83,9 @@ impl Action {
     ) -> Result<&mut delay::Draft, SpecError> {
         match self {
             Self::Delay(draft) => Ok(draft),
-            Self::Error | Self::Hang { .. } => Err(parser.wrong_verb(clause, verb, &["delay"])),
+            Self::Error | Self::Hang { .. } | Self::Rate(_) | Self::Iops(_) => {
+                Err(parser.wrong_verb(clause, verb, &["delay"]))
+            }
         }
     }
 
@@ -82,7 +93,9 @@ impl Action {
     fn then(&mut self, parser: &mut Parser, keyword: Keyword, verb: Keyword) -> Result<(), SpecError> {
         let then = match self {
             Self::Hang { then, .. } => then,
-            Self::Error | Self::Delay(_) => return Err(parser.wrong_verb(keyword, verb, &["hang"])),
+            Self::Error | Self::Delay(_) | Self::Rate(_) | Self::Iops(_) => {
+                return Err(parser.wrong_verb(keyword, verb, &["hang"]));
+            }
         };
         then.set(parser, keyword, ())?;
         let is_error = |word: &super::Word| !word.quoted && word.text == "error";
@@ -97,6 +110,8 @@ impl Action {
         Ok(match self {
             Self::Error => DiskVerb::Error,
             Self::Delay(draft) => DiskVerb::Delay(draft.finish(parser)?),
+            Self::Rate(rate) => DiskVerb::Rate(rate),
+            Self::Iops(number) => DiskVerb::Iops(number),
             Self::Hang { duration, then } => DiskVerb::Hang { duration, then_error: then.value().is_some() },
         })
     }
@@ -131,8 +146,13 @@ struct Draft {
     read: Once<()>,
     write: Once<()>,
     flush: Once<()>,
+    discard: Once<()>,
+    fua: Once<()>,
+    meta: Once<()>,
+    sync: Once<()>,
     on: Once<Located<PathBuf>>,
-    sectors: Once<SectorRange>,
+    sectors: Once<Located<SectorRange>>,
+    until_written: Once<()>,
 }
 
 impl Draft {
@@ -144,14 +164,16 @@ impl Draft {
     ) -> Result<(), SpecError> {
         match word {
             DiskFilterWord::Op(op) => self.op(op).set(parser, keyword, ()),
+            DiskFilterWord::Manner(manner) => self.manner(manner).set(parser, keyword, ()),
             DiskFilterWord::On => {
                 let (path, span) = parser.quantity(keyword, Quantity::Path, path)?;
                 self.on.set(parser, keyword, Located::new(path, span))
             }
             DiskFilterWord::Sectors => {
-                let (sectors, _) = parser.quantity(keyword, Quantity::Sectors, units::sectors)?;
-                self.sectors.set(parser, keyword, sectors)
+                let (sectors, span) = parser.quantity(keyword, Quantity::Sectors, units::sectors)?;
+                self.sectors.set(parser, keyword, Located::new(sectors, span))
             }
+            DiskFilterWord::UntilWritten => self.until_written.set(parser, keyword, ()),
         }
     }
 
@@ -160,6 +182,15 @@ impl Draft {
             DiskOp::Read => &mut self.read,
             DiskOp::Write => &mut self.write,
             DiskOp::Flush => &mut self.flush,
+            DiskOp::Discard => &mut self.discard,
+        }
+    }
+
+    fn manner(&mut self, manner: DiskManner) -> &mut Once<()> {
+        match manner {
+            DiskManner::Fua => &mut self.fua,
+            DiskManner::Meta => &mut self.meta,
+            DiskManner::Sync => &mut self.sync,
         }
     }
 
@@ -167,11 +198,33 @@ impl Draft {
         if let (Some(flush), Some(sectors)) = (self.flush.keyword(), self.sectors.keyword()) {
             return Err(parser.contradiction(flush, sectors, "a flush touches no sectors"));
         }
-        let ops: BTreeSet<_> = [DiskOp::Read, DiskOp::Write, DiskOp::Flush]
-            .into_iter()
-            .filter(|op| self.op(*op).keyword().is_some())
-            .collect();
-        Ok(DiskFilter { ops, on: self.on.value(), sectors: self.sectors.value() })
+        let ops: BTreeSet<_> =
+            DiskOp::ALL.into_iter().filter(|op| self.op(*op).keyword().is_some()).collect();
+        let manners: BTreeSet<_> =
+            DiskManner::ALL.into_iter().filter(|manner| self.manner(*manner).keyword().is_some()).collect();
+        // A flush may come ahead of a write, and be one operation with it.
+        let writes = ops.is_empty() || ops.contains(&DiskOp::Write) || ops.contains(&DiskOp::Flush);
+        if let (Some(fua), Some(op)) = (self.fua.keyword(), self.read.keyword().or(self.discard.keyword()))
+            && !writes
+        {
+            return Err(parser.contradiction(fua, op, "only writes are `fua`"));
+        }
+        if let Some(until) = self.until_written.keyword() {
+            let written = [&self.write, &self.flush, &self.discard, &self.fua];
+            if let Some(other) = written.into_iter().find_map(Once::keyword) {
+                return Err(parser.contradiction(
+                    until,
+                    other,
+                    "it is reads that fail until something is written",
+                ));
+            }
+            let sectors = self.sectors.get().map_or(u64::MAX, |(sectors, _)| sectors.end() - sectors.start());
+            if self.on.keyword().is_none() || sectors > BAD_SECTORS_MAX {
+                return Err(parser.error(until.span, Problem::BadSectorsWhere { longest: BAD_SECTORS_MAX }));
+            }
+        }
+        let until_written = self.until_written.value().is_some();
+        Ok(DiskFilter { ops, manners, on: self.on.value(), sectors: self.sectors.value(), until_written })
     }
 }
 

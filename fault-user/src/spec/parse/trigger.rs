@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::error::SpecError;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
-use super::super::trigger::{Gilbert, Probability, Trigger, WINDOW_MAX};
+use super::super::trigger::{Cycle, Gilbert, Probability, Trigger, WINDOW_MAX};
 use super::super::units;
 use super::super::words::TriggerWord;
 use super::once::Once;
@@ -23,6 +23,7 @@ pub(super) struct Draft {
     times: Once<u64>,
     after: Once<Duration>,
     window: Once<Duration>,
+    cycle: Once<Cycle>,
 }
 
 impl Draft {
@@ -59,6 +60,10 @@ impl Draft {
             TriggerWord::For => {
                 let window = parser.duration(keyword, false, WINDOW_MAX)?.0;
                 return self.window.set(parser, keyword, window);
+            }
+            TriggerWord::Cycle => {
+                let (cycle, _) = parser.quantity(keyword, Quantity::Cycle, units::cycle)?;
+                return self.cycle.set(parser, keyword, cycle);
             }
         };
         let (count, _) = parser.quantity(keyword, Quantity::Count, units::count)?;
@@ -117,6 +122,7 @@ impl Draft {
             times: self.times.value(),
             after: self.after.value(),
             window: self.window.value(),
+            cycle: self.cycle.value(),
         })
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::spec::{
-    ByteSize, Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskOp, DiskVerb, Distribution,
-    Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse, parse_exception,
+    ByteSize, Call, CallError, Connections, Cycle, DelaySpec, Direction, DiskFault, DiskManner, DiskOp,
+    DiskVerb, Distribution, Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse,
+    parse_exception,
 };
 
 fn net(text: &str) -> NetFault {
@@ -59,14 +60,43 @@ fn the_examples_of_the_design_are_read() {
 }
 
 #[test]
+fn kinds_of_block_operations_are_read() {
+    let filter = disk("error sync discard write fua meta").filter;
+    assert_eq!(filter.ops, BTreeSet::from([DiskOp::Write, DiskOp::Discard]));
+    assert_eq!(filter.manners, BTreeSet::from(DiskManner::ALL));
+    canonical(Layer::Disk, "error sync discard fua write", "error write discard fua sync");
+    canonical(Layer::Disk, "error fua flush", "error flush fua");
+}
+
+#[test]
+fn a_disk_may_be_slow() {
+    assert_eq!(disk("iops 100 read").verb, DiskVerb::Iops(100));
+    canonical(Layer::Disk, "rate 1024KiB/s 50% read", "rate 1MiB/s 50% read");
+    canonical(Layer::Disk, "iops 10000000 sync", "iops 10000000 sync");
+}
+
+#[test]
+fn sectors_may_be_bad_until_they_are_written() {
+    let filter = disk("error until-written sectors 8..16 on /dev/vdb").filter;
+    assert!(filter.until_written && filter.ops.is_empty());
+    canonical(
+        Layer::Disk,
+        "error until-written 5% read sectors 8..16 on /dev/vdb",
+        "error 5% read on /dev/vdb sectors 8..16 until-written",
+    );
+    assert!(disk("delay 1s on /dev/vdb sectors 0..4194304 until-written").filter.until_written);
+}
+
+#[test]
 fn every_trigger_is_read() {
-    let trigger = net("drop every 3 first 9 times 2 after 1m30s for 20us 0.0001%").trigger;
+    let trigger = net("drop every 3 first 9 times 2 after 1m30s cycle 1s/500ms for 20us 0.0001%").trigger;
     assert_eq!(trigger.probability, Some(Probability::SMALLEST));
     assert_eq!(trigger.every, Some(3));
     assert_eq!(trigger.first, Some(9));
     assert_eq!(trigger.times, Some(2));
     assert_eq!(trigger.after, Some(Duration::from_secs(90)));
     assert_eq!(trigger.window, Some(Duration::from_micros(20)));
+    assert_eq!(trigger.cycle, Some(Cycle { on: ms(1000), off: ms(500) }));
     assert_eq!(net("drop nth 7").trigger.nth, Some(7));
 }
 

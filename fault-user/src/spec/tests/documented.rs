@@ -70,12 +70,15 @@ fn every_word_is_on_the_page() {
 
 #[test]
 fn the_limits_on_the_page_are_the_real_ones() {
-    use crate::spec::{ByteSize, COUNT_MAX, DISK_HOLD_MAX, NET_DELAY_MAX, SPEC_MAX_BYTES, WINDOW_MAX};
+    use crate::spec::{
+        BAD_SECTORS_MAX, ByteSize, COUNT_MAX, DISK_HOLD_MAX, NET_DELAY_MAX, SPEC_MAX_BYTES, WINDOW_MAX,
+    };
     assert_eq!(COUNT_MAX, 10_u64.pow(18));
     assert_eq!(DISK_HOLD_MAX.as_secs(), 60);
     assert_eq!(NET_DELAY_MAX.as_secs(), 3600);
     assert_eq!(WINDOW_MAX.as_secs(), 365 * 86_400);
     assert_eq!(SPEC_MAX_BYTES, 4096);
+    assert_eq!(BAD_SECTORS_MAX, (2 << 30) / 512);
     assert_eq!(ByteSize::MAX.bytes(), 1 << 40);
     assert_eq!(fault_common::limits::MAX_CORRUPT_BITS, 32);
     assert_eq!(fault_common::limits::MAX_RULES, 64);

@@ -11,10 +11,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, DISK_HOLD_MAX, DelaySpec, Direction,
-    DiskFault, DiskFilter, DiskOp, DiskVerb, Distribution, Endpoint, Errno, Exception, Fault, Gilbert, Layer,
-    Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability, Protocol,
-    SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
+    BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
+    DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
+    Exception, Fault, Gilbert, IOPS_MAX, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part,
+    Peer, PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX,
+    parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -86,14 +87,14 @@ fn triggers() -> impl Strategy<Value = Trigger> {
         1 => (chance(), chance()).prop_map(|(probability, burst)| (Some(probability), Some(burst), None)),
         1 => model.prop_map(|model| (None, None, Some(model))),
     ];
-    (
-        chances,
-        which,
-        option::of(count()),
+    let length = || durations(1, WINDOW_MAX);
+    let windows = (
         option::of(durations(0, WINDOW_MAX)),
-        option::of(durations(1, WINDOW_MAX)),
-    )
-        .prop_map(|((probability, burst, gilbert), (nth, every, first), times, after, window)| Trigger {
+        option::of(length()),
+        option::weighted(0.3, (length(), length()).prop_map(|(on, off)| Cycle { on, off })),
+    );
+    (chances, which, option::of(count()), windows).prop_map(
+        |((probability, burst, gilbert), (nth, every, first), times, (after, window, cycle))| Trigger {
             probability,
             burst,
             gilbert,
@@ -103,7 +104,9 @@ fn triggers() -> impl Strategy<Value = Trigger> {
             times,
             after,
             window,
-        })
+            cycle,
+        },
+    )
 }
 
 fn ports() -> impl Strategy<Value = PortRange> {
@@ -177,15 +180,36 @@ fn net_filters() -> impl Strategy<Value = NetFilter> {
 }
 
 fn disk_filters() -> impl Strategy<Value = DiskFilter> {
-    let ops = btree_set(select(vec![DiskOp::Read, DiskOp::Write, DiskOp::Flush]), 0..=3);
+    let ops = btree_set(select(DiskOp::ALL.to_vec()), 0..=4);
+    let manners = btree_set(select(DiskManner::ALL.to_vec()), 0..=3);
     let path = prop_oneof!["/[a-z/]{0,20}", "/[^\\x00]{0,20}", "/[ \"\\\\a]{0,8}"];
     let sectors =
         (any::<u64>(), any::<u64>()).prop_filter_map("empty", |(a, b)| SectorRange::new(a.min(b), a.max(b)));
-    (ops, option::of(path), option::of(sectors)).prop_map(|(mut ops, path, sectors)| {
+    let bad = (0..u64::MAX / 2, 1..=BAD_SECTORS_MAX)
+        .prop_filter_map("empty", |(start, length)| SectorRange::new(start, start + length));
+    let sectors = prop_oneof![
+        2 => option::of(sectors).prop_map(|sectors| (sectors, false)),
+        1 => bad.prop_map(|sectors| (Some(sectors), true)),
+    ];
+    (ops, manners, option::of(path), sectors).prop_map(|(mut ops, mut manners, path, (sectors, bad))| {
         if sectors.is_some() {
             ops.remove(&DiskOp::Flush);
         }
-        DiskFilter { ops, on: path.map(|path| PathBuf::from(path).into()), sectors }
+        if !ops.is_empty() && !ops.contains(&DiskOp::Write) && !ops.contains(&DiskOp::Flush) {
+            manners.remove(&DiskManner::Fua);
+        }
+        let until_written = bad && path.is_some();
+        if until_written {
+            ops.retain(|op| *op == DiskOp::Read);
+            manners.remove(&DiskManner::Fua);
+        }
+        DiskFilter {
+            ops,
+            manners,
+            on: path.map(|path| PathBuf::from(path).into()),
+            sectors: sectors.map(Located::from),
+            until_written,
+        }
     })
 }
 
@@ -254,13 +278,16 @@ fn fit(verb: &NetVerb, filter: &mut NetFilter, part: &mut Part) {
     }
 }
 
-fn net_faults() -> impl Strategy<Value = Fault> {
+fn rates() -> impl Strategy<Value = ByteRate> {
     let bytes = prop_oneof![
         1..=ByteRate::MAX.bytes_per_second(),
         (1_u64..2000, 0_u32..4).prop_map(|(digits, power)| digits * 125 * 1000_u64.pow(power) / 2),
         (1_u64..2000, 0_u32..3).prop_map(|(digits, power)| digits << (10 * power)),
     ];
-    let rate = bytes.prop_filter_map("rate", ByteRate::new);
+    bytes.prop_filter_map("rate", ByteRate::new)
+}
+
+fn net_faults() -> impl Strategy<Value = Fault> {
     let error = prop_oneof![
         Just(CallError::Refused),
         Just(CallError::Unreachable),
@@ -269,7 +296,7 @@ fn net_faults() -> impl Strategy<Value = Fault> {
     let verb = prop_oneof![
         Just(NetVerb::Drop),
         delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),
-        (rate, any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
+        (rates(), any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
         Just(NetVerb::Duplicate),
         (1..=fault_common::limits::MAX_CORRUPT_BITS, any::<bool>())
             .prop_map(|(bits, fix_checksum)| NetVerb::Corrupt { bits, fix_checksum }),
@@ -290,11 +317,19 @@ fn net_faults() -> impl Strategy<Value = Fault> {
 fn disk_faults() -> impl Strategy<Value = Fault> {
     let verb = prop_oneof![
         Just(DiskVerb::Error),
+        rates().prop_map(DiskVerb::Rate),
+        (1..=IOPS_MAX).prop_map(DiskVerb::Iops),
         delays(DISK_HOLD_MAX, false).prop_map(DiskVerb::Delay),
         (durations(1, DISK_HOLD_MAX), any::<bool>())
             .prop_map(|(duration, then_error)| { DiskVerb::Hang { duration, then_error } }),
     ];
-    (verb, disk_filters(), triggers()).prop_map(|(verb, filter, trigger)| {
+    (verb, disk_filters(), triggers()).prop_map(|(verb, mut filter, trigger)| {
+        if matches!(verb, DiskVerb::Rate(_)) {
+            filter.ops.retain(|op| matches!(op, DiskOp::Read | DiskOp::Write));
+            if filter.ops.iter().eq([&DiskOp::Read]) {
+                filter.manners.remove(&DiskManner::Fua);
+            }
+        }
         Fault::Disk(DiskFault { verb, filter, trigger, source: Source::default() })
     })
 }
@@ -321,6 +356,7 @@ fn near_misses() -> impl Strategy<Value = String> {
             "90-80",
             "0",
             "65536",
+            "1s/2s",
             "1..2",
             "2..1",
             "..",

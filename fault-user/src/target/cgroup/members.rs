@@ -101,7 +101,7 @@ fn move_home(pid: u32, home: &Path) -> Result<bool, CgroupError> {
 }
 
 /// `cgroup` and every directory below it, parents before their children.
-fn subtree(cgroup: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+pub(in crate::target) fn subtree(cgroup: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let mut found = vec![cgroup.to_path_buf()];
     let mut next = 0;
     while let Some(directory) = found.get(next).cloned() {
@@ -143,6 +143,6 @@ fn thread_group(tid: u32) -> Option<u32> {
 }
 
 /// The directory was removed: before it was opened (ENOENT) or after (ENODEV).
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }

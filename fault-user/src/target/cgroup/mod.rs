@@ -6,16 +6,18 @@ mod members;
 mod mount;
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     io,
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use fault_common::control::CgroupTarget;
 
 use crate::exit::Class;
 pub use controllers::{controllers, disable, enable, mark, needed_by_children};
+pub(super) use members::subtree;
 pub use members::{evacuate, processes};
 use mount::Version;
 pub use mount::{Mount, Mounts};
@@ -52,6 +54,20 @@ pub enum CgroupError {
         /// Where v2 is mounted.
         root: PathBuf,
     },
+    /// A link, which may lead elsewhere the next moment.
+    #[error("{given:?} is a symbolic link: name the cgroup itself, {path:?}", given = .given.display(), path = .path.display())]
+    Link {
+        /// What the user wrote.
+        given: PathBuf,
+        /// Where it leads now.
+        path: PathBuf,
+    },
+    /// `..`
+    #[error("{path:?} has `..` in it: name the cgroup by the path that leads straight to it", path = .0.display())]
+    Upwards(PathBuf),
+    /// It was removed.
+    #[error("cgroup {path:?} was removed in the meantime", path = .0.display())]
+    Removed(PathBuf),
     /// The cgroup namespace hides it.
     #[error("cgroup {path:?} lies outside of this cgroup namespace: run fault with the host's (`docker run --cgroupns=host`)", path = .path.display())]
     OutsideMount {
@@ -87,7 +103,12 @@ impl CgroupError {
     pub fn class(&self) -> Class {
         match self {
             Self::NoHierarchy | Self::OutsideMount { .. } | Self::Level(_) => Class::Unsupported,
-            Self::Unknown { .. } | Self::Legacy { .. } | Self::NotACgroup { .. } => Class::Usage,
+            Self::Unknown { .. }
+            | Self::Legacy { .. }
+            | Self::NotACgroup { .. }
+            | Self::Link { .. }
+            | Self::Upwards(_)
+            | Self::Removed(_) => Class::Usage,
             Self::Read { source, .. } | Self::Change { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Class::NotPermitted,
                 io::ErrorKind::ReadOnlyFilesystem => Class::Unsupported,
@@ -112,19 +133,29 @@ impl Cgroup {
     /// Finds what `--cgroup` names: a directory of the hierarchy, or a cgroup path as `/proc/PID/cgroup` and
     /// `systemd-cgls` show it, with or without the leading slash (`system.slice/x.service`).
     ///
+    /// Neither links nor `..`: whoever may make a link, or asks a service that looks at the beginning of a path, would
+    /// choose somebody else than what is read there.
+    ///
     /// # Errors
     /// See [`CgroupError`].
     pub fn resolve(given: &Path) -> Result<Self, CgroupError> {
+        if given.components().any(|component| component == Component::ParentDir) {
+            return Err(CgroupError::Upwards(given.into()));
+        }
         let mounts = Mounts::read()?;
         let root = &mounts.best().point;
         let below_root = root.join(given.strip_prefix("/").unwrap_or(given));
         // A relative name is one below the v2 root, wherever the caller's shell happens to be.
         let candidates = [given.is_absolute().then_some(given), Some(&below_root)];
-        for path in candidates.into_iter().flatten() {
-            let Ok(path) = path.canonicalize() else { continue };
+        for named in candidates.into_iter().flatten() {
+            let Ok(path) = named.canonicalize() else { continue };
             match Version::of(&path)
                 .map_err(|source| CgroupError::Read { path: path.clone(), source: source.into() })?
             {
+                // Components: neither a slash at the end nor `./` makes a link.
+                Version::Unified if !path.components().eq(named.components()) => {
+                    return Err(CgroupError::Link { given: given.into(), path });
+                }
                 Version::Unified if path.is_dir() => return Self::at(&mounts, path),
                 Version::Legacy => return Err(CgroupError::Legacy { path, root: root.clone() }),
                 Version::Unified => return Err(CgroupError::NotACgroup { path, root: root.clone() }),
@@ -172,6 +203,32 @@ impl Cgroup {
             .checked_add_signed(depth)
             .ok_or_else(|| CgroupError::OutsideMount { path: mount.root.clone() })?;
         Ok(Self { id: id_of(&path)?, level, path })
+    }
+
+    /// Whether it is still there: a directory of the same path may be a younger one.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        id_of(&self.path).is_ok_and(|id| id == self.id)
+    }
+
+    /// Whether anybody lives in it or below, as the kernel says. The root does not say.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        let events = std::fs::read_to_string(self.path.join("cgroup.events"));
+        events.map_or_else(|_| self.exists(), |events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Every process in it and below; nobody when it was removed.
+    ///
+    /// # Errors
+    /// As [`processes`].
+    pub fn processes(&self) -> Result<BTreeSet<u32>, CgroupError> {
+        let found = match processes(&self.path) {
+            Err(CgroupError::Read { source, .. }) if members::is_gone(&source) => return Ok(BTreeSet::new()),
+            found => found?,
+        };
+        // Asked afterwards: an id is never given twice, so what was read is this cgroup's if it is still there.
+        Ok(if self.exists() { found } else { BTreeSet::new() })
     }
 
     /// Its parent, unless it is the root of what we can see.
