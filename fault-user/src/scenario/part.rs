@@ -63,7 +63,10 @@ impl Scenario {
                 let fault = &self.faults[number];
                 // Draws are those of the fault's own number: two targets do not share their luck.
                 planned.rule.id = u32::try_from(number).unwrap_or(u32::MAX);
-                (planned.rule.trigger.start_ns, planned.rule.trigger.end_ns) = (0, 0);
+                let trigger = &mut planned.rule.trigger;
+                // Turns of a `cycle` are counted from here; everything else about time is not the kernel's business.
+                trigger.start_ns = if trigger.cycle_ns == 0 { 0 } else { fault.schedule.at };
+                trigger.end_ns = 0;
                 planned.becomes.clone_from(&fault.becomes);
                 let turns = match &fault.becomes {
                     Some(becomes) => ramp::turns(&fault.fault, becomes)?.unwrap_or_default(),

@@ -208,6 +208,10 @@ impl<'a> Reading<'a> {
             let label = "its phase is over before `after` is";
             return Err(self.origin.wrong(text.span, "this fault never comes into force", label));
         }
+        if trigger.cycle.is_some() && schedule.every.is_some() {
+            let label = "`cycle` in a phase that begins again: give it a phase of its own";
+            return Err(self.origin.wrong(text.span, "a cycle within a cycle", label));
+        }
         schedule.at = schedule.at.saturating_add(after);
         let left = schedule.length.map(|length| length - after);
         let window = trigger.window.map(nanoseconds);

@@ -386,9 +386,10 @@ fn failing_disk(_: Lane) -> anyhow::Result<()> {
 
 fn limping_disk(_: Lane) -> anyhow::Result<()> {
     let device = format!("device={BARE}");
-    let seen = disk(&["limping-disk", &device, "late=300ms", "jitter=20ms"], &(dd(0) + &dd(1) + &dd(2)))?;
-    // Five standard deviations below the mean.
-    ensure!(seen.len() == 3 && seen.iter().all(|(status, took)| status == "0" && *took >= 200), "{seen:?}");
+    let long = dd(0).replace("bs=4k count=1", "bs=512k count=4");
+    let seen = disk(&["limping-disk", &device, "rate=1MB/s"], &long)?;
+    // What 20 ms allow is done at once after a rest.
+    ensure!(seen.len() == 1 && seen[0].0 == "0" && seen[0].1 >= 2000, "{seen:?}");
     let script = format!("end=$((SECONDS + 8)); while [ $SECONDS -lt $end ]; do {} sleep 0.1; done", dd(0));
     let seen = disk(&["firmware-pause", &device, "pause=1s", "every=3s", "times=2"], &script)?;
     let paused = seen.iter().filter(|(_, took)| *took >= 1000).count();

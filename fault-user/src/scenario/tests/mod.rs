@@ -118,6 +118,21 @@ fn windows_of_specs_are_about_their_phase() {
 }
 
 #[test]
+fn turns_of_a_cycle_begin_with_its_phase() {
+    let scenario =
+        scenario("[[phase]]\nat = '7s'\nfor = '9s'\nfaults = [{ net = 'drop cycle 1s/2s after 1s' }]");
+    let parts = scenario.parts(&[None], 1, None).unwrap();
+    let trigger = parts[0].plan.rules[0].rule.trigger;
+    const S: u64 = 1_000_000_000;
+    assert_eq!(
+        (trigger.start_ns, trigger.end_ns, trigger.cycle_ns, trigger.cycle_on_ns),
+        (8 * S, 0, 3 * S, S)
+    );
+    let on: Vec<u64> = (0..16).filter(|second| trigger.in_window(second * S)).collect();
+    assert_eq!(on, [8, 11, 14]);
+}
+
+#[test]
 fn parameters_are_put_in_anywhere() {
     let text = "[parameters]\nlate = { default = '300ms', about = 'how late' }\nport = '5432'\n\
                 [[phase]]\nfor = '${late}'\nfaults = [{ net = 'delay ${late} tcp port ${port}' }]";
@@ -178,6 +193,7 @@ fn mistakes_are_pointed_at() {
         fault("{ net = \"drop\", ramp-to = \"drop 5%\" }"),
         fault("{ net = \"delay 0ms\", ramp-to = \"delay 1s\", over = \"2s\" }"),
         fault("{ net = \"drop after 1s\" }"),
+        phase("every = \"2s\"\nfaults = [{ net = \"drop cycle 100ms/1s\" }]"),
         fault("{ net = \"drop\", target = \"db\" }"),
         fault("{ net = \"drop\", expect = \"injectd > 0\" }"),
         fault("{ net = \"drop\", expect = \"injected > much\" }"),
