@@ -15,12 +15,20 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "bad_sectors::badblocks_finds_them_until_written", on: Lane::has_block, run: badblocks },
-    Test { name: "bad_sectors::are_bad_a_few_times", on: Lane::has_block, run: a_few_times },
-    Test { name: "bad_sectors::are_mended_by_whatever_writes", on: Lane::has_block, run: mended },
-    Test { name: "bad_sectors::are_not_mended_by_what_fails", on: Lane::has_block, run: not_mended },
-    Test { name: "bad_sectors::are_those_of_dm_dust", on: Lane::has_block, run: dm_dust },
-    Test { name: "bad_sectors::are_sectors", on: Lane::has_block, run: sectors },
+    Test {
+        name: "bad_sectors::badblocks_finds_them_until_written",
+        on: Lane::tests_disks_in_detail,
+        run: badblocks,
+    },
+    Test { name: "bad_sectors::are_bad_a_few_times", on: Lane::tests_disks_in_detail, run: a_few_times },
+    Test { name: "bad_sectors::are_mended_by_whatever_writes", on: Lane::tests_disks_in_detail, run: mended },
+    Test {
+        name: "bad_sectors::are_not_mended_by_what_fails",
+        on: Lane::tests_disks_in_detail,
+        run: not_mended,
+    },
+    Test { name: "bad_sectors::are_those_of_dm_dust", on: Lane::tests_disks_in_detail, run: dm_dust },
+    Test { name: "bad_sectors::are_sectors", on: Lane::tests_disks_in_detail, run: sectors },
 ];
 
 /// Blocks 10 and 11 of 4 KiB.

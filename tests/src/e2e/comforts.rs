@@ -14,8 +14,8 @@ use crate::{
 pub const TESTS: &[Test] = &[
     Test { name: "explain::agrees_with_doctor", on: everywhere, run: explain_agrees_with_doctor },
     Test { name: "explain::wrong_specs_are_pointed_at", on: everywhere, run: explain_points },
-    Test { name: "completions::shells_take_them", on: everywhere, run: shells_take_them },
-    Test { name: "man::pages_are_read", on: everywhere, run: pages_are_read },
+    Test { name: "completions::shells_take_them", on: Lane::tests_the_controller, run: shells_take_them },
+    Test { name: "man::pages_are_read", on: Lane::tests_the_controller, run: pages_are_read },
 ];
 
 fn stdout(arguments: &[&str]) -> anyhow::Result<String> {

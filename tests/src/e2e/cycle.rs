@@ -18,9 +18,9 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "cycle::losses_come_and_go", on: Lane::tests_packets, run: losses },
-    Test { name: "cycle::errors_come_and_go", on: Lane::has_block, run: errors },
-    Test { name: "cycle::is_told_beforehand", on: Lane::has_block, run: dry_run },
+    Test { name: "cycle::losses_come_and_go", on: Lane::tests_packets_in_detail, run: losses },
+    Test { name: "cycle::errors_come_and_go", on: Lane::tests_disks_in_detail, run: errors },
+    Test { name: "cycle::is_told_beforehand", on: Lane::tests_disks_in_detail, run: dry_run },
 ];
 
 const MS: u64 = 1_000_000;

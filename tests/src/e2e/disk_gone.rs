@@ -14,9 +14,13 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "disk_gone::while_somebody_is_parked", on: Lane::has_block, run: parked },
-    Test { name: "disk_gone::beyond_the_end", on: Lane::has_block, run: beyond_the_end },
-    Test { name: "disk_gone::file_systems_without_a_device", on: Lane::has_block, run: no_device },
+    Test { name: "disk_gone::while_somebody_is_parked", on: Lane::tests_disks_in_detail, run: parked },
+    Test { name: "disk_gone::beyond_the_end", on: Lane::tests_disks_in_detail, run: beyond_the_end },
+    Test {
+        name: "disk_gone::file_systems_without_a_device",
+        on: Lane::tests_disks_in_detail,
+        run: no_device,
+    },
 ];
 
 /// A disk in memory that can be pulled out: null_blk, made by way of configfs.

@@ -18,11 +18,11 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "disk_rate::iops_of_fio", on: Lane::has_block, run: iops },
-    Test { name: "disk_rate::bytes_of_fio", on: Lane::has_block, run: bytes },
-    Test { name: "disk_rate::buffered_dd", on: Lane::has_block, run: buffered },
-    Test { name: "disk_rate::reads_and_writes_share_or_not", on: Lane::has_block, run: shared },
-    Test { name: "disk_rate::heal_ends_the_wait", on: Lane::has_block, run: heal },
+    Test { name: "disk_rate::iops_of_fio", on: Lane::tests_disks_in_detail, run: iops },
+    Test { name: "disk_rate::bytes_of_fio", on: Lane::tests_disks_in_detail, run: bytes },
+    Test { name: "disk_rate::buffered_dd", on: Lane::tests_disks_in_detail, run: buffered },
+    Test { name: "disk_rate::reads_and_writes_share_or_not", on: Lane::tests_disks_in_detail, run: shared },
+    Test { name: "disk_rate::heal_ends_the_wait", on: Lane::tests_disks_in_detail, run: heal },
 ];
 
 /// What one run of fio says.

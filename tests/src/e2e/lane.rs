@@ -48,6 +48,31 @@ impl Lane {
         matches!(self, Self::Debian612 | Self::Debian61)
     }
 
+    /// Whether what the controller does by itself, whatever the kernel, is tested here.
+    #[must_use]
+    pub const fn tests_the_controller(self) -> bool {
+        matches!(self, Self::Native | Self::Debian612)
+    }
+
+    /// The same of what takes delays of packets.
+    #[must_use]
+    pub fn tests_the_controller_with_delays(self) -> bool {
+        self.tests_the_controller() && self.has_packet_delay()
+    }
+
+    /// Whether the engines of containers and services run here.
+    #[must_use]
+    pub const fn has_engines(self) -> bool {
+        matches!(self, Self::Debian612)
+    }
+
+    /// Whether every filter and verb is tried on disks here. The backends and the file systems of the other lane that has
+    /// disks are the same, from the same source.
+    #[must_use]
+    pub const fn tests_disks_in_detail(self) -> bool {
+        matches!(self, Self::FmodOnly)
+    }
+
     /// Whether packets can be delayed here.
     #[must_use]
     pub fn has_packet_delay(self) -> bool {

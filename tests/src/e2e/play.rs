@@ -19,23 +19,19 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "play::phases_change_in_time", on: Lane::tests_packets, run: phases_change_in_time },
-    Test { name: "play::each_target_has_its_own", on: Lane::tests_packets, run: each_target_has_its_own },
-    Test { name: "play::counts_begin_anew", on: Lane::tests_packets_in_detail, run: counts_begin_anew },
+    Test { name: "play::phases_change_in_time", on: Lane::tests_the_controller, run: phases_change_in_time },
     Test {
-        name: "play::going_on_keeps_counts",
-        on: Lane::tests_packets_in_detail,
-        run: going_on_keeps_counts,
+        name: "play::each_target_has_its_own",
+        on: Lane::tests_the_controller,
+        run: each_target_has_its_own,
     },
-    Test { name: "play::a_ramp_of_loss", on: Lane::tests_packets, run: a_ramp_of_loss },
-    Test { name: "play::a_ramp_of_delay", on: Lane::tests_packet_delay, run: a_ramp_of_delay },
-    Test { name: "play::tcp_calls_are_refused_in_time", on: Lane::tests_packets, run: calls_in_time },
-    Test { name: "play::disks_fail_in_time", on: Lane::has_block, run: disks_fail_in_time },
-    Test {
-        name: "play::same_seed_same_faults",
-        on: Lane::tests_packets_in_detail,
-        run: same_seed_same_faults,
-    },
+    Test { name: "play::counts_begin_anew", on: Lane::tests_the_controller, run: counts_begin_anew },
+    Test { name: "play::going_on_keeps_counts", on: Lane::tests_the_controller, run: going_on_keeps_counts },
+    Test { name: "play::a_ramp_of_loss", on: Lane::tests_the_controller, run: a_ramp_of_loss },
+    Test { name: "play::a_ramp_of_delay", on: Lane::tests_the_controller_with_delays, run: a_ramp_of_delay },
+    Test { name: "play::tcp_calls_are_refused_in_time", on: Lane::tests_the_controller, run: calls_in_time },
+    Test { name: "play::disks_fail_in_time", on: Lane::tests_disks_in_detail, run: disks_fail_in_time },
+    Test { name: "play::same_seed_same_faults", on: Lane::tests_the_controller, run: same_seed_same_faults },
 ];
 
 const MS: u64 = 1_000_000;

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Lane, Test, everywhere,
+    Lane, Test,
     pair::{Pair, untouched},
     play::{file, path},
 };
@@ -17,13 +17,21 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "play::status_is_the_commands", on: everywhere, run: status_is_the_commands },
-    Test { name: "play::expectations_decide", on: everywhere, run: expectations_decide },
-    Test { name: "play::wrong_files_are_pointed_at", on: everywhere, run: wrong_files },
-    Test { name: "play::dry_run_arms_nothing", on: everywhere, run: dry_run_arms_nothing },
-    Test { name: "play::events_have_the_scenarios_numbers", on: Lane::tests_packets, run: events },
-    Test { name: "play::ends_as_inject_does", on: everywhere, run: ends_as_inject_does },
-    Test { name: "play::sigkill_leaves_nothing", on: Lane::tests_packets, run: sigkill_leaves_nothing },
+    Test {
+        name: "play::status_is_the_commands",
+        on: Lane::tests_the_controller,
+        run: status_is_the_commands,
+    },
+    Test { name: "play::expectations_decide", on: Lane::tests_the_controller, run: expectations_decide },
+    Test { name: "play::wrong_files_are_pointed_at", on: Lane::tests_the_controller, run: wrong_files },
+    Test { name: "play::dry_run_arms_nothing", on: Lane::tests_the_controller, run: dry_run_arms_nothing },
+    Test { name: "play::events_have_the_scenarios_numbers", on: Lane::tests_the_controller, run: events },
+    Test { name: "play::ends_as_inject_does", on: Lane::tests_the_controller, run: ends_as_inject_does },
+    Test {
+        name: "play::sigkill_leaves_nothing",
+        on: Lane::tests_the_controller,
+        run: sigkill_leaves_nothing,
+    },
     Test {
         name: "play::what_a_late_phase_needs_is_needed_at_once",
         on: Lane::refuses_block,

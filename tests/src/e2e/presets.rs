@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test, everywhere};
+use super::{Lane, Test};
 use crate::{
     disk_lab::BARE,
     driver::{Injection, binary, fault, refused},
@@ -21,22 +21,34 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "presets::list_and_show", on: everywhere, run: list_and_show },
-    Test { name: "presets::dependency_out", on: Lane::tests_packets, run: dependency_out },
-    Test { name: "presets::request_lost_reply_lost", on: Lane::tests_packets, run: request_lost_reply_lost },
-    Test { name: "presets::zone_split", on: Lane::tests_packets, run: zone_split },
-    Test { name: "presets::accepts_then_nothing", on: Lane::tests_packets, run: accepts_then_nothing },
-    Test { name: "presets::snapshot_stall", on: Lane::tests_packets, run: snapshot_stall },
+    Test { name: "presets::list_and_show", on: Lane::tests_the_controller, run: list_and_show },
+    Test { name: "presets::dependency_out", on: Lane::tests_the_controller, run: dependency_out },
+    Test {
+        name: "presets::request_lost_reply_lost",
+        on: Lane::tests_the_controller,
+        run: request_lost_reply_lost,
+    },
+    Test { name: "presets::zone_split", on: Lane::tests_the_controller, run: zone_split },
+    Test { name: "presets::accepts_then_nothing", on: Lane::tests_the_controller, run: accepts_then_nothing },
+    Test { name: "presets::snapshot_stall", on: Lane::tests_the_controller, run: snapshot_stall },
     Test {
         name: "presets::partition_after_commit",
-        on: Lane::tests_packets_in_detail,
+        on: Lane::tests_the_controller,
         run: partition_after_commit,
     },
-    Test { name: "presets::reply_late_slow_dependency", on: Lane::tests_packet_delay, run: reply_late },
-    Test { name: "presets::limping_nic_replica_lag", on: Lane::tests_packet_delay, run: limping_nic },
-    Test { name: "presets::five_states", on: Lane::tests_packet_delay, run: five_states },
-    Test { name: "presets::failing_disk", on: Lane::has_block, run: failing_disk },
-    Test { name: "presets::limping_disk_firmware_pause", on: Lane::has_block, run: limping_disk },
+    Test {
+        name: "presets::reply_late_slow_dependency",
+        on: Lane::tests_the_controller_with_delays,
+        run: reply_late,
+    },
+    Test {
+        name: "presets::limping_nic_replica_lag",
+        on: Lane::tests_the_controller_with_delays,
+        run: limping_nic,
+    },
+    Test { name: "presets::five_states", on: Lane::tests_the_controller_with_delays, run: five_states },
+    Test { name: "presets::failing_disk", on: Lane::tests_disks_in_detail, run: failing_disk },
+    Test { name: "presets::limping_disk_firmware_pause", on: Lane::tests_disks_in_detail, run: limping_disk },
 ];
 
 /// Bytes of the small page and of the large one.

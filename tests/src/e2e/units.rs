@@ -16,14 +16,9 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "units::services_of_the_system_and_of_a_user", on: in_a_vm, run: services },
-    Test { name: "units::no_manager_is_one_sentence", on: in_a_vm, run: no_manager },
+    Test { name: "units::services_of_the_system_and_of_a_user", on: Lane::has_engines, run: services },
+    Test { name: "units::no_manager_is_one_sentence", on: Lane::has_engines, run: no_manager },
 ];
-
-/// The machine's own systemd, if it has one, is not for tests.
-fn in_a_vm(lane: Lane) -> bool {
-    lane.tests_packets_in_detail() && lane != Lane::Native
-}
 
 /// `fault`, where systemd answers.
 fn aim(systemd: &SystemdLab) -> Command {
