@@ -12,7 +12,9 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
-    limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS, WRITTEN_WORDS},
+    limits::{
+        BANKS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS, WRITTEN_WORDS,
+    },
     rule::{Rule, block::WrittenKey},
     shared::SharedU64,
     who::{

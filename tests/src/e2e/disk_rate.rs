@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 
-use super::{Lane, Test, disk::reader};
+use super::{
+    Lane, Test,
+    disk::{read_under, reader},
+};
 use crate::{
     disk_lab::{BARE, FileSystem, forget_cached},
     driver::{Injection, Report},
@@ -22,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "disk_rate::bytes_of_fio", on: Lane::tests_disks_in_detail, run: bytes },
     Test { name: "disk_rate::buffered_dd", on: Lane::tests_disks_in_detail, run: buffered },
     Test { name: "disk_rate::reads_and_writes_share_or_not", on: Lane::tests_disks_in_detail, run: shared },
+    Test { name: "disk_rate::counts_what_is_cut_once", on: Lane::tests_disks_in_detail, run: cut },
     Test { name: "disk_rate::heal_ends_the_wait", on: Lane::tests_disks_in_detail, run: heal },
 ];
 
@@ -114,7 +118,6 @@ fn bytes(_: Lane) -> anyhow::Result<()> {
         "--rw=read --bs=64k --ioengine=psync --io_size=12M",
         "--rw=randread --bs=4k --ioengine=psync --numjobs=4 --io_size=3M",
         "--rw=write --bs=16k --ioengine=psync --io_size=12M",
-        // More than the disk takes at once: the kernel cuts it.
         "--rw=read --bs=4M --ioengine=psync --io_size=16M",
         "--rw=randread --bs=32k --ioengine=libaio --iodepth=16 --io_size=12M",
     ] {
@@ -162,6 +165,38 @@ fn shared(_: Lane) -> anyhow::Result<()> {
     near("reads among writes", reads / run.took, 100.0)?;
     ensure!(run.iops() > 150.0, "writes waited, too: {run:?}");
     Ok(())
+}
+
+/// How much [`BARE`] takes at once, in KiB, until the end of the test.
+struct AtOnce(String);
+
+impl AtOnce {
+    const FILE: &str = "/sys/block/vdb/queue/max_sectors_kb";
+
+    fn new(kib: u32) -> anyhow::Result<Self> {
+        let before = std::fs::read_to_string(Self::FILE)?;
+        std::fs::write(Self::FILE, kib.to_string())?;
+        Ok(Self(before.trim().to_owned()))
+    }
+}
+
+impl Drop for AtOnce {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(Self::FILE, &self.0) {
+            eprintln!("{}: {error}", Self::FILE);
+        }
+    }
+}
+
+fn cut(_: Lane) -> anyhow::Result<()> {
+    // Each read of 1 MiB is cut fifteen times, and what is left comes by again.
+    let _at_once = AtOnce::new(64)?;
+    let told = read_under(BARE, &["--count", "4", "--size", "1048576"], &["--disk", "rate 2MiB/s read"])?;
+    let (bytes, matched) = (told.report.rule(0, "bytes")?, told.report.rule(0, "matched")?);
+    ensure!(matched > 4, "nothing was cut: {}", told.report.json);
+    ensure!(bytes == 4 << 20, "{bytes} bytes: {}", told.report.json);
+    let took = told.victim.wall_ns as f64 / 1e9;
+    near("4 MiB in parts", 4.0 / took, 2.0)
 }
 
 fn heal(_: Lane) -> anyhow::Result<()> {
