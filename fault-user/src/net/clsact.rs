@@ -11,7 +11,13 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use serde::{Deserialize, Serialize};
-use std::{io, os::fd::AsRawFd};
+use std::{
+    io,
+    os::fd::AsRawFd,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use super::{
     attach::Request,
@@ -28,6 +34,13 @@ const TCA_BPF_NAME: u16 = 7;
 const NAME: &str = "fault/";
 /// Our filters have a priority of their own, and this handle within it.
 const HANDLE: u32 = 1;
+
+/// Held from the look at what is there until our filter is: who finds a clsact without filters must know that it is not of
+/// another thread that is about to use it.
+static ADDING: Mutex<()> = Mutex::new(());
+/// How often, and how far apart, a clsact without filters is looked at again: another process may be about to use it.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// A filter of ours, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +108,8 @@ pub(super) fn add<E: From<NetError>>(
 ) -> Result<ClsactFilter, E> {
     let interface = request.interface.index;
     let name = &request.interface.name;
+    // It guards no data.
+    let _alone = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
     let there = kind_of_qdisc(netlink, interface)?;
     let created_qdisc = match there.as_deref() {
         None => true,
@@ -108,7 +123,7 @@ pub(super) fn add<E: From<NetError>>(
         }
         // If only sessions of ours use it, one of them created it, and the last of them must remove it.
         Some(_) => {
-            let users = list(netlink, interface)?;
+            let users = users(netlink, interface)?;
             !users.is_empty() && users.iter().all(|user| user.session.is_some())
         }
     };
@@ -139,6 +154,18 @@ pub(super) fn add<E: From<NetError>>(
             }
         }
     }
+}
+
+/// Who uses the clsact of `interface`; nobody, if nobody does for a while.
+fn users(netlink: &mut Netlink, interface: u32) -> Result<Vec<Found>> {
+    for _ in 0..LOOKS {
+        let users = list(netlink, interface)?;
+        if !users.is_empty() {
+            return Ok(users);
+        }
+        thread::sleep(BETWEEN_LOOKS);
+    }
+    list(netlink, interface)
 }
 
 fn filter_refused(refusal: Refusal, interface: &str) -> NetError {

@@ -1,6 +1,6 @@
 //! Programs on interfaces, by both methods.
 
-use std::{mem, os::fd::AsFd};
+use std::{mem, os::fd::AsFd, thread};
 
 use fault_common::rule::net::Direction::{In, Out};
 use fault_user::net::{
@@ -152,6 +152,25 @@ fn the_last_of_several_sessions_removes_the_clsact() {
     assert!(filters(&lab).contains("fault/1"));
     drop(second);
     assert!(!qdiscs(&lab).contains("clsact"));
+}
+
+#[test]
+fn ways_that_are_attached_at_once_leave_no_clsact() {
+    let lab = Lab::new();
+    for round in 0..50 {
+        let (out, inwards) = thread::scope(|scope| {
+            let out = scope.spawn(|| hook(&lab, Method::Clsact, 0, Out, NEXT));
+            let inwards = scope.spawn(|| hook(&lab, Method::Clsact, 0, In, NEXT));
+            (out.join().unwrap(), inwards.join().unwrap())
+        });
+        // Whichever goes last removes it.
+        if round % 2 == 0 {
+            drop((out, inwards))
+        } else {
+            drop((inwards, out))
+        }
+        assert!(!qdiscs(&lab).contains("clsact"), "round {round}");
+    }
 }
 
 #[test]
