@@ -73,6 +73,17 @@ impl Lane {
         matches!(self, Self::FmodOnly)
     }
 
+    /// Whether programs can speak MPTCP here. The kernels we build have none, and must do without.
+    #[must_use]
+    pub fn speaks_mptcp(self) -> bool {
+        match self {
+            Self::Native => std::path::Path::new("/proc/sys/net/mptcp").is_dir(),
+            Self::Debian61 => true,
+            // Packets are tested in detail elsewhere.
+            Self::Fault | Self::FmodOnly | Self::Debian612 => false,
+        }
+    }
+
     /// Whether packets can be delayed here.
     #[must_use]
     pub fn has_packet_delay(self) -> bool {

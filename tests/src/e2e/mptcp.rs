@@ -11,14 +11,10 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "mptcp::client_is_hit", on: Lane::tests_packets_in_detail, run: client },
-    Test {
-        name: "mptcp::client_that_was_connected_is_hit",
-        on: Lane::tests_packets_in_detail,
-        run: connected,
-    },
-    Test { name: "mptcp::server_that_listened_is_hit", on: Lane::tests_packets_in_detail, run: listened },
-    Test { name: "mptcp::later_subflows_are_hit", on: Lane::tests_packets_in_detail, run: later },
+    Test { name: "mptcp::client_is_hit", on: Lane::speaks_mptcp, run: client },
+    Test { name: "mptcp::client_that_was_connected_is_hit", on: Lane::speaks_mptcp, run: connected },
+    Test { name: "mptcp::server_that_listened_is_hit", on: Lane::speaks_mptcp, run: listened },
+    Test { name: "mptcp::later_subflows_are_hit", on: Lane::speaks_mptcp, run: later },
 ];
 
 /// `IPPROTO_MPTCP` and `IPPROTO_TCP`, as Python's socket() takes them.
