@@ -60,19 +60,13 @@ pub struct RunArgs {
 pub struct InjectArgs {
     /// Who suffers.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub aim: AimArgs,
     /// The faults.
     #[command(flatten)]
     pub faults: FaultArgs,
     /// Everything else.
     #[command(flatten)]
     pub options: SessionArgs,
-    /// Only the named processes, not their descendants
-    #[arg(long)]
-    pub only: bool,
-    /// Yes, the whole machine (--host)
-    #[arg(long)]
-    pub yes: bool,
 }
 
 /// `fault play`.
@@ -111,19 +105,27 @@ pub struct PresetArgs {
 pub struct StageArgs {
     /// The target `given`; none is needed where the scenario names its own.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub aim: AimArgs,
     /// Everything else.
     #[command(flatten)]
     pub options: SessionArgs,
-    /// Of the target `given`, only the named processes, not their descendants
+    /// A command to run meanwhile, after `--`; it is the target `given`, too
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Who suffers, and how much of it.
+#[derive(Debug, Args)]
+pub struct AimArgs {
+    /// By what it is known.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Only the named processes, not their descendants
     #[arg(long)]
     pub only: bool,
     /// Yes, the whole machine (--host)
     #[arg(long)]
     pub yes: bool,
-    /// A command to run meanwhile, after `--`; it is the target `given`, too
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
 }
 
 /// Who suffers.
@@ -386,7 +388,7 @@ mod tests {
             panic!("not play")
         };
         assert_eq!(play.parameters, [("late".to_owned(), "1=2".to_owned())]);
-        assert!(play.stage.only && !play.stage.target.is_empty());
+        assert!(play.stage.aim.only && !play.stage.aim.target.is_empty());
     }
 
     #[test]

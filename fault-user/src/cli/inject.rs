@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use super::{
-    args::{InjectArgs, TargetArgs},
+    args::{AimArgs, InjectArgs},
     error::CliError,
     finish, session,
 };
@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn main(arguments: &InjectArgs) -> Result<ExitCode, CliError> {
     let plan = session::plan(&arguments.faults, &arguments.options)?;
     if arguments.options.dry_run {
-        let target = target(&arguments.target, arguments.only, [])?;
+        let target = target(&arguments.aim, [])?;
         let plan = plan.spare(target.lifelines())?;
         return session::dry_run(&plan, &target, &target.to_string());
     }
@@ -32,16 +32,12 @@ async fn inject(
     keeper: &Arc<Keeper>,
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::catch().map_err(CliError::Runtime)?;
-    let target = target(&arguments.target, arguments.only, [keeper.pid()])?;
-    target.confirm(arguments.yes)?;
+    let target = target(&arguments.aim, [keeper.pid()])?;
+    target.confirm(arguments.aim.yes)?;
     let plan = plan.spare(target.lifelines())?;
     let words = target.to_string();
     let options = &arguments.options;
-    if !options.quiet {
-        for name in target.unborn()? {
-            eprintln!("fault: no process is named {name} yet; those that will be are hit");
-        }
-    }
+    session::tell_unborn(&target, options)?;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
     let never = std::future::pending::<()>();
@@ -58,14 +54,10 @@ async fn inject(
 }
 
 /// Who suffers; `helpers` never do.
-pub(super) fn target(
-    arguments: &TargetArgs,
-    only: bool,
-    helpers: impl IntoIterator<Item = u32>,
-) -> Result<Target, CliError> {
+pub(super) fn target(aim: &AimArgs, helpers: impl IntoIterator<Item = u32>) -> Result<Target, CliError> {
     let mut target = Target::nobody(helpers);
-    target.descendants = !only;
-    for request in arguments.requests() {
+    target.descendants = !aim.only;
+    for request in aim.target.requests() {
         target.add(&request)?;
     }
     Ok(target)

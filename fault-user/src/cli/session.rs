@@ -141,6 +141,16 @@ pub(super) const fn backend(options: &SessionArgs) -> Choice {
     }
 }
 
+/// Says which of the names that the target is known by nobody bears yet.
+pub(super) fn tell_unborn(target: &Target, options: &SessionArgs) -> Result<(), CliError> {
+    if !options.quiet {
+        for name in target.unborn()? {
+            eprintln!("fault: no process is named {name} yet; those that will be are hit");
+        }
+    }
+    Ok(())
+}
+
 /// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).
 pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};

@@ -54,7 +54,9 @@ pub fn timeline(
             text += &format!("           expected: {expectation}\n");
         }
     }
-    for exception in &scenario.exceptions {
+    // Those of the file are in every part that has net faults, those of a part's target behind them.
+    let exceptions = parts.iter().map(|part| &part.plan.exceptions).max_by_key(|exceptions| exceptions.len());
+    for exception in exceptions.into_iter().flatten().map(|planned| &planned.exception) {
         text +=
             &format!("\nexcept     {exception}\n           no net fault touches what passes this filter\n");
     }

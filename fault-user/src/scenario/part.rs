@@ -5,6 +5,7 @@ use crate::{
     block::device::DeviceNumber,
     session::plan::{Plan, PlanError},
     spec::Fault,
+    target::Target,
 };
 
 /// One target of a scenario.
@@ -27,6 +28,17 @@ pub struct TimedRule {
     pub schedule: Schedule,
     /// What turns in the course of its ramp.
     pub turns: Vec<Turn>,
+}
+
+impl Part {
+    /// Leaves alone what `target` must not lose ([`Target::lifelines`]).
+    ///
+    /// # Errors
+    /// When there are too many exceptions.
+    pub fn spare(&mut self, target: &Target) -> Result<(), PlanError> {
+        self.plan = self.plan.clone().spare(target.lifelines())?;
+        Ok(())
+    }
 }
 
 impl Scenario {

@@ -289,24 +289,24 @@ pub(super) fn find_elsewhere(layer: Layer, word: &str) -> Option<(Layer, Known)>
 
 /// The candidate that `word` is most likely meant to be, if any is near enough.
 ///
-/// Distance counts inserted, missing, changed and swapped letters; the longer the word, the more of
-/// them are forgiven. Words that can be obeyed come before those of a later version.
+/// Words that can be obeyed come before those of a later version.
 pub(super) fn nearest(word: &str, candidates: impl IntoIterator<Item = Known>) -> Option<Known> {
-    let word: String = word.to_lowercase();
-    let length = word.chars().count();
-    if length > 32 {
-        return None;
-    }
-    candidates
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&word, known.word), known))
-        .filter(|(distance, known)| *distance <= forgiven(length.min(known.word.len())))
-        .min_by_key(|(distance, known)| (*distance, !known.available))
-        .map(|(_, known)| known)
+    nearest_of(word, candidates, |known| known.word, |known| !known.available)
 }
 
 /// As [`nearest`], among words of other languages.
 pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_of(word, candidates, |known| known, |_| false)
+}
+
+/// Distance counts inserted, missing, changed and swapped letters; the longer the word, the more of them are forgiven. Among
+/// equals the first that is not `behind` others.
+fn nearest_of<'a, C: Copy>(
+    word: &str,
+    candidates: impl IntoIterator<Item = C>,
+    text: impl Fn(C) -> &'a str,
+    behind: impl Fn(C) -> bool,
+) -> Option<C> {
     let word: String = word.to_lowercase();
     let length = word.chars().count();
     if length > 32 {
@@ -314,9 +314,9 @@ pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = 
     }
     candidates
         .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&word, known), known))
-        .filter(|(distance, known)| *distance <= forgiven(length.min(known.len())))
-        .min_by_key(|(distance, _)| *distance)
+        .map(|known| (strsim::damerau_levenshtein(&word, text(known)), known))
+        .filter(|(distance, known)| *distance <= forgiven(length.min(text(*known).len())))
+        .min_by_key(|(distance, known)| (*distance, behind(*known)))
         .map(|(_, known)| known)
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     disk_lab::BARE,
-    driver::{Injection, fault, victim},
+    driver::{Injection, Report, fault, victim},
     net_lab::{NetLab, PEER_V4},
     process::{Ended, Process},
     stats::binomial,
@@ -57,6 +57,13 @@ fn stamped(lab: &NetLab, port: u16, count: u64, pause_us: u64) -> anyhow::Result
     sender.args(["udp-send", &to, "--wait", "--stamps", "--count", &count.to_string()]);
     sender.args(["--pause-us", &pause_us.to_string()]);
     Ok(Pair { sender: Process::start_until(&mut sender, "ready")?, counter })
+}
+
+/// Plays `scenario` to the sender of `pair`, until it has sent everything and is gone.
+fn played(scenario: &tempfile::NamedTempFile, mut pair: Pair) -> anyhow::Result<(Sent, Counted, Report)> {
+    let playing = Injection::play(&[&path(scenario), "--pid", &pair.sender.pid()])?;
+    pair.sender.release()?;
+    Ok((pair.sender.report()?, pair.counter.report()?, playing.wait()?))
 }
 
 /// Whether each of the datagrams arrived.
@@ -166,17 +173,13 @@ fn each_target_has_its_own(_: Lane) -> anyhow::Result<()> {
 /// In each of three occurrences two are lost, the second and third.
 fn counts_begin_anew(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("anew")?;
-    let mut pair = stamped(&lab, 9000, 3000, 500)?;
+    let pair = stamped(&lab, 9000, 3000, 500)?;
     let scenario = file(
         "[[phase]]\nat = '100ms'\nfor = '200ms'\nevery = '400ms'\nrepeat = 3\n\
          faults = [{ net = 'drop times 2 out udp' }, { net = 'drop nth 10 out udp', expect = 'injected == 3' }]\n\
          [[phase]]\nfor = '30s'\n",
     )?;
-    let playing = Injection::play(&[&path(&scenario), "--pid", &pair.sender.pid()])?;
-    pair.sender.release()?;
-    let sent: Sent = pair.sender.report()?;
-    let counted: Counted = pair.counter.report()?;
-    let report = playing.wait()?;
+    let (sent, counted, report) = played(&scenario, pair)?;
     let arrived = arrived(&sent, &counted);
     let lost = arrived.iter().filter(|arrived| !**arrived).count();
     ensure!(lost == 9, "{lost} lost instead of 3 × (2 + 1): {}", report.json);
@@ -191,17 +194,13 @@ fn counts_begin_anew(_: Lane) -> anyhow::Result<()> {
 fn going_on_keeps_counts(_: Lane) -> anyhow::Result<()> {
     const DATAGRAMS: u64 = 2000;
     let lab = NetLab::new("going")?;
-    let mut pair = stamped(&lab, 9000, DATAGRAMS, 500)?;
+    let pair = stamped(&lab, 9000, DATAGRAMS, 500)?;
     let scenario = file(
         "[[phase]]\nname = 'on'\nfaults = [{ net = 'drop every 7 out udp' }]\n\
          [[phase]]\nat = '50ms'\nfor = '20ms'\nevery = '40ms'\n\
          faults = [{ net = 'drop in icmp' }]\n",
     )?;
-    let playing = Injection::play(&[&path(&scenario), "--pid", &pair.sender.pid()])?;
-    pair.sender.release()?;
-    let sent: Sent = pair.sender.report()?;
-    let counted: Counted = pair.counter.report()?;
-    let report = playing.wait()?;
+    let (sent, counted, report) = played(&scenario, pair)?;
     let lost: Vec<usize> =
         (0..).zip(arrived(&sent, &counted)).filter(|(_, arrived)| !arrived).map(|(place, _)| place).collect();
     let every_seventh: Vec<usize> = (6..DATAGRAMS as usize).step_by(7).collect();
@@ -218,18 +217,14 @@ fn going_on_keeps_counts(_: Lane) -> anyhow::Result<()> {
 /// From nothing to everything: in each quarter of the ramp the share that its middle asks for.
 fn a_ramp_of_loss(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("ramp")?;
-    let mut pair = stamped(&lab, 9000, 8000, 400)?;
+    let pair = stamped(&lab, 9000, 8000, 400)?;
     let scenario = file(
         "[[phase]]\nfor = '3s'\n\
          faults = [{ net = 'drop 0% out udp', ramp-to = 'drop 100% out udp', over = '2s' }]\n\
          [[phase]]\nfor = '30s'\n",
     )?;
     // The sender runs before: the beginning of the ramp is found by its end, which nobody can miss.
-    let playing = Injection::play(&[&path(&scenario), "--pid", &pair.sender.pid()])?;
-    pair.sender.release()?;
-    let sent: Sent = pair.sender.report()?;
-    let counted: Counted = pair.counter.report()?;
-    let report = playing.wait()?;
+    let (sent, counted, report) = played(&scenario, pair)?;
     let arrived = arrived(&sent, &counted);
     // Everything is lost from 2 s to 3 s, then nothing.
     let last_lost = arrived.iter().rposition(|arrived| !arrived).context("nothing was lost")?;
@@ -262,16 +257,12 @@ fn a_ramp_of_loss(_: Lane) -> anyhow::Result<()> {
 
 fn a_ramp_of_delay(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("ramp-delay")?;
-    let mut pair = stamped(&lab, 9000, 500, 10_000)?;
+    let pair = stamped(&lab, 9000, 500, 10_000)?;
     let scenario = file(
         "[[phase]]\nfor = '4s'\n\
          faults = [{ net = 'delay 0ms out udp', ramp-to = 'delay 400ms out udp', expect = ['mean-delay > 100ms'] }]\n",
     )?;
-    let playing = Injection::play(&[&path(&scenario), "--pid", &pair.sender.pid()])?;
-    pair.sender.release()?;
-    pair.sender.report::<Sent>()?;
-    let counted: Counted = pair.counter.report()?;
-    let report = playing.wait()?;
+    let (_, counted, report) = played(&scenario, pair)?;
     ensure!(counted.distinct == 500, "{} of 500 arrived: {}", counted.distinct, report.json);
     let mut by_number: Vec<(u64, u64)> =
         counted.numbers.iter().copied().zip(counted.delays_ns.iter().copied()).collect();

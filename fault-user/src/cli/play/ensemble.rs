@@ -115,12 +115,12 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> H
             planned.id = u32::try_from(timed.number).unwrap_or(u32::MAX);
             rules.insert(timed.number, (planned, totals));
         }
-        // Every target has the same exceptions, or none.
+        // Every target has those of the file, or none; the whole machine has some more behind them.
         merged.spared.resize(merged.spared.len().max(healed.spared.len()), 0);
         for (sum, spared) in merged.spared.iter_mut().zip(&healed.spared) {
             *sum += spared;
         }
-        if merged.plan.exceptions.is_empty() {
+        if merged.plan.exceptions.len() < healed.plan.exceptions.len() {
             merged.plan.exceptions = healed.plan.exceptions;
         }
         for (sum, count) in merged.totals.0.iter_mut().zip(&healed.totals.0) {

@@ -50,7 +50,7 @@ pub(super) fn play(
     let seed = options.seed.or(scenario.seed).unwrap_or_else(session::random_seed);
     let parts = parts(&scenario, options, seed)?;
     if options.dry_run {
-        return dry_run(&scenario, &parts, stage, seed);
+        return dry_run(&scenario, parts, stage, seed);
     }
     session::require_root()?;
     session::check_outputs(options)?;
@@ -60,7 +60,7 @@ pub(super) fn play(
 
 /// Whether the command line names a target.
 fn is_given(stage: &StageArgs) -> bool {
-    !(stage.command.is_empty() && stage.target.is_empty())
+    !(stage.command.is_empty() && stage.aim.target.is_empty())
 }
 
 /// A plan for each target, with the devices that specs name on this machine.
@@ -85,16 +85,12 @@ fn target(
 ) -> Result<Target, CliError> {
     let named = &scenario.targets[index];
     if named.name == GIVEN {
-        let target = super::inject::target(&stage.target, stage.only, helpers)?;
-        target.confirm(stage.yes || stage.options.dry_run)?;
-        return Ok(target);
+        return super::inject::target(&stage.aim, helpers);
     }
     let mut target = Target::nobody(helpers);
     target.descendants = !named.only;
     let added = named.requests.iter().try_for_each(|request| target.add(request));
-    // A file's word is not enough for the whole machine, which the root cgroup is, too.
     added
-        .and_then(|()| target.confirm(stage.yes))
         .map_err(|error| CliError::Scenario(scenario.target_error(named, super::error::sentence(&error))))?;
     Ok(target)
 }
@@ -110,16 +106,22 @@ fn words(scenario: &Scenario, index: usize, target: &Target, stage: &StageArgs) 
 }
 
 /// Prints the timeline, arms nothing.
-fn dry_run(scenario: &Scenario, parts: &[Part], stage: &StageArgs, seed: u64) -> Result<ExitCode, CliError> {
+fn dry_run(
+    scenario: &Scenario,
+    mut parts: Vec<Part>,
+    stage: &StageArgs,
+    seed: u64,
+) -> Result<ExitCode, CliError> {
     let mut all = vec![String::new(); scenario.targets.len()];
-    for part in parts {
+    for part in &mut parts {
         let target = target(scenario, part.target, stage, [])?;
+        part.spare(&target)?;
         // COMMAND does not live yet: it will where we do.
         check(&part.plan, &target)?;
         all[part.target] = words(scenario, part.target, &target, stage);
     }
     let length = scenario.end_ns(stage.options.duration).map(std::time::Duration::from_nanos);
-    let text = timeline(scenario, parts, &all, seed, length);
+    let text = timeline(scenario, &parts, &all, seed, length);
     std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }

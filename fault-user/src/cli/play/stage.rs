@@ -11,6 +11,7 @@ use super::{
         error::CliError,
         finish::{self, Subject},
         run::{follow_writeback, forward, hits_writes, outlive},
+        session::tell_unborn,
     },
     ensemble::{self, Ensemble},
     probes,
@@ -68,7 +69,10 @@ pub(super) async fn perform(
     let mut words = Vec::new();
     for part in &mut parts {
         let mut target = super::target(scenario, part.target, stage, [keeper.pid()])?;
-        part.plan = part.plan.clone().spare(target.lifelines())?;
+        // A file's word is not enough for the whole machine, which the root cgroup is, too.
+        target.confirm(stage.aim.yes)?;
+        part.spare(&target)?;
+        tell_unborn(&target, options)?;
         words.push(super::words(scenario, part.target, &target, stage));
         if let Some(cgroup) = transient.as_ref().filter(|_| is_given(part)) {
             target.cgroups.push(cgroup.cgroup().clone());
