@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::delay::DelaySpec;
+use super::delay::{DISK_HOLD_MAX, DelaySpec};
 use super::net::ByteRate;
 use super::source::{Located, Source};
 use super::trigger::Trigger;
@@ -35,11 +35,30 @@ pub enum DiskVerb {
     Iops(u64),
     /// It is stuck for a while.
     Hang {
-        /// How long: more than zero, at most [`DISK_HOLD_MAX`](super::delay::DISK_HOLD_MAX).
-        duration: Duration,
+        /// How long.
+        hold: Hold,
         /// `then error`: whether it fails with EIO in the end instead of going through.
         then_error: bool,
     },
+}
+
+/// How long an operation is stuck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// More than zero, at most [`DISK_HOLD_MAX`].
+    For(Duration),
+    /// `forever`: until the session heals, or [`DISK_HOLD_MAX`] is over.
+    Forever,
+}
+
+impl Hold {
+    /// The longest that an operation waits.
+    pub const fn longest(self) -> Duration {
+        match self {
+            Self::For(duration) => duration,
+            Self::Forever => DISK_HOLD_MAX,
+        }
+    }
 }
 
 /// Which block operations. A field that is empty lets every operation pass; all fields must agree.

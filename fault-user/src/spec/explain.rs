@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use super::{
     Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb,
-    Distribution, Fault, NetFault, NetFilter, NetVerb, Part, Peer, Probability, Protocol, Segment, Trigger,
+    Distribution, Fault, Hold, NetFault, NetFilter, NetVerb, Part, Peer, Probability, Protocol, Segment,
+    Trigger,
     units::{print_duration, print_probability},
 };
 
@@ -229,9 +230,16 @@ fn disk_verb(verb: &DiskVerb) -> String {
             "the operation waits for its turn on one disk, shared by the whole target, that does {number} operations a \
              second; {waits}"
         ),
-        DiskVerb::Hang { duration, then_error } => {
+        DiskVerb::Hang { hold, then_error } => {
+            let stuck = match hold {
+                Hold::For(duration) => format!("for {}", print_duration(*duration)),
+                Hold::Forever => format!(
+                    "until the session ends (which fails nobody), at most for {},",
+                    print_duration(hold.longest())
+                ),
+            };
             let then = if *then_error { "and then fails with EIO" } else { "and then goes on" };
-            format!("the operation is stuck for {} {then}; {waits}", print_duration(*duration))
+            format!("the operation is stuck {stuck} {then}; {waits}")
         }
     }
 }
@@ -335,6 +343,7 @@ mod tests {
             (Layer::Disk, "error 1% read write on /var/lib/pg"),
             (Layer::Disk, "delay 30ms jitter 10ms flush"),
             (Layer::Disk, "hang 3s then error read sectors 2048..4096 on /dev/vdb"),
+            (Layer::Disk, "hang forever 10% write"),
         ];
         let mut text = String::new();
         for (layer, spec) in specs {

@@ -32,7 +32,9 @@ mod tests;
 use std::str::FromStr;
 
 pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
-pub use disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, IOPS_MAX, SectorRange};
+pub use disk::{
+    BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, IOPS_MAX, SectorRange,
+};
 pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
 pub use explain::{Explanation, explain};

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::delay::{DelaySpec, Distribution};
-use super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
+use super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, SectorRange};
 use super::lexer::{needs_quotes, quote};
 use super::net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
@@ -110,8 +110,11 @@ impl Display for DiskVerb {
             Self::Delay(delay) => write!(f, "delay {delay}"),
             Self::Rate(rate) => write!(f, "rate {rate}"),
             Self::Iops(number) => write!(f, "iops {number}"),
-            Self::Hang { duration, then_error } => {
-                write!(f, "hang {}", print_duration(*duration))?;
+            Self::Hang { hold, then_error } => {
+                match hold {
+                    Hold::For(duration) => write!(f, "hang {}", print_duration(*duration))?,
+                    Hold::Forever => f.write_str("hang forever")?,
+                }
                 f.write_str(if *then_error { " then error" } else { "" })
             }
         }

@@ -170,7 +170,7 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
     verbs: &[
         now("error", "error", DiskVerbWord::Error),
         now("delay", "delay DURATION", DiskVerbWord::Delay),
-        now("hang", "hang DURATION [then error]", DiskVerbWord::Hang),
+        now("hang", "hang DURATION|forever [then error]", DiskVerbWord::Hang),
         now("rate", "rate RATE", DiskVerbWord::Rate),
         now("iops", "iops N", DiskVerbWord::Iops),
     ],

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -13,7 +13,7 @@ use nix::{
 
 use super::{
     Lane, Test,
-    disk::reader,
+    disk::{reader, wait_until_parked},
     everywhere,
     pair::{Pair, untouched},
 };
@@ -111,27 +111,6 @@ fn sigkill_under_traffic(lane: Lane) -> anyhow::Result<()> {
         drop(counter);
     }
     Ok(())
-}
-
-/// Waits until `count` threads of a process are inside of pread(2), all at once: a disk that is not delayed never has
-/// so many there.
-fn wait_until_parked(pid: &str, count: usize) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let call = format!("{} ", libc::SYS_pread64);
-    loop {
-        let inside = std::fs::read_dir(format!("/proc/{pid}/task"))?
-            .flatten()
-            .filter_map(|entry| std::fs::read_to_string(entry.path().join("syscall")).ok())
-            .filter(|text| text.starts_with(&call))
-            .count();
-        if inside >= count {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("{inside} of {count} threads are parked");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Two reads of each of 32 threads; the time from now until the process has ended.

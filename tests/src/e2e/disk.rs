@@ -1,8 +1,11 @@
 //! `error` of block I/O: the operations asked for and no other, with either backend; honest refusal where there is none.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use super::{Lane, Test};
 use crate::{
@@ -32,6 +35,32 @@ pub fn reader(path: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new(victim()?);
     command.args(["pread", path, "--wait"]).args(arguments);
     Process::start_until(&mut command, "open")
+}
+
+/// How many threads of a process are inside of pread(2) or pwrite(2).
+pub fn parked(pid: &str) -> anyhow::Result<usize> {
+    let calls = [libc::SYS_pread64, libc::SYS_pwrite64].map(|number| format!("{number} "));
+    Ok(std::fs::read_dir(format!("/proc/{pid}/task"))?
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("syscall")).ok())
+        .filter(|text| calls.iter().any(|call| text.starts_with(call)))
+        .count())
+}
+
+/// Waits until `count` threads of a process are inside of pread(2) or pwrite(2), all at once: a disk that is not delayed never has
+/// so many there.
+pub fn wait_until_parked(pid: &str, count: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let inside = parked(pid)?;
+        if inside >= count {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{inside} of {count} threads are parked");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What a reader, a bystander that does the same at the same time, and the report say.

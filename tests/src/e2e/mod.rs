@@ -25,6 +25,7 @@ mod loss;
 mod mptcp;
 mod names;
 mod pair;
+mod parked;
 mod places;
 mod play;
 mod play_ends;
@@ -165,6 +166,7 @@ fn tests() -> Vec<Test> {
         disk_gone::TESTS,
         disk_kinds::TESTS,
         disk_rate::TESTS,
+        parked::TESTS,
         bad_sectors::TESTS,
         file_system::TESTS,
         death::TESTS,

@@ -4,6 +4,10 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 
 use super::{
     report::{Timed, cpu_ns, errno_name, now_ns},
@@ -36,6 +40,9 @@ pub struct Pread {
     /// Threads, each with offsets of its own.
     #[arg(long, default_value_t = 1)]
     threads: u64,
+    /// Thread N on CPU N modulo their number, wherever the scheduler would have put it.
+    #[arg(long)]
+    spread: bool,
     /// Pause after each, in microseconds.
     #[arg(long, default_value_t = 0)]
     pause_us: u64,
@@ -96,6 +103,11 @@ impl Pread {
     fn one(&self, file: &std::fs::File, thread: u64) -> Timed {
         use std::os::unix::fs::FileExt as _;
         let mut report = Timed::default();
+        if self.spread
+            && let Err(errno) = stay_on(thread)
+        {
+            report.errors.insert(format!("sched_setaffinity: {errno}"), 1);
+        }
         let mut pages = vec![Page([0x5a; 4096]); self.size.div_ceil(4096)];
         // SAFETY: `Page` is plain bytes without padding.
         let buffer: &mut [u8] =
@@ -128,6 +140,14 @@ impl Pread {
         }
         report
     }
+}
+
+/// Binds the calling thread to one CPU of those there are.
+fn stay_on(number: u64) -> nix::Result<()> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut set = CpuSet::new();
+    set.set(number as usize % cpus)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// `fault-victim touch`.

@@ -267,8 +267,8 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             rule.rate = Rate { bytes_per_second: *number, flags: OPERATIONS, _pad: 0 };
             Verb::Rate
         }
-        DiskVerb::Hang { duration, then_error } => {
-            rule.delay = Delay { mean_ns: nanoseconds(*duration), ..Delay::default() };
+        DiskVerb::Hang { hold, then_error } => {
+            rule.delay = Delay { mean_ns: nanoseconds(hold.longest()), ..Delay::default() };
             if *then_error { Verb::DelayThenError } else { Verb::Delay }
         }
     };

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::super::delay::DISK_HOLD_MAX;
-use super::super::disk::{BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, SectorRange};
+use super::super::disk::{
+    BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, SectorRange,
+};
 use super::super::error::SpecError;
 use super::super::net::ByteRate;
 use super::super::problem::Problem;
@@ -54,7 +55,7 @@ pub(in super::super) fn fault(text: &str) -> Result<DiskFault, SpecError> {
 enum Action {
     Error,
     Delay(delay::Draft),
-    Hang { duration: Duration, then: Once<()> },
+    Hang { hold: Hold, then: Once<()> },
     Rate(ByteRate),
     Iops(u64),
 }
@@ -69,9 +70,7 @@ impl Action {
             DiskVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, DISK_HOLD_MAX)?),
             DiskVerbWord::Rate => Self::Rate(parser.quantity(verb, Quantity::Rate, rate::read)?.0),
             DiskVerbWord::Iops => Self::Iops(parser.quantity(verb, Quantity::Iops, units::iops)?.0),
-            DiskVerbWord::Hang => {
-                Self::Hang { duration: parser.duration(verb, false, DISK_HOLD_MAX)?.0, then: Once::default() }
-            }
+            DiskVerbWord::Hang => Self::Hang { hold: hold(parser, verb)?, then: Once::default() },
         })
     }
 
@@ -112,9 +111,18 @@ impl Action {
             Self::Delay(draft) => DiskVerb::Delay(draft.finish(parser)?),
             Self::Rate(rate) => DiskVerb::Rate(rate),
             Self::Iops(number) => DiskVerb::Iops(number),
-            Self::Hang { duration, then } => DiskVerb::Hang { duration, then_error: then.value().is_some() },
+            Self::Hang { hold, then } => DiskVerb::Hang { hold, then_error: then.value().is_some() },
         })
     }
+}
+
+/// The operand of `hang`.
+fn hold(parser: &mut Parser, verb: Keyword) -> Result<Hold, SpecError> {
+    let is_forever = |word: &super::Word| !word.quoted && word.text == "forever";
+    if parser.words.next_if(is_forever).is_some() {
+        return Ok(Hold::Forever);
+    }
+    Ok(Hold::For(parser.duration(verb, false, DISK_HOLD_MAX)?.0))
 }
 
 /// `EIO` after `error` may be written; any other errno is beyond the block layer.

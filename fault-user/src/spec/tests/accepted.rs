@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::spec::{
     ByteSize, Call, CallError, Connections, Cycle, DelaySpec, Direction, DiskFault, DiskManner, DiskOp,
-    DiskVerb, Distribution, Fault, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment, parse,
-    parse_exception,
+    DiskVerb, Distribution, Fault, Hold, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment,
+    parse, parse_exception,
 };
 
 fn net(text: &str) -> NetFault {
@@ -53,7 +53,7 @@ fn the_examples_of_the_design_are_read() {
     assert_eq!(fault.filter.on.as_deref().map(|p| p.as_path()), Some(Path::new("/var/lib/pg")));
 
     let fault = disk("hang 3s then error read sectors 2048..4096 on /dev/vdb");
-    let hang = DiskVerb::Hang { duration: ms(3000), then_error: true };
+    let hang = DiskVerb::Hang { hold: Hold::For(ms(3000)), then_error: true };
     assert_eq!(fault.verb, hang);
     let sectors = fault.filter.sectors.map(|s| (s.start(), s.end()));
     assert_eq!(sectors, Some((2048, 4096)));
@@ -64,6 +64,7 @@ fn kinds_of_block_operations_are_read() {
     let filter = disk("error sync discard write fua meta").filter;
     assert_eq!(filter.ops, BTreeSet::from([DiskOp::Write, DiskOp::Discard]));
     assert_eq!(filter.manners, BTreeSet::from(DiskManner::ALL));
+    canonical(Layer::Disk, "hang forever on /x read then error EIO", "hang forever then error read on /x");
     canonical(Layer::Disk, "error sync discard fua write", "error write discard fua sync");
     canonical(Layer::Disk, "error fua flush", "error flush fua");
 }

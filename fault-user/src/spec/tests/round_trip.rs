@@ -13,9 +13,9 @@ use proptest::sample::{select, subsequence};
 use crate::spec::{
     BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
     DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
-    Exception, Fault, Gilbert, IOPS_MAX, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part,
-    Peer, PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX,
-    parse, parse_exception,
+    Exception, Fault, Gilbert, Hold, IOPS_MAX, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb,
+    Part, Peer, PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger,
+    WINDOW_MAX, parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -320,8 +320,8 @@ fn disk_faults() -> impl Strategy<Value = Fault> {
         rates().prop_map(DiskVerb::Rate),
         (1..=IOPS_MAX).prop_map(DiskVerb::Iops),
         delays(DISK_HOLD_MAX, false).prop_map(DiskVerb::Delay),
-        (durations(1, DISK_HOLD_MAX), any::<bool>())
-            .prop_map(|(duration, then_error)| { DiskVerb::Hang { duration, then_error } }),
+        (prop_oneof![Just(Hold::Forever), durations(1, DISK_HOLD_MAX).prop_map(Hold::For)], any::<bool>())
+            .prop_map(|(hold, then_error)| { DiskVerb::Hang { hold, then_error } }),
     ];
     (verb, disk_filters(), triggers()).prop_map(|(verb, mut filter, trigger)| {
         if matches!(verb, DiskVerb::Rate(_)) {
