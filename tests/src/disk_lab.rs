@@ -17,7 +17,7 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// Formats and mounts. The small journal and the few inodes are written at once, so that nothing but the test
+    /// Formats and mounts. The small journal and the inodes are written at once, so that nothing but the test
     /// does I/O later.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl FileSystem {
     /// # Errors
     /// When mkfs or mount does.
     pub fn on(directory: tempfile::TempDir) -> anyhow::Result<Self> {
-        let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 1024 -J size=4";
+        let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 8192 -J size=4";
         sh(&format!("mkfs.ext4 -q -F {options} {FORMATTED} 262144"))?;
         sh(&format!("mount -t ext4 {FORMATTED} {}", directory.path().display()))?;
         Ok(Self { directory })

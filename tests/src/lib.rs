@@ -15,6 +15,7 @@ pub mod kernel_log;
 pub mod net_lab;
 pub mod offspring;
 pub mod parity;
+pub mod postgres_lab;
 pub mod process;
 pub mod residue;
 pub mod stats;

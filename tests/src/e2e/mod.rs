@@ -7,6 +7,7 @@ mod connections;
 mod containers;
 mod corrupt;
 mod cycle;
+mod databases;
 mod death;
 mod delay;
 mod disk;
@@ -169,6 +170,7 @@ fn tests() -> Vec<Test> {
         parked::TESTS,
         bad_sectors::TESTS,
         file_system::TESTS,
+        databases::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,

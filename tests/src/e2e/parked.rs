@@ -23,12 +23,16 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "parked::forever_until_healed", on: Lane::has_block, run: forever_until_healed },
-    Test { name: "parked::sixty_four_at_once", on: Lane::has_block, run: sixty_four_at_once },
-    Test { name: "parked::other_sessions_come_and_go", on: Lane::has_block, run: other_sessions_come_and_go },
-    Test { name: "parked::cgroup_is_frozen", on: Lane::has_block, run: cgroup_is_frozen },
-    Test { name: "parked::sync_and_unmount", on: Lane::has_block, run: sync_and_unmount },
-    Test { name: "parked::reclaim_is_not_held", on: Lane::has_block, run: reclaim_is_not_held },
+    Test { name: "parked::forever_until_healed", on: Lane::tests_disks_in_detail, run: forever_until_healed },
+    Test { name: "parked::sixty_four_at_once", on: Lane::tests_disks_in_detail, run: sixty_four_at_once },
+    Test {
+        name: "parked::other_sessions_come_and_go",
+        on: Lane::tests_disks_in_detail,
+        run: other_sessions_come_and_go,
+    },
+    Test { name: "parked::cgroup_is_frozen", on: Lane::tests_disks_in_detail, run: cgroup_is_frozen },
+    Test { name: "parked::sync_and_unmount", on: Lane::tests_disks_in_detail, run: sync_and_unmount },
+    Test { name: "parked::reclaim_is_not_held", on: Lane::tests_disks_in_detail, run: reclaim_is_not_held },
 ];
 
 const MS: u64 = 1_000_000;

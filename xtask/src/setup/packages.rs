@@ -77,6 +77,8 @@ const TESTS: &[Package] = &[
     program("openssl", "openssl"),
     program("nginx-light", "nginx"),
     program("podman", "podman"),
+    // Debian 12's; the servers of the tests are their own, in VMs.
+    library("postgresql-15"),
     program("procps", "ps"),
     program("python3", "python3"),
     program("runc", "runc"),
