@@ -1,4 +1,4 @@
-//! Scratch disks of the test machine: one bare, one with ext4 on it.
+//! Scratch disks of the test machine: one bare, one with a file system on it.
 
 use std::{fs, path::PathBuf};
 
@@ -11,19 +11,47 @@ pub const BARE: &str = "/dev/vdb";
 /// The disk that holds the file system of [`FileSystem`].
 pub const FORMATTED: &str = "/dev/vda";
 
-/// ext4 on [`FORMATTED`], mounted until the end of the test.
+/// A file system on [`FORMATTED`], mounted until the end of the test.
 pub struct FileSystem {
     directory: tempfile::TempDir,
+    kind: Kind,
+}
+
+/// What is on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Small, with its inodes and its small journal written at once, so that nothing but the test does I/O later.
+    Ext4,
+    /// As large as the disk.
+    Xfs,
+}
+
+impl Kind {
+    fn mkfs(self) -> String {
+        match self {
+            Self::Ext4 => {
+                let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 8192 -J size=4";
+                format!("mkfs.ext4 -q -F {options} {FORMATTED} 262144")
+            }
+            Self::Xfs => format!("mkfs.xfs -q -f {FORMATTED}"),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
 }
 
 impl FileSystem {
-    /// Formats and mounts. The small journal and the inodes are written at once, so that nothing but the test
-    /// does I/O later.
+    /// Formats with ext4 and mounts.
     ///
     /// # Errors
     /// When mkfs or mount does.
     pub fn new() -> anyhow::Result<Self> {
-        Self::on(tempfile::TempDir::new()?)
+        Self::of(Kind::Ext4, tempfile::TempDir::new()?)
     }
 
     /// The same, mounted on a directory of the caller's choice.
@@ -31,10 +59,17 @@ impl FileSystem {
     /// # Errors
     /// When mkfs or mount does.
     pub fn on(directory: tempfile::TempDir) -> anyhow::Result<Self> {
-        let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 8192 -J size=4";
-        sh(&format!("mkfs.ext4 -q -F {options} {FORMATTED} 262144"))?;
-        sh(&format!("mount -t ext4 {FORMATTED} {}", directory.path().display()))?;
-        Ok(Self { directory })
+        Self::of(Kind::Ext4, directory)
+    }
+
+    /// Formats with `kind` and mounts on `directory`.
+    ///
+    /// # Errors
+    /// When mkfs or mount does.
+    pub fn of(kind: Kind, directory: tempfile::TempDir) -> anyhow::Result<Self> {
+        sh(&kind.mkfs())?;
+        sh(&format!("mount -t {} {FORMATTED} {}", kind.name(), directory.path().display()))?;
+        Ok(Self { directory, kind })
     }
 
     /// Mounts it afresh: nothing of it is in memory, not even what its journal still holds on to.
@@ -44,7 +79,7 @@ impl FileSystem {
     pub fn mount_afresh(&self) -> anyhow::Result<()> {
         let place = self.mount_point();
         sh(&format!("umount {place}"))?;
-        sh(&format!("mount -t ext4 {FORMATTED} {place}")).map(drop)
+        sh(&format!("mount -t {} {FORMATTED} {place}", self.kind.name())).map(drop)
     }
 
     /// Where it is mounted.

@@ -9,6 +9,8 @@ pub mod cgroup_lab;
 pub mod container_lab;
 pub mod demo;
 pub mod disk_lab;
+pub mod disk_parity;
+pub mod dm_lab;
 pub mod driver;
 pub mod e2e;
 pub mod kernel_log;

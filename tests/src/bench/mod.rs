@@ -7,12 +7,14 @@ mod arming;
 mod bio;
 mod bpf;
 mod bystander;
+mod depth;
 mod figure;
 mod flood;
 mod flow;
 mod netns;
 mod packet;
 mod parity;
+mod parity_disk;
 mod parks;
 mod prefixes;
 mod proxy;
@@ -71,7 +73,7 @@ impl Bench {
     }
 }
 
-const ALL: [Bench; 10] = [
+const ALL: [Bench; 12] = [
     Bench::new("packet", &[Lane::Native], packet::run),
     Bench::new("arming", &[Lane::Native], arming::run),
     Bench::new("bystander", &[Lane::Native], bystander::run),
@@ -81,6 +83,8 @@ const ALL: [Bench; 10] = [
     Bench::new("bio", &[Lane::Fault], bio::run),
     Bench::new("parks", &[Lane::Fault], parks::run),
     Bench::new("parity", &[Lane::Fault], parity::run),
+    Bench::new("disk-parity", &[Lane::Fault], parity_disk::run),
+    Bench::new("depth", &[Lane::Fault], depth::run),
     Bench { asked: true, ..Bench::new("soak", &[Lane::Native, Lane::Fault], soak::run) },
 ];
 

@@ -8,8 +8,8 @@ use super::{Lane, Test, disk::read_under};
 use crate::{
     cgroup_lab::CgroupLab,
     disk_lab::BARE,
+    dm_lab::DmDevice,
     driver::{Injection, Report, fault, refused},
-    net_lab::sh,
     process::Ended,
 };
 
@@ -192,22 +192,14 @@ fn workload(device: &str) -> String {
 }
 
 fn dm_dust(_: Lane) -> anyhow::Result<()> {
-    let sectors = std::fs::read_to_string("/sys/block/vdb/size")?;
-    let table = format!("0 {} dust {BARE} 0 512", sectors.trim());
-    let of_dust = (|| {
-        let made = Ended::of(Command::new("dmsetup").args(["create", "dust", "--table", &table]))?;
-        ensure!(made.status.success(), "{made:?}");
-        for sector in DUST {
-            sh(&format!("dmsetup message dust 0 addbadblock {sector}"))?;
-        }
-        sh("dmsetup message dust 0 enable")?;
-        // The kernel's own node: that in /dev/mapper is made by udev, some time later.
-        let name = sh("dmsetup info --columns --noheadings -o blkdevname dust")?;
-        Ok(Ended::of(Command::new("sh").args(["-c", &workload(&format!("/dev/{}", name.trim()))]))?.stdout)
-    })();
-    let removed = sh("dmsetup remove --retry dust");
-    let of_dust: Vec<String> = of_dust?.lines().map(str::to_owned).collect();
-    removed?;
+    let dust = DmDevice::new("dust", "dust", BARE, "512")?;
+    for sector in DUST {
+        dust.tell(&format!("addbadblock {sector}"))?;
+    }
+    dust.tell("enable")?;
+    let of_dust = Ended::of(Command::new("sh").args(["-c", &workload(&dust.path)]))?.stdout;
+    drop(dust);
+    let of_dust: Vec<String> = of_dust.lines().map(str::to_owned).collect();
     let bad = of_dust.iter().filter(|line| line.ends_with("bad")).count();
     ensure!(of_dust.len() == 120 && (20..100).contains(&bad), "dm-dust itself: {of_dust:?}");
     let spec = format!("error read on {BARE} sectors {}..{} until-written", DUST.start, DUST.end);

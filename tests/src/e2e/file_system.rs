@@ -1,13 +1,17 @@
 //! Disk faults under a real file system: databases, page cache, mappings, writeback.
 
-use std::{fs::File, os::unix::process::ExitStatusExt as _, process::Command};
+use std::{
+    fs::File,
+    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
+    process::Command,
+};
 
 use anyhow::{Context as _, ensure};
 
 use super::{Lane, Test};
 use crate::{
     cgroup_lab::CgroupLab,
-    disk_lab::{FileSystem, forget_cached},
+    disk_lab::{FileSystem, Kind, forget_cached},
     driver::{Injection, fault, victim},
     process::{Ended, Process},
 };
@@ -18,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "file_system::mapped_page_is_sigbus", on: Lane::has_block, run: mapped_page_is_sigbus },
     Test { name: "file_system::writeback_is_the_writers", on: Lane::has_block, run: writeback },
     Test { name: "file_system::fsync_fails_once", on: Lane::has_block, run: fsync_fails_once },
+    Test { name: "file_system::errors_are_told_once", on: Lane::tests_disks_in_detail, run: told_once },
 ];
 
 fn query(database: &str, sql: &str) -> anyhow::Result<Ended> {
@@ -120,4 +125,42 @@ fn fsync_fails_once(_: Lane) -> anyhow::Result<()> {
     ensure!(timed.failed == [0] && timed.errors.get("EIO") == Some(&1), "{timed:?}");
     ensure!(report.rule(0, "injected")? == 1, "{}", report.json);
     Ok(())
+}
+
+/// An error of writing back is told once to each descriptor that was open when it happened, whatever came of later writes;
+/// one that is opened afterwards hears of it only if nobody has yet (`errseq_t`, Documentation/core-api/errseq.rst, Linux
+/// 4.13 for ext4 and xfs alike).
+fn told_once(_: Lane) -> anyhow::Result<()> {
+    for kind in [Kind::Ext4, Kind::Xfs] {
+        let system = FileSystem::of(kind, tempfile::TempDir::new()?)?;
+        let path = system.path("data");
+        let open = || File::options().write(true).create(true).truncate(false).open(&path);
+        let (first, second) = (open()?, open()?);
+        // Blocks that exist, so that only the data is written.
+        first.write_all_at(&[1; 8192], 0)?;
+        first.sync_all()?;
+        second.sync_all()?;
+        // This process is the target: the write is submitted by whoever calls fsync(2).
+        let me = std::process::id().to_string();
+        let spec = format!("error times 1 write on {}", system.mount_point());
+        let injection = Injection::start(&["--pid", &me, "--only", "--disk", &spec])?;
+        first.write_all_at(&[2; 4096], 0)?;
+        let told = [&first, &first, &second, &second].map(|file| errno(file.sync_data()));
+        let later = errno(open()?.sync_data());
+        let report = injection.heal()?;
+        ensure!(told == [libc::EIO, 0, libc::EIO, 0], "{kind:?}: fsync said {told:?}: {}", report.json);
+        ensure!(later == 0, "{kind:?}: who opened it afterwards was told {later}");
+        ensure!(report.rule(0, "injected")? == 1, "{kind:?}: {}", report.json);
+        // The page is clean and lost: what a second fsync that succeeds does not say.
+        drop((first, second));
+        system.mount_afresh()?;
+        let on_disk = std::fs::read(&path)?;
+        ensure!(on_disk[0] == 1, "{kind:?}: the page was written after all: {}", on_disk[0]);
+    }
+    Ok(())
+}
+
+/// 0 for success.
+fn errno(result: std::io::Result<()>) -> i32 {
+    result.err().map_or(0, |error| error.raw_os_error().unwrap_or(-1))
 }

@@ -64,6 +64,7 @@ const TESTS: &[Package] = &[
     program("curl", "curl"),
     // The daemon; it runs in VMs only.
     program("docker.io", "dockerd"),
+    program("dmsetup", "dmsetup"),
     program("e2fsprogs", "mkfs.ext4"),
     program("ethtool", "ethtool"),
     program("fio", "fio"),
@@ -88,6 +89,7 @@ const TESTS: &[Package] = &[
     library("systemd"),
     program("tcpdump", "tcpdump"),
     program("wireguard-tools", "wg"),
+    program("xfsprogs", "mkfs.xfs"),
     // What fio's libaio engine and Python's ctypes load.
     library("libaio1"),
 ];
