@@ -11,9 +11,13 @@
 //! | `scenario` | phases in time, several targets, expectations |
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
+//! | `client` | faults from test code |
+//!
+//! Programs that only want faults need [`client`] and nothing else.
 
 pub mod block;
 pub mod cli;
+pub mod client;
 pub mod exit;
 pub mod kernel;
 pub mod net;

@@ -210,7 +210,10 @@ pub fn proc_file(pid: u32, file: &str) -> anyhow::Result<String> {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+            // With its children: the workers of a server that is killed would live on.
+            for pid in std::iter::once(self.child.id()).chain(descendants(self.child.id())) {
+                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            }
             let _ = self.child.wait();
         }
     }

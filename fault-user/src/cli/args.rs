@@ -67,6 +67,9 @@ pub struct InjectArgs {
     /// Everything else.
     #[command(flatten)]
     pub options: SessionArgs,
+    /// Heal when standard input, a pipe, ends: for programs that start `fault` and may be killed
+    #[arg(long, conflicts_with = "quiet")]
+    pub until_eof: bool,
 }
 
 /// `fault play`.

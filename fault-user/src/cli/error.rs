@@ -68,6 +68,9 @@ pub enum CliError {
     /// The asynchronous runtime or its signal handlers.
     #[error("starting the runtime failed")]
     Runtime(#[source] io::Error),
+    /// `--until-eof`.
+    #[error("--until-eof needs a pipe at standard input, which whoever started `fault` holds open")]
+    Leash(#[source] io::Error),
     /// A file named by `--json` or `--events`.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -108,6 +111,7 @@ impl CliError {
             Self::Command(error) => return error.status(),
             Self::Unsupported(error) => error.class(),
             Self::NotRoot => Class::NotPermitted,
+            Self::Leash(_) => Class::Usage,
             Self::Output(error) => error.class(),
             Self::Keeper(_) | Self::Runtime(_) | Self::Stdout(_) => Class::Other,
         };

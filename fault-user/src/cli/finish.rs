@@ -60,6 +60,7 @@ fn exit(end: End, command: Option<Ending>, troubles: &[String]) -> Exit {
         End::Deadline => Exit::Elapsed,
         End::Signal(number) => Exit::Interrupted { signal: signal(number) },
         End::TargetGone => Exit::TargetGone,
+        End::Released => Exit::Released,
         End::Stalled(silence) => {
             Exit::Stalled { silence_ns: u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX) }
         }

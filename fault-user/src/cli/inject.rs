@@ -5,11 +5,17 @@ use std::{process::ExitCode, sync::Arc};
 use super::{
     args::{AimArgs, InjectArgs},
     error::CliError,
-    finish, session,
+    finish,
+    leash::Leash,
+    session,
 };
 use crate::{
     exit::Class,
-    session::{End, active::Signals, keeper::Keeper},
+    session::{
+        End,
+        active::{Finished, Signals},
+        keeper::Keeper,
+    },
     target::Target,
 };
 
@@ -38,12 +44,19 @@ async fn inject(
     let words = target.to_string();
     let options = &arguments.options;
     session::tell_unborn(&target, options)?;
+    let leash = arguments.until_eof.then(Leash::take).transpose()?;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
-    let never = std::future::pending::<()>();
-    let finished = active.live(&mut signals, never, |number| Some(End::Signal(number))).await;
+    let released = async {
+        match leash {
+            Some(leash) => leash.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let finished = active.live(&mut signals, released, |number| Some(End::Signal(number))).await;
     let (end, trouble) = match finished {
-        Ok(finished) => (finished.end, None),
+        Ok(Finished { command: Some(()), .. }) => (End::Released, None),
+        Ok(Finished { end, command: None }) => (end, None),
         Err(error) => (End::Trouble, Some(error)),
     };
     let mut healed = active.heal(end).await;

@@ -5,6 +5,7 @@ mod error;
 mod explain;
 mod finish;
 mod inject;
+mod leash;
 mod manual;
 mod play;
 mod preset;
@@ -17,6 +18,9 @@ use std::{ffi::OsString, io, process::ExitCode};
 use args::Command;
 
 use crate::kernel;
+
+/// How the line begins on standard error that says that faults are active: scripts wait for it.
+pub const ACTIVE: &str = "fault: active";
 
 /// The whole of `fault`.
 pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {

@@ -5,6 +5,7 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 use fault_common::limits::MAX_RULES;
 
 use super::{
+    ACTIVE,
     args::{BlockBackend, FaultArgs, SessionArgs},
     error::CliError,
 };
@@ -170,7 +171,7 @@ pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
     }
     let count = plan.rules.len();
     let faults = if count == 1 { "fault" } else { "faults" };
-    eprintln!("fault: active, {count} {faults} on {target}, seed {}", plan.seed);
+    eprintln!("{ACTIVE}, {count} {faults} on {target}, seed {}", plan.seed);
 }
 
 /// `--dry-run`: resolves everything, arms nothing.

@@ -138,6 +138,8 @@ pub enum Exit {
     },
     /// Nobody was left to suffer.
     TargetGone,
+    /// Who had started the controller let go of it (`--until-eof`).
+    Released,
     /// The controller was stopped for so long that the programs withdrew the faults by themselves.
     Stalled {
         /// For how long, in nanoseconds.

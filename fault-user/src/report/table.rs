@@ -129,6 +129,7 @@ fn exit(exit: &Exit) -> String {
             format!("healed early: the controller did not run for {}", number::nanoseconds(*silence_ns))
         }
         Exit::TargetGone => "nobody was left to suffer".to_owned(),
+        Exit::Released => "who had started it let go".to_owned(),
         Exit::Failed { error } => format!("healed early: {error}"),
     }
 }

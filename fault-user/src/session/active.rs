@@ -24,6 +24,8 @@ pub enum End {
     TargetGone,
     /// COMMAND has ended.
     CommandEnded,
+    /// Who started the controller has let go of it.
+    Released,
     /// The controller was stopped for so long that the programs withdrew the faults by themselves.
     Stalled(Duration),
     /// The target could no longer be followed; the report says why.

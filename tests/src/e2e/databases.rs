@@ -116,7 +116,9 @@ fn late_reads(_: Lane) -> anyhow::Result<()> {
     ensure!(injected > 0, "{}", report.json);
     // At least one read is the query's own; the rest is what it takes to look the table up.
     ensure!(late >= 200.0, "{told}");
-    ensure!(usual < 200.0 && neighbours < 200.0 && after < 200.0, "{told}");
+    // The table is eight reads or more, with read-ahead; the machine is emulated, and not alone.
+    let longest = usual.max(neighbours).max(after);
+    ensure!(longest * 2.0 < late, "{told}");
     Ok(())
 }
 

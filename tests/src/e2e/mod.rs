@@ -2,6 +2,7 @@
 
 mod bad_sectors;
 mod calls;
+mod clients;
 mod comforts;
 mod connections;
 mod containers;
@@ -162,6 +163,7 @@ fn tests() -> Vec<Test> {
         play::TESTS,
         play_ends::TESTS,
         presets::TESTS,
+        clients::TESTS,
         disk::TESTS,
         disk_delay::TESTS,
         disk_gone::TESTS,
