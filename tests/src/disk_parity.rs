@@ -15,8 +15,8 @@ use crate::{
 };
 
 const MS: u64 = 1_000_000;
-/// A read that takes longer was held, whatever else the emulated machine does: half of the 20 ms that rows ask for.
-const LATE_NS: u64 = 10 * MS;
+/// A read that takes longer was held, whatever else the emulated machine does: more than half of the 50 ms that rows ask for.
+const LATE_NS: u64 = 30 * MS;
 
 /// Who else can do it.
 #[derive(Clone, Copy)]
@@ -58,12 +58,13 @@ const fn row(other: Other, fault: &'static str, reads: u64, compare: Compare) ->
 
 /// Everything they do to reads that `fault` does, too.
 pub const ROWS: &[Row] = &[
-    row(Other::Dm { target: "delay", arguments: "20" }, "delay 20ms read", 150, Compare::Delays),
+    row(Other::Dm { target: "delay", arguments: "50" }, "delay 50ms read", 100, Compare::Delays),
     Row {
         other: Other::Dm { target: "flakey", arguments: "2 2" },
         // dm-flakey begins well.
         fault: "error read cycle 2s/2s after 2s",
-        reads: 550,
+        // Eight to ten seconds of them: four changes.
+        reads: 420,
         pause_us: 20_000,
         compare: Compare::Phases,
     },
@@ -71,8 +72,8 @@ pub const ROWS: &[Row] = &[
     row(Other::Strace("error=EIO:when=5"), "error read nth 5", 40, Compare::Failed),
     row(Other::Strace("error=EIO:when=4+4"), "error read every 4", 40, Compare::Failed),
     row(Other::Strace("error=EIO:when=1..6"), "error read first 6", 40, Compare::Failed),
-    row(Other::Strace("delay_enter=20000:when=3+3"), "delay 20ms read every 3", 40, Compare::Late),
-    row(Other::Strace("delay_enter=20000"), "delay 20ms read", 150, Compare::Delays),
+    row(Other::Strace("delay_enter=50000:when=3+3"), "delay 50ms read every 3", 40, Compare::Late),
+    row(Other::Strace("delay_enter=50000"), "delay 50ms read", 100, Compare::Delays),
 ];
 
 /// What came of one comparison.

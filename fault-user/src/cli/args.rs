@@ -210,6 +210,9 @@ pub struct SessionArgs {
     /// Write one JSON object per injection
     #[arg(long, value_name = "FILE|-")]
     pub events: Option<PathBuf>,
+    /// Write a page for a browser when the session ends: what was hit, over time
+    #[arg(long, value_name = "FILE|-")]
+    pub report: Option<PathBuf>,
     /// How block faults get into the kernel
     #[arg(long, value_enum, default_value_t = BlockBackend::Auto, value_name = "BACKEND")]
     pub block_backend: BlockBackend,

@@ -9,8 +9,8 @@ use super::{
     error::{CliError, sentence},
 };
 use crate::{
-    report::{Exit, SessionReport, json, output::Destination, table},
-    session::{End, heal::Healed},
+    report::{Exit, SessionReport, html, json, output::Destination, table},
+    session::{End, heal::Healed, history::Point},
     target::command::Ending,
 };
 
@@ -32,9 +32,9 @@ impl Subject {
     }
 }
 
-/// Writes the summary and `--json`.
+/// Writes the summary, `--json` and `--report`.
 pub(super) fn report(healed: &Healed, subject: Subject, options: &SessionArgs) -> Result<(), CliError> {
-    write(&of(healed, subject), options)
+    write(&of(healed, subject), &healed.history, options)
 }
 
 /// What there is to say.
@@ -45,12 +45,19 @@ pub(super) fn of(healed: &Healed, subject: Subject) -> SessionReport {
 }
 
 /// Says it.
-pub(super) fn write(report: &SessionReport, options: &SessionArgs) -> Result<(), CliError> {
+pub(super) fn write(
+    report: &SessionReport,
+    history: &[Vec<Point>],
+    options: &SessionArgs,
+) -> Result<(), CliError> {
     if !options.quiet {
         table::print(report);
     }
     if let Some(path) = &options.json {
         json::write(report, &Destination::from(path.clone()))?;
+    }
+    if let Some(path) = &options.report {
+        html::write(report, history, &Destination::from(path.clone()))?;
     }
     Ok(())
 }

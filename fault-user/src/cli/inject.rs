@@ -46,6 +46,9 @@ async fn inject(
     session::tell_unborn(&target, options)?;
     let leash = arguments.until_eof.then(Leash::take).transpose()?;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
+    if options.report.is_some() {
+        active.record();
+    }
     session::announce(active.plan(), &words, options);
     let released = async {
         match leash {

@@ -46,6 +46,9 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     target.cgroups.push(transient.cgroup().clone());
     let options = &arguments.options;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
+    if options.report.is_some() {
+        active.record();
+    }
     let mut subject = finish::Subject::command(&arguments.command);
     session::announce(active.plan(), &subject.target, options);
     let command = held.release()?;

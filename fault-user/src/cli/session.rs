@@ -20,6 +20,7 @@ use crate::{
     report::{
         dry_run::{self, Resolved},
         events::EventWriter,
+        html,
         output::Destination,
     },
     session::{
@@ -75,7 +76,9 @@ pub(super) fn require_root() -> Result<(), CliError> {
 
 /// Where the report and the events go; asked before anything is armed whether they can go there.
 pub(super) fn check_outputs(options: &SessionArgs) -> Result<(), CliError> {
-    for (path, what) in [(&options.json, "the report"), (&options.events, "the events")] {
+    let outputs =
+        [(&options.json, "the report"), (&options.events, "the events"), (&options.report, html::WHAT)];
+    for (path, what) in outputs {
         if let Some(path) = path {
             Destination::from(path.clone()).check(what)?;
         }

@@ -7,6 +7,7 @@
 pub mod dry_run;
 pub mod events;
 mod hint;
+pub mod html;
 pub mod json;
 pub mod note;
 mod number;

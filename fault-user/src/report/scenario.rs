@@ -29,6 +29,9 @@ pub struct PhaseReport {
     pub began: u64,
     /// How much later than it should it began or ended, at most, in nanoseconds.
     pub late_ns: u64,
+    /// When it was in force, in nanoseconds of the scenario; the last time may have no end of its own.
+    #[serde(skip)]
+    pub turns: Vec<(u64, Option<u64>)>,
 }
 
 /// One thing that was expected.
@@ -52,6 +55,7 @@ impl ScenarioReport {
             for_ns: phase.schedule.length,
             began: 0,
             late_ns: 0,
+            turns: Vec::new(),
         });
         Self { file: scenario.origin.name.clone(), phases: phases.collect(), expectations: Vec::new() }
     }

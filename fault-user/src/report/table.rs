@@ -112,14 +112,14 @@ fn rules(rules: &[RuleReport], style: Style) -> Table {
     table
 }
 
-fn rate(rule: &RuleReport) -> String {
+pub(super) fn rate(rule: &RuleReport) -> String {
     if rule.matched == 0 {
         return "-".to_owned();
     }
     number::percent(rule.injected as f64 / rule.matched as f64)
 }
 
-fn exit(exit: &Exit) -> String {
+pub(super) fn exit(exit: &Exit) -> String {
     match exit {
         Exit::CommandExited { status } => format!("the command exited with status {status}"),
         Exit::CommandKilled { signal } => format!("the command was killed by {signal}"),

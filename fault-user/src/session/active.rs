@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{arm::Armed, error::SessionError, events::Events, plan::Plan, tasks::Tasks, whereabouts::LOOK};
+use super::{
+    arm::Armed, error::SessionError, events::Events, history::History, plan::Plan, tasks::Tasks,
+    whereabouts::LOOK,
+};
 use crate::{kernel::control::monotonic_ns, net::interfaces::Change};
 
 /// Why a session stopped being active.
@@ -37,6 +40,7 @@ pub struct Active {
     pub(super) armed: Armed,
     pub(super) events: Option<Events>,
     pub(super) started: Timestamp,
+    pub(super) history: Option<History>,
     deadline: Option<Instant>,
 }
 
@@ -80,12 +84,17 @@ impl Signals {
 impl Active {
     pub(super) fn new(armed: Armed, events: Option<Events>) -> Self {
         let deadline = armed.request.plan.duration.map(|duration| Instant::now() + duration);
-        Self { armed, events, started: Timestamp::now(), deadline }
+        Self { armed, events, started: Timestamp::now(), history: None, deadline }
     }
 
     /// Nothing is injected from now on. What else there is to be put back is the business of [`Active::heal`].
     pub fn stop(&self) {
         self.armed.loaded.control.active.store(0);
+    }
+
+    /// Writes down from now on what the rules do, every half second: [`Healed::history`](super::heal::Healed::history).
+    pub fn record(&mut self) {
+        self.history = Some(History::new());
     }
 
     /// What was planned.
@@ -151,6 +160,7 @@ impl Active {
                         &armed.request.keeper,
                     )?;
                 }
+                () = due(&mut self.history) => self.armed.write_down(&mut self.history),
                 written = next_events(&mut self.events) => written?,
             }
         }
@@ -187,6 +197,13 @@ pub struct Finished<T> {
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(history: &mut Option<History>) {
+    match history {
+        Some(history) => history.due().await,
         None => std::future::pending().await,
     }
 }

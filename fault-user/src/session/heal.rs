@@ -11,6 +11,7 @@ use super::{
     active::{Active, End},
     arm::Armed,
     error::SessionError,
+    history::{History, Point},
     lever::Earlier,
     plan::Plan,
 };
@@ -81,6 +82,9 @@ pub struct Healed {
     pub end: End,
     /// By [`super::plan::PlannedRule::id`].
     pub rules: Vec<RuleTotals>,
+    /// What each rule had done every half second, in the order of `rules`; empty unless asked for
+    /// ([`Active::record`]).
+    pub history: Vec<Vec<Point>>,
     /// What each exception matched, in the order given.
     pub spared: Vec<u64>,
     /// Of the whole session.
@@ -103,6 +107,8 @@ impl Active {
     pub async fn heal(self, end: End) -> Healed {
         let started = self.started;
         let mut events = self.events;
+        let mut history = self.history;
+        self.armed.write_down(&mut history);
         let Armed {
             block,
             mut namespaces,
@@ -161,6 +167,7 @@ impl Active {
             ended,
             end,
             rules: counts,
+            history: history.map(History::into_points).unwrap_or_default(),
             spared,
             totals,
             lanes,
@@ -168,6 +175,16 @@ impl Active {
             backend,
             parking,
             troubles,
+        }
+    }
+}
+
+impl Armed {
+    /// Adds what the rules have done until now to `history`, if there is one.
+    pub(super) fn write_down(&self, history: &mut Option<History>) {
+        if let Some(history) = history {
+            let rules = &self.request.plan.rules;
+            history.take(rules.iter().map(|planned| totals_of(&self.loaded, planned.slot, &self.earlier)));
         }
     }
 }

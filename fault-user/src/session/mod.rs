@@ -9,6 +9,7 @@ pub mod compile;
 pub mod error;
 mod events;
 pub mod heal;
+pub mod history;
 pub mod keeper;
 pub mod lever;
 mod packets;

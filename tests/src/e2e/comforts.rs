@@ -1,13 +1,15 @@
-//! What people get beside faults: explanations, completions, manual pages.
+//! What people get beside faults: explanations, completions, manual pages, a page with plots.
 
 use std::{io::Write as _, process::Command};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test, everywhere};
+use super::{Lane, Test, everywhere, pair};
 use crate::{
-    driver::{fault, refused},
-    process::Ended,
+    driver::{binary, fault, refused, victim},
+    net_lab::{NetLab, PEER_V4},
+    process::{Ended, Process},
+    victim::report::{Counted, Sent},
 };
 
 /// The tests of this file.
@@ -16,6 +18,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "explain::wrong_specs_are_pointed_at", on: everywhere, run: explain_points },
     Test { name: "completions::shells_take_them", on: Lane::tests_the_controller, run: shells_take_them },
     Test { name: "man::pages_are_read", on: Lane::tests_the_controller, run: pages_are_read },
+    Test { name: "comforts::a_page_for_browsers", on: Lane::tests_the_controller, run: page },
 ];
 
 fn stdout(arguments: &[&str]) -> anyhow::Result<String> {
@@ -89,5 +92,35 @@ fn pages_are_read(_: Lane) -> anyhow::Result<()> {
         ensure!(text.contains(".SH SYNOPSIS"), "{name}: {text}");
     }
     refused(&["man", "/no/such/directory"], 2)?;
+    Ok(())
+}
+
+fn page(_: Lane) -> anyhow::Result<()> {
+    let lab = NetLab::new("page")?;
+    let counter = pair::counter(&lab, PEER_V4, 9000)?;
+    let file = tempfile::NamedTempFile::new()?;
+    let mut command = lab.in_target(&binary().to_string_lossy());
+    command.args(["run", "--report"]).arg(file.path()).args(["--net", "drop 40% out udp", "--"]);
+    command.args([
+        &victim()?,
+        "udp-send",
+        &format!("{PEER_V4}:9000"),
+        "--count",
+        "400",
+        "--pause-us",
+        "3000",
+    ]);
+    let sent: Sent = Process::start(&mut command)?.report()?;
+    let counted: Counted = counter.report()?;
+    let lost = sent.sent - counted.received;
+    let page = std::fs::read_to_string(file.path())?;
+    // The table says what sender and receiver saw, and the bars have to come from somewhere.
+    for cell in [format!(r#"<td class="n">{}</td>"#, sent.sent), format!(r#"<td class="n">{lost}</td>"#)] {
+        ensure!(page.contains(&cell), "no {cell} on {page}");
+    }
+    ensure!(page.matches(r#"<rect class="hit" x="#).count() >= 3, "no bars on {page}");
+    // Where it cannot be written, nothing is armed.
+    let said = refused(&["run", "--report", "/no/such/page.html", "--net", "drop", "--", "true"], 2)?;
+    ensure!(said.contains("/no/such/page.html"), "{said}");
     Ok(())
 }

@@ -66,7 +66,10 @@ pub(super) fn activate(
     for (armed, part) in armed.iter().zip(&parts) {
         score.add(armed.lever()?, armed.plan(), &part.timed);
     }
-    let sessions = armed.into_iter().map(|armed| armed.activate()).collect::<Result<Vec<_>, _>>()?;
+    let mut sessions = armed.into_iter().map(|armed| armed.activate()).collect::<Result<Vec<_>, _>>()?;
+    if options.report.is_some() {
+        sessions.iter_mut().for_each(Active::record);
+    }
     Ok((Ensemble { sessions, parts, started: Timestamp::now() }, score))
 }
 
@@ -100,6 +103,7 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> H
         ended: all.first().map_or_else(Timestamp::now, |(healed, _)| healed.ended),
         end,
         rules: Vec::new(),
+        history: Vec::new(),
         spared: Vec::new(),
         totals: Totals::default(),
         lanes: Vec::new(),
@@ -110,10 +114,11 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> H
     };
     let mut rules = BTreeMap::new();
     for (healed, part) in all {
+        let mut histories = healed.history.into_iter();
         for ((mut planned, totals), timed) in healed.plan.rules.into_iter().zip(healed.rules).zip(&part.timed)
         {
             planned.id = u32::try_from(timed.number).unwrap_or(u32::MAX);
-            rules.insert(timed.number, (planned, totals));
+            rules.insert(timed.number, (planned, (totals, histories.next().unwrap_or_default())));
         }
         // Every target has those of the file, or none; the whole machine has some more behind them.
         merged.spared.resize(merged.spared.len().max(healed.spared.len()), 0);
@@ -132,6 +137,6 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> H
         merged.stranded += healed.stranded;
         merged.troubles.extend(healed.troubles);
     }
-    (merged.plan.rules, merged.rules) = rules.into_values().unzip();
+    (merged.plan.rules, (merged.rules, merged.history)) = rules.into_values().unzip();
     merged
 }

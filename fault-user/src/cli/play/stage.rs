@@ -125,7 +125,7 @@ pub(super) async fn perform(
     let is_clean = healed.troubles.is_empty() && !matches!(curtain.end, End::Stalled(_));
     let is_as_expected = report.is_as_expected();
     whole.scenario = Some(report);
-    finish::write(&whole, options)?;
+    finish::write(&whole, &healed.history, options)?;
     if let Some(transient) = transient {
         transient.heal()?;
     }
@@ -259,6 +259,11 @@ async fn ended(command: Option<&Running>) -> Result<Ending, CommandError> {
 
 fn note(report: &mut ScenarioReport, edge: Edge) {
     if let Some(phase) = report.phases.get_mut(edge.phase) {
+        if edge.begins {
+            phase.turns.push((edge.due, None));
+        } else if let Some((_, end)) = phase.turns.last_mut() {
+            *end = Some(edge.due);
+        }
         phase.began += u64::from(edge.begins);
         phase.late_ns = phase.late_ns.max(edge.late);
     }

@@ -4,6 +4,7 @@
 
 mod dry_run;
 mod events;
+mod html;
 mod json;
 mod output;
 mod summary;
