@@ -29,6 +29,7 @@ fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
     let verbs = match layer {
         Layer::Net => vec![Verb::Drop, Verb::Reset, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay],
         Layer::Disk => vec![Verb::Error, Verb::Rate, Verb::Delay, Verb::DelayThenError],
+        Layer::File => vec![Verb::Fail],
     };
     prop::sample::select(verbs)
 }
@@ -58,6 +59,7 @@ prop_compose! {
             rule.corruption = Corruption { bits: 1 + flags, fix_checksum: flags };
         }
         rule.block.ops = ops;
+        rule.file.ops = ops;
         rule.net.directions = directions;
         rule
     }
@@ -110,6 +112,7 @@ fn passes(rule: &Rule, facts: Facts) -> bool {
     match facts {
         Facts::Packet(packet) => rule.layer == Layer::Net as u32 && rule.net.matches(&packet),
         Facts::Bio(bio) => rule.layer == Layer::Disk as u32 && rule.block.matches(&bio),
+        Facts::File(file) => rule.layer == Layer::File as u32 && rule.file.matches(&file),
         Facts::Anything => true,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 
-use fault_common::limits::MAX_RULES;
+use fault_common::{limits::MAX_RULES, rule::file::op};
 
 use super::{
     args::{BlockBackend, FaultArgs, SessionArgs},
@@ -107,6 +107,8 @@ pub(super) fn features(needs: Needs) -> Vec<Feature> {
         (needs.calls, Feature::Calls),
         (needs.bios, Feature::DiskError),
         (needs.bio_delay, Feature::DiskDelay),
+        (needs.files & !op::FSYNC != 0, Feature::FileError),
+        (needs.files & op::FSYNC != 0, Feature::FileSync),
     ];
     features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
 }
@@ -206,6 +208,8 @@ fn names_of(fault: &Fault) -> Result<Vec<Resolved>, CliError> {
     let mut resolved = Vec::new();
     match fault {
         Fault::Net(net) => return peers_of(&net.filter),
+        // Patterns stand for files that are not there yet.
+        Fault::File(_) => {}
         Fault::Disk(disk) => {
             if let (Some(on), Some(device)) = (&disk.filter.on, device_of(fault)?) {
                 let kind = if device.whole_disk { "disk" } else { "partition" };

@@ -105,6 +105,7 @@ impl Active {
         let mut events = self.events;
         let Armed {
             block,
+            files,
             mut namespaces,
             sockets,
             tasks,
@@ -154,7 +155,7 @@ impl Active {
                 troubles.push(error);
             }
         }
-        drop((sockets, tasks, rules, loaded));
+        drop((files, sockets, tasks, rules, loaded));
         Healed {
             plan: request.plan,
             started,
