@@ -59,7 +59,16 @@ impl Automaton {
     pub const fn new() -> Self {
         let none = [0; WORDS];
         let start = with(none, 0);
-        Self { into: [none; 256], any: none, name: none, rest: none, skip: none, start, last: start, length: 0 }
+        Self {
+            into: [none; 256],
+            any: none,
+            name: none,
+            rest: none,
+            skip: none,
+            start,
+            last: start,
+            length: 0,
+        }
     }
 
     /// One more state, which `leads` says by which bytes it is reached.

@@ -14,7 +14,8 @@ use fault_common::{
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
     glob::Glob,
     limits::{
-        BANKS, MAX_GLOBS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS, WRITTEN_WORDS,
+        BANKS, MAX_GLOBS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS,
+        WRITTEN_WORDS,
     },
     rule::{Rule, block::WrittenKey},
     shared::SharedU64,

@@ -29,7 +29,13 @@ fn automaton(pattern: &str) -> Result<Automaton, TooLong> {
 
 /// `/a/b` as `b/a/`.
 fn reversed(path: &str) -> Vec<u8> {
-    path.split('/').skip(1).collect::<Vec<_>>().iter().rev().flat_map(|name| format!("{name}/").into_bytes()).collect()
+    path.split('/')
+        .skip(1)
+        .collect::<Vec<_>>()
+        .iter()
+        .rev()
+        .flat_map(|name| format!("{name}/").into_bytes())
+        .collect()
 }
 
 fn matches(pattern: &str, path: &str) -> bool {

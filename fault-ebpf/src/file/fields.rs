@@ -33,8 +33,6 @@ fields! {
     SYSTEM_DEVICE,
     /// `iattr.ia_valid` (32 bits).
     CHANGE_WHAT,
-    /// Which argument of `security_inode_setattr` is the directory entry: 0, or 1 from Linux 6.0 on.
-    CHANGE_ENTRY_ARGUMENT,
     /// `task_struct.cred`.
     TASK_CREDENTIALS,
     /// `task_struct.real_cred`.

@@ -6,8 +6,8 @@ use fault_common::{counters::Counter, rule::file::op};
 
 use super::{
     fields::{
-        CALL_FIRST, CALL_NUMBER, CHANGE_ENTRY_ARGUMENT, CHANGE_WHAT, FILE_TASK_FLAGS, FILES_TABLE,
-        TABLE_FILES, TABLE_SIZE, TASK_FILES,
+        CALL_FIRST, CALL_NUMBER, CHANGE_WHAT, FILE_TASK_FLAGS, FILES_TABLE, TABLE_FILES, TABLE_SIZE,
+        TASK_FILES,
     },
     judge::{self, PASS},
 };
@@ -99,15 +99,23 @@ pub extern "C" fn file_access(context: *mut c_void) -> u64 {
     judge::on_file(control, argument(context, 0), ops)
 }
 
-/// `security_inode_setattr([idmap,] dentry, attr)`, the way of every change of length.
+/// `security_inode_setattr(idmap, dentry, attr)`, the way of every change of length.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "fentry/security_inode_setattr")]
 pub extern "C" fn file_truncate(context: *mut c_void) -> u64 {
+    truncate(argument(context, 1), argument(context, 2))
+}
+
+/// `security_inode_setattr(dentry, attr)`, before Linux 6.0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry/security_inode_setattr")]
+pub extern "C" fn file_truncate_without_idmap(context: *mut c_void) -> u64 {
+    truncate(argument(context, 0), argument(context, 1))
+}
+
+#[inline(always)]
+fn truncate(entry: u64, change: u64) -> u64 {
     let Some(control) = judge::concerned(op::TRUNCATE) else { return PASS };
-    let (entry, change) = match CHANGE_ENTRY_ARGUMENT.load() {
-        0 => (argument(context, 0), argument(context, 1)),
-        _ => (argument(context, 1), argument(context, 2)),
-    };
     if read_at::<u32>(change + CHANGE_WHAT.load() as u64) & LENGTH == 0 || !judge::is_regular(entry) {
         return PASS;
     }

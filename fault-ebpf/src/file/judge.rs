@@ -88,8 +88,9 @@ fn candidates(control: &Control, ops: u32) -> u64 {
 /// An operation on an open file, of those that are about regular files only.
 #[inline(always)]
 pub fn on_file(control: &Control, file: u64, ops: u32) -> u64 {
-    let inode: u64 = read(file, &FILE_INODE);
-    if kind(inode) != REGULAR {
+    let (inode, flags): (u64, u32) = (read(file, &FILE_INODE), read(file, &FILE_OPEN_FLAGS));
+    // What is executed is the kernel's to read and to map.
+    if kind(inode) != REGULAR || flags & EXECUTES != 0 {
         return PASS;
     }
     let errno = decide(control, [read(file, &FILE_ENTRY), 0], ops);
@@ -187,6 +188,9 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
     let index = generation & 1;
     let bank = &control.banks[index as usize];
     let mut slots = candidates(control, ops);
+    if slots == 0 {
+        return 0;
+    }
     let wants_events = control.events.load() != 0;
     let globbed = slots & bank.file_globbed;
     let device = path::device(first);
@@ -274,7 +278,7 @@ fn report(state: &mut FileState, now_ns: u64, generation: u32, (ops, errno, devi
         (&raw mut (*to).ops).write(ops);
         (&raw mut (*to).errno).write(errno);
         (&raw mut (*to).device).write(device);
-        (&raw mut (*to).length).write(state.length);
+        (&raw mut (*to).length).write(if state.entry == 0 { state.length } else { 0 });
         bpf_probe_read_kernel(
             (&raw mut (*to).path).cast(),
             EVENT_PATH_BYTES as u32,

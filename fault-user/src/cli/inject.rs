@@ -38,6 +38,7 @@ async fn inject(
     let words = target.to_string();
     let options = &arguments.options;
     session::tell_unborn(&target, options)?;
+    session::tell_unmatched(&plan, &target, options)?;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     session::announce(active.plan(), &words, options);
     let never = std::future::pending::<()>();

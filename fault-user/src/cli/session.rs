@@ -1,6 +1,6 @@
 //! What `run` and `inject` share: from arguments to an armed session.
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use fault_common::{limits::MAX_RULES, rule::file::op};
 
@@ -14,6 +14,7 @@ use crate::{
         hooks::Choice,
     },
     exit::Class,
+    file::present,
     kernel::probe::{Capabilities, Feature},
     net::peers,
     report::{
@@ -148,6 +149,23 @@ pub(super) fn tell_unborn(target: &Target, options: &SessionArgs) -> Result<(), 
     if !options.quiet {
         for name in target.unborn()? {
             eprintln!("fault: no process is named {name} yet; those that will be are hit");
+        }
+    }
+    Ok(())
+}
+
+/// Says which patterns of paths match nothing yet, as somebody of the target sees it: often enough they are misspelt.
+pub(super) fn tell_unmatched(plan: &Plan, target: &Target, options: &SessionArgs) -> Result<(), CliError> {
+    if options.quiet || plan.globs().next().is_none() {
+        return Ok(());
+    }
+    let root =
+        target.snapshot()?.members.first().map(|process| PathBuf::from(format!("/proc/{process}/root")));
+    let root = root.filter(|root| root.exists()).unwrap_or_else(|| PathBuf::from("/"));
+    for (_, glob) in plan.globs() {
+        // Nothing is said where it would take too long to find out.
+        if present::any(&root, glob) == Some(false) {
+            eprintln!("fault: no file matches {glob} yet; those that will be are hit");
         }
     }
     Ok(())

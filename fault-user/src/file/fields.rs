@@ -34,16 +34,13 @@ const OPTIONAL: &[(&str, &str, &str)] =
 /// # Errors
 /// When the kernel's structures are not what the programs know.
 pub fn globals(btf: &Btf) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len() + 1);
+    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len());
     for &(global, structure, path) in REQUIRED {
         globals.push((global, btf.field(structure, path)?.offset));
     }
     for &(global, structure, path) in OPTIONAL {
         globals.push((global, btf.optional_field(structure, path)?.map_or(0, |field| field.offset)));
     }
-    // Mounts with other owners (Linux 6.0) are an argument more, before the directory entry.
-    let before = btf.arguments("security_inode_setattr").map_or(0, |arguments| arguments.saturating_sub(2));
-    globals.push(("CHANGE_ENTRY_ARGUMENT", before));
     Ok(globals)
 }
 
@@ -57,6 +54,6 @@ mod tests {
         let globals = globals(&btf).expect("all required fields");
         let value = |name: &str| globals.iter().find(|(global, _)| *global == name).map(|(_, value)| *value);
         assert_ne!(value("ENTRY_NAME"), value("ENTRY_PARENT"));
-        assert!(value("CHANGE_ENTRY_ARGUMENT").is_some_and(|number| number <= 1));
+        assert!(value("ENTRY_NAME").is_some_and(|offset| offset > 0));
     }
 }

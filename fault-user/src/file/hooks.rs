@@ -30,6 +30,9 @@ const HOOKS: &[(&str, &str, u32)] = &[
     ("file_sync", "__x64_sys_fdatasync", op::FSYNC),
 ];
 
+/// The same as `file_truncate`, for kernels where the function has one argument less (before Linux 6.0).
+const TRUNCATE_WITHOUT_IDMAP: &str = "file_truncate_without_idmap";
+
 /// Sees what those do not.
 const WATCHER: (&str, &str, u32) = ("file_sync_unseen", "vfs_fsync_range", op::FSYNC);
 
@@ -48,6 +51,12 @@ impl FileHooks {
         let mut links = Vec::new();
         for &(program, function, for_ops) in HOOKS {
             if ops & for_ops != 0 {
+                let program = match program {
+                    "file_truncate" if btf.arguments(function).is_ok_and(|arguments| arguments == 2) => {
+                        TRUNCATE_WITHOUT_IDMAP
+                    }
+                    program => program,
+                };
                 let kind = Kind::ModifyReturn { function, sleepable: false };
                 links.push(attach(copies, btf, (program, function), kind)?);
             }

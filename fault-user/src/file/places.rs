@@ -97,7 +97,10 @@ impl Place {
     fn of(process: &str) -> io::Result<Self> {
         let text = fs::read(format!("/proc/{process}/mountinfo"))?;
         let root = File::open(format!("/proc/{process}/root"))?;
-        Ok(Self { root: Some(root), mounts: text.split(|byte| *byte == b'\n').filter_map(Mount::read).collect() })
+        Ok(Self {
+            root: Some(root),
+            mounts: text.split(|byte| *byte == b'\n').filter_map(Mount::read).collect(),
+        })
     }
 
     /// The mounts, but those that another one lies upon at the same place.
@@ -113,7 +116,8 @@ impl Place {
         let names: Vec<_> = components.iter().map_while(Component::as_literal).collect();
         // Of the file itself a link is not followed: what is removed or renamed is the link.
         for count in (1..=names.len().min(components.len().saturating_sub(1))).rev() {
-            let path: Vec<u8> = names[..count].iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect();
+            let path: Vec<u8> =
+                names[..count].iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect();
             let Some(path) = self.real_path(Path::new(OsStr::from_bytes(&path))) else { continue };
             let real = path.into_os_string().into_vec();
             return split(&real).map(Component::literal).chain(components[count..].iter().cloned()).collect();
@@ -229,7 +233,10 @@ mod tests {
 26 22 8:1 /srv/a /data/hidden rw - ext4 /dev/sda1 rw";
 
     fn place() -> Place {
-        Place { root: None, mounts: MOUNTS.as_bytes().split(|byte| *byte == b'\n').filter_map(Mount::read).collect() }
+        Place {
+            root: None,
+            mounts: MOUNTS.as_bytes().split(|byte| *byte == b'\n').filter_map(Mount::read).collect(),
+        }
     }
 
     /// Whether `pattern` matches the path `inner` of the file system `device`.

@@ -19,7 +19,11 @@ fn below(directory: &Path, components: &[Component], patience: &mut usize) -> Op
     let [first, rest @ ..] = components else { return Some(false) };
     if let Some(name) = first.as_literal() {
         let path = directory.join(std::ffi::OsStr::from_bytes(&name));
-        return if rest.is_empty() { Some(path.symlink_metadata().is_ok()) } else { below(&path, rest, patience) };
+        return if rest.is_empty() {
+            Some(path.symlink_metadata().is_ok())
+        } else {
+            below(&path, rest, patience)
+        };
     }
     // Of no directory, or of any.
     if *first == Component::Directories && !rest.is_empty() && below(directory, rest, patience)? {
@@ -30,7 +34,9 @@ fn below(directory: &Path, components: &[Component], patience: &mut usize) -> Op
         *patience = patience.checked_sub(1)?;
         let is_directory = || entry.file_type().is_ok_and(|kind| kind.is_dir());
         let found = match first {
-            Component::Directories => rest.is_empty() || is_directory() && below(&entry.path(), components, patience)?,
+            Component::Directories => {
+                rest.is_empty() || is_directory() && below(&entry.path(), components, patience)?
+            }
             Component::Name(_) if !is_name(first, entry.file_name().as_bytes()) => false,
             Component::Name(_) => rest.is_empty() || is_directory() && below(&entry.path(), rest, patience)?,
         };

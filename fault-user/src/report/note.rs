@@ -169,11 +169,17 @@ impl Display for Note {
             }
             NoteKind::UringSync => {
                 let syncs = count(number, "fsync", "fsyncs");
-                write!(f, "{syncs} by way of io_uring could not be hit: they pass no system call that could fail")
+                write!(
+                    f,
+                    "{syncs} by way of io_uring could not be hit: they pass no system call that could fail"
+                )
             }
             NoteKind::PathUnknown => {
                 let operations = count(number, "operation", "operations");
-                write!(f, "{operations} on files matched no pattern: their paths were too long, or could not be read")
+                write!(
+                    f,
+                    "{operations} on files matched no pattern: their paths were too long, or could not be read"
+                )
             }
             NoteKind::Unparsable => {
                 write!(f, "{packets} could not be parsed and passed untouched")

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use super::{
     Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb,
-    Distribution, Fault, FileFault, FileOp, FileVerb, NetFault, NetFilter, NetVerb, Part, Peer, Probability, Protocol, Segment, Trigger,
+    Distribution, Fault, FileFault, FileOp, FileVerb, NetFault, NetFilter, NetVerb, Part, Peer, Probability,
+    Protocol, Segment, Trigger,
     units::{print_duration, print_probability},
 };
 

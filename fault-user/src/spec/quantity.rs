@@ -95,7 +95,9 @@ impl Quantity {
             Self::Iops => "a whole number such as `100`",
             Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
             Self::FileErrno => "a name such as `ENOSPC`, `EDQUOT`, `EROFS` or `EIO`",
-            Self::Glob => "an absolute path such as `/data/wal/**`, in which `*`, `?` and `**` stand for others",
+            Self::Glob => {
+                "an absolute path such as `/data/wal/**`, in which `*`, `?` and `**` stand for others"
+            }
             Self::Count | Self::Number => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
             Self::Address => {

@@ -17,6 +17,8 @@ mod disk_rate;
 mod docs;
 mod doctor;
 mod echoes;
+mod file_errors;
+mod file_patterns;
 mod file_system;
 mod host;
 mod jitter;
@@ -167,6 +169,8 @@ fn tests() -> Vec<Test> {
         disk_rate::TESTS,
         bad_sectors::TESTS,
         file_system::TESTS,
+        file_errors::TESTS,
+        file_patterns::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,

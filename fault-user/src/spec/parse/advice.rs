@@ -88,7 +88,9 @@ fn about_glob(text: &str) -> Advice {
         return remark("the path is absolute, as the target sees it");
     }
     if text.contains(['[', ']', '{', '}']) {
-        return remark("there are no sets and no alternatives: `\\[` is a bracket, several faults are several patterns");
+        return remark(
+            "there are no sets and no alternatives: `\\[` is a bracket, several faults are several patterns",
+        );
     }
     if text.ends_with('/') && text.len() > 1 {
         return remark(format!("all that is below: `{}**`", shown(text)));
