@@ -313,7 +313,7 @@ proptest! {
             .map(|rule| Verb::from_u32(rule.verb).unwrap())
             .collect();
         let outcome = Bench::new(rules.clone()).step(facts, 0, 1);
-        if let Some(instant) = verbs.iter().find(|verb| matches!(verb, Verb::Drop | Verb::Error)) {
+        if let Some(instant) = verbs.iter().find(|verb| matches!(verb, Verb::Drop | Verb::Error | Verb::Fail)) {
             let verdict = if *instant == Verb::Drop { Verdict::Drop } else { Verdict::Error };
             prop_assert_eq!((outcome.verdict, outcome.delay_ns), (verdict, 0));
         } else if verbs.contains(&Verb::DelayThenError) {
