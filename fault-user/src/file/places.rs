@@ -196,6 +196,9 @@ fn split(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether `component` stands for `name`, among others.
 pub(super) fn is_name(component: &Component, name: &[u8]) -> bool {
+    if let Some(literal) = component.as_literal() {
+        return literal == name;
+    }
     let automaton = automaton(std::slice::from_ref(component));
     automaton.is_ok_and(|automaton| automaton.matches(name.iter().copied().chain([b'/'])))
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -66,123 +65,132 @@ impl Tree {
         command
     }
 
-    /// What `script` says under `spec`, and the report.
-    pub(super) fn run(&self, spec: &str, script: &str) -> anyhow::Result<(Ended, Report)> {
+    /// What `script` says under `specs`, in one session (attaching and detaching takes its time), and the report.
+    pub(super) fn run(&self, specs: &[String], script: &str) -> anyhow::Result<(Ended, Report)> {
         let json = self.path.join("report.json");
-        let report = json.to_string_lossy().into_owned();
-        let arguments = ["run", "--json", &report, "--file", spec, "--", "sh", "-c", script];
-        let ended = Ended::of(fault(&arguments).current_dir(&self.path))?;
-        let text = fs::read_to_string(&json).with_context(|| format!("{spec}: {ended:?}"))?;
-        let report =
-            Report { status: ended.status, json: serde_json::from_str(&text)?, stderr: ended.stderr.clone() };
-        Ok((ended, report))
+        let mut command = fault(&["run", "--json"]);
+        command.arg(&json);
+        for spec in specs {
+            command.args(["--file", spec]);
+        }
+        let ended = Ended::of(command.args(["--", "sh", "-c", script]).current_dir(&self.path))?;
+        let text = fs::read_to_string(&json).with_context(|| format!("{specs:?}: {ended:?}"))?;
+        let json = serde_json::from_str(&text)?;
+        Ok((
+            Ended { stderr: ended.stderr.clone(), ..ended },
+            Report { status: ended.status, json, stderr: ended.stderr },
+        ))
     }
 
-    /// Names, lengths and contents.
-    pub(super) fn picture(&self) -> anyhow::Result<Vec<(String, u64, String)>> {
-        let mut picture = Vec::new();
-        for directory in ["in", "out"] {
-            for entry in fs::read_dir(self.path.join(directory))? {
-                let entry = entry?;
-                let contents = fs::read_to_string(entry.path()).unwrap_or_default();
-                let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
-                picture.push((name, entry.metadata()?.nlink(), contents));
-            }
+    /// Makes directories with a file `a` of 5 bytes in each.
+    pub(super) fn directories<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
+        for name in names {
+            fs::create_dir_all(self.path.join(name))?;
+            fs::write(self.path.join(name).join("a"), "hello")?;
         }
-        picture.sort();
-        Ok(picture)
+        Ok(())
+    }
+
+    /// Names, links and contents of all below `in`.
+    fn picture(&self) -> anyhow::Result<String> {
+        let list = "find in -printf '%p %y %n %s\\n' | sort; find in -type f | sort | xargs cat";
+        Process::start(&mut self.shell(list))?.text()
     }
 }
 
 fn each_operation(_: Lane) -> anyhow::Result<()> {
-    // Operation, error, a program that does it where faults are, the same where there are none, what it says, its undoing.
-    let cases = [
-        ("open", "EACCES", "cat in/a", "cat out/a", "Permission denied", ""),
-        ("open", "EMFILE", ": > in/new", ": > out/new", "Too many open files", "rm -f out/new"),
-        ("read", "EIO", "cat in/a", "cat out/a", "Input/output error", ""),
+    // A directory of its own, the operation, the error, a program that does it, and what that says.
+    const CASES: [(&str, &str, &str, &str, &str); 17] = [
+        ("open", "open", "EACCES", "cat D/a", "Permission denied"),
+        ("open-new", "open", "EMFILE", ": > D/new", "Too many open files"),
+        ("read", "read", "EIO", "cat D/a", "Input/output error"),
         (
             "write",
+            "write",
             "ENOSPC",
-            "dd if=/dev/zero of=in/a bs=1 count=1 conv=notrunc status=none",
-            "dd if=/dev/zero of=/dev/null bs=1 count=1 status=none",
+            "dd if=/etc/passwd of=D/a conv=notrunc status=none",
             "No space left on device",
-            "",
         ),
-        ("write", "EDQUOT", "fallocate -l 4096 in/a", "true", "Disk quota exceeded", ""),
-        (
-            "create",
-            "ENOSPC",
-            ": > in/new",
-            ": > out/new; cat in/a",
-            "No space left on device",
-            "rm -f out/new",
-        ),
-        ("create", "EPERM", "mkfifo in/pipe", "mkfifo out/pipe", "Operation not permitted", "rm -f out/pipe"),
-        ("unlink", "EROFS", "rm -f in/a", "cat in/a", "Read-only file system", ""),
-        ("mkdir", "EDQUOT", "mkdir in/new", "mkdir out/new", "Disk quota exceeded", "rmdir out/new"),
-        ("rename", "EXDEV", "mv -T in/a in/b", "mv out/a out/b", "", "mv out/b out/a"),
-        ("rename", "EIO", "mv out/a in/b", "mv out/a out/b", "Input/output error", "mv out/b out/a"),
-        ("link", "EMLINK", "ln out/a in/b", "ln out/a out/b", "Too many links", "rm out/b"),
-        ("link", "EMLINK", "ln in/a out/b", "ln out/a out/b", "Too many links", "rm out/b"),
-        ("symlink", "ENOSPC", "ln -s a in/s", "ln -s a out/s", "No space left on device", "rm out/s"),
-        ("truncate", "EFBIG", "truncate -s 1 in/a", "truncate -s 5 out/a", "File too large", ""),
-        ("truncate", "EFBIG", "echo x > in/a", "truncate -s 5 out/a", "File too large", ""),
+        ("allocate", "write", "EDQUOT", "fallocate -l 4096 D/a", "Disk quota exceeded"),
+        ("create", "create", "ENFILE", ": > D/new", "Too many open files in system"),
+        ("fifo", "create", "EPERM", "mkfifo D/pipe", "Operation not permitted"),
+        ("unlink", "unlink", "EROFS", "rm -f D/a", "Read-only file system"),
+        ("rmdir", "rmdir", "EBUSY", "rmdir D/d", "busy"),
+        ("mkdir", "mkdir", "EMLINK", "mkdir D/new", "Too many links"),
+        ("rename", "rename", "EPERM", "mv D/a D/b", "Operation not permitted"),
+        ("rename-in", "rename", "ENOTEMPTY", "mv out/a D/b", "Directory not empty"),
+        ("link", "link", "EPERM", "ln D/a out/b", "Operation not permitted"),
+        ("link-in", "link", "EPERM", "ln out/a D/b", "Operation not permitted"),
+        ("symlink", "symlink", "EPERM", "ln -s a D/s", "Operation not permitted"),
+        ("truncate", "truncate", "EFBIG", "truncate -s 1 D/a", "File too large"),
         (
             "mmap",
+            "mmap",
             "ENOMEM",
-            "python3 -c 'import mmap; mmap.mmap(open(\"in/a\").fileno(), 5, prot=1)'",
-            "python3 -c 'import mmap; mmap.mmap(open(\"out/a\").fileno(), 5, prot=1)'",
-            "Cannot allocate memory",
-            "",
+            "/usr/bin/python3 -c 'import mmap; mmap.mmap(open(\"D/a\").fileno(), 5, prot=1)'",
+            "Cannot allocate",
         ),
     ];
     let tree = Tree::new()?;
+    let directory = |name: &str| format!("in/{name}");
+    let names: Vec<_> = CASES.iter().map(|(name, ..)| directory(name)).collect();
+    tree.directories(names.iter().map(String::as_str))?;
+    fs::create_dir(tree.path().join("in/rmdir/d"))?;
+    let specs: Vec<_> = CASES
+        .iter()
+        .map(|(name, op, errno, ..)| format!("error {errno} {op} file {}/in/{name}/*", tree.path().display()))
+        .collect();
+    // The same where no pattern leads: nothing is wrong with the programs.
+    let free = "mkdir out/d && mv out/a out/b && ln out/b out/c && : > out/new && rm out/b out/new && mv out/c out/a && rmdir out/d";
+    let script: String = CASES
+        .iter()
+        .map(|(name, _, _, command, _)| {
+            let command = command.replace('D', &directory(name));
+            format!("({command}) 2>out/err && echo '{name} was done'; echo \"{name}: $(tr '\\n' ' ' < out/err)\"; ")
+        })
+        .collect();
     let before = tree.picture()?;
-    for (operation, errno, hit, spared, says, undo) in cases {
-        let spec = tree.spec(&format!("error {errno} {operation}"));
-        // `mv` copies where it cannot rename.
-        if errno == "EXDEV" {
-            let (_, report) = tree.run(&spec, &format!("{hit}; {spared}"))?;
-            ensure!(report.rule(0, "injected")? >= 1, "{spec}: {}", report.json);
-            ensure!(Ended::of(&mut tree.shell(&format!("mv in/b in/a; {undo}")))?.status.success(), "{spec}");
-            continue;
-        }
-        let (ended, report) = tree.run(&spec, &format!("({hit}) && exit 7; {spared} || exit 8"))?;
-        ensure!(ended.status.success(), "{spec}: {hit}: {ended:?} {}", report.json);
-        ensure!(ended.stderr.contains(says), "{spec}: {hit}: {ended:?}");
-        ensure!(report.rule(0, "injected")? == 1, "{spec}: {hit}: {}", report.json);
-        ensure!(Ended::of(&mut tree.shell(undo))?.status.success(), "{undo}");
-        let after = tree.picture()?;
-        ensure!(after == before, "{spec}: {hit}: {before:?} became {after:?}");
+    let (ended, report) = tree.run(&specs, &format!("{script} {free} || exit 8"))?;
+    ensure!(ended.status.success() && !ended.stdout.contains("was done"), "{ended:?} {}", report.json);
+    for (id, (name, .., says)) in CASES.iter().enumerate() {
+        let line =
+            ended.stdout.lines().find(|line| line.starts_with(&format!("{name}:"))).context("a line")?;
+        ensure!(line.contains(says), "{line}");
+        let counted = (report.rule(id, "matched")?, report.rule(id, "injected")?);
+        ensure!(counted == (1, 1), "{name}: {counted:?} {line}");
     }
-    // A directory that is there.
-    fs::create_dir(tree.path().join("in/d"))?;
-    let (ended, report) = tree.run(&tree.spec("error EBUSY rmdir"), "rmdir in/d && exit 7; true")?;
-    ensure!(ended.status.success() && ended.stderr.contains("busy"), "{ended:?}");
-    ensure!(report.rule(0, "injected")? == 1 && tree.path().join("in/d").is_dir(), "{}", report.json);
+    let after = tree.picture()?;
+    ensure!(after == before, "{before} became {after}");
     Ok(())
 }
 
 fn third_write(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
     let dd = |to: &str| format!("dd if=/dev/zero of={to} bs=4096 count=10 status=none");
-    let script = format!("{}; {}", dd("in/new"), dd("out/new"));
-    let (ended, report) = tree.run(&tree.spec("error EIO nth 3 write"), &script)?;
-    ensure!(ended.status.success() && ended.stderr.contains("Input/output error"), "{ended:?}");
-    let length = |name: &str| fs::metadata(tree.path().join(name)).map(|file| file.len());
-    ensure!(length("in/new")? == 2 * 4096 && length("out/new")? == 10 * 4096, "{}", report.json);
-    ensure!((report.rule(0, "matched")?, report.rule(0, "injected")?) == (3, 1), "{}", report.json);
     // Whatever the trigger: the same arithmetic as everywhere.
-    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do cat in/a > /dev/null 2>&1 || echo $i; done";
-    for (trigger, failed, matched, injected) in [
+    let triggers = [
         ("every 4 times 1", "4\n", 10, 1),
         ("first 2", "1\n2\n", 10, 2),
         ("0%", "", 10, 0),
         ("after 1h", "", 0, 0),
-    ] {
-        let (ended, report) = tree.run(&tree.spec(&format!("error EIO open {trigger}")), script)?;
-        ensure!(ended.stdout == failed, "{trigger}: {ended:?}");
-        let counted = (report.rule(0, "matched")?, report.rule(0, "injected")?);
+    ];
+    let mut specs = vec![format!("error EIO nth 3 write file {}/in/new", tree.path().display())];
+    let mut script = format!("{}; {}; ", dd("in/new"), dd("out/new"));
+    for (number, (trigger, ..)) in triggers.iter().enumerate() {
+        tree.directories([format!("in/{number}").as_str()])?;
+        specs.push(format!("error EIO open {trigger} file {}/in/{number}/*", tree.path().display()));
+        script +=
+            &format!("for i in 1 2 3 4 5 6 7 8 9 10; do (: < in/{number}/a) 2> /dev/null || echo $i; done; ");
+    }
+    let (ended, report) = tree.run(&specs, &script)?;
+    ensure!(ended.status.success() && ended.stderr.contains("Input/output error"), "{ended:?}");
+    let length = |name: &str| fs::metadata(tree.path().join(name)).map(|file| file.len());
+    ensure!(length("in/new")? == 2 * 4096 && length("out/new")? == 10 * 4096, "{}", report.json);
+    ensure!((report.rule(0, "matched")?, report.rule(0, "injected")?) == (3, 1), "{}", report.json);
+    let expected: String = triggers.iter().map(|(_, failed, ..)| *failed).collect();
+    ensure!(ended.stdout == expected, "{ended:?}");
+    for (id, (trigger, _, matched, injected)) in (1..).zip(triggers) {
+        let counted = (report.rule(id, "matched")?, report.rule(id, "injected")?);
         ensure!(counted == (matched, injected), "{trigger}: {}", report.json);
     }
     Ok(())
@@ -216,13 +224,11 @@ fn sqlite(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
     let fill = "create table t(n); insert into t values(1);";
     for name in ["in/db", "out/db"] {
-        ensure!(
-            Ended::of(tree.shell(&format!("sqlite3 {name} '{fill}'")).env("HOME", "/"))?.status.success()
-        );
+        Process::start(&mut tree.shell(&format!("sqlite3 {name} '{fill}'")))?.text()?;
     }
     let insert = "insert into t values(2)";
     let script = format!("sqlite3 in/db '{insert}' && exit 7; sqlite3 out/db '{insert}'");
-    let (ended, report) = tree.run(&tree.spec("error ENOSPC write"), &script)?;
+    let (ended, report) = tree.run(&[tree.spec("error ENOSPC write")], &script)?;
     ensure!(ended.status.success(), "{ended:?}");
     ensure!(ended.stderr.contains("full"), "{ended:?}");
     ensure!(report.rule(0, "injected")? >= 1, "{}", report.json);
@@ -232,48 +238,60 @@ fn sqlite(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn one_open(lane: Lane) -> anyhow::Result<()> {
+fn one_open(_: Lane) -> anyhow::Result<()> {
     // `>>` opens with O_CREAT: the kernel asks whether the file may be made before it has looked whether it is there.
+    const CASES: [(&str, &str, u64); 5] = [
+        ("there", ": >> D/a", 1),
+        ("new", ": >> D/new", 1),
+        ("twice", ": < D/a; : < D/a", 2),
+        ("new-and-again", ": > D/new; : >> D/new", 2),
+        ("directory", "ls D/d", 1),
+    ];
     let tree = Tree::new()?;
-    for (script, operations) in
-        [(": >> in/a", 1), (": >> in/new", 1), ("cat in/a; cat in/a", 2), (": < in/a; ls in", 2)]
-    {
-        let _ = fs::remove_file(tree.path().join("in/new"));
-        if lane != Lane::Native {
-            forget_cached()?;
-        }
-        // `in` itself is not below `in`.
-        let spec =
-            format!("error EIO nth 100 open file {0}/in**", tree.path().display()).replace("in**", "**");
-        let spec = if script.contains("ls") { spec } else { tree.spec("error EIO nth 100 open") };
-        let (ended, report) = tree.run(&spec, script)?;
-        ensure!(ended.status.success(), "{script}: {ended:?}");
-        ensure!(report.rule(0, "matched")? == operations, "{script}: {}", report.json);
-        forget_cached()?;
-        let (ended, report) = tree.run(&tree.spec("error EIO open"), &format!("{script} && exit 7; true"))?;
-        if !script.contains("ls") {
-            ensure!(ended.status.success() && report.rule(0, "injected")? >= 1, "{script}: {ended:?}");
-        }
+    for (name, ..) in CASES {
+        tree.directories([format!("in/{name}").as_str()])?;
     }
+    fs::create_dir(tree.path().join("in/directory/d"))?;
+    let mut specs: Vec<_> = CASES
+        .iter()
+        .map(|(name, ..)| format!("error EIO nth 9 open file {}/in/{name}/*", tree.path().display()))
+        .collect();
+    // And one that is hit, although it was there.
+    tree.directories(["in/hit"])?;
+    specs.push(format!("error EIO open file {}/in/hit/*", tree.path().display()));
+    let script: String =
+        CASES.iter().map(|(name, script, _)| script.replace('D', &format!("in/{name}")) + "; ").collect();
+    forget_cached()?;
+    let (ended, report) = tree.run(&specs, &format!("{script} (: >> in/hit/a) && exit 7; true"))?;
+    ensure!(ended.status.success(), "{ended:?}");
+    for (id, (name, _, operations)) in CASES.iter().enumerate() {
+        ensure!(report.rule(id, "matched")? == *operations, "{name}: {}", report.json);
+    }
+    let last = CASES.len();
+    ensure!((report.rule(last, "matched")?, report.rule(last, "injected")?) == (1, 1), "{}", report.json);
     Ok(())
 }
 
 fn no_more_descriptors(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
+    let errnos = ["EMFILE", "ENFILE", "ENOMEM"];
+    tree.directories(errnos)?;
     let script = "import errno
-seen = []
-for i in range(6):
-    try:
-        open('in/a').close()
-        seen.append('ok')
-    except OSError as error:
-        seen.append(errno.errorcode[error.errno])
-print(' '.join(seen))";
-    for errno in ["EMFILE", "ENFILE", "ENOMEM"] {
-        let spec = tree.spec(&format!("error {errno} every 3 open"));
-        let (ended, report) = tree.run(&spec, &format!("exec python3 -c \"{script}\""))?;
-        ensure!(ended.stdout == format!("ok ok {errno} ok ok {errno}\n"), "{ended:?}");
-        ensure!((report.rule(0, "matched")?, report.rule(0, "injected")?) == (6, 2), "{}", report.json);
+for name in ['EMFILE', 'ENFILE', 'ENOMEM']:
+    for i in range(6):
+        try:
+            open(name + '/a').close()
+            print('ok', end=' ')
+        except OSError as error:
+            print(errno.errorcode[error.errno], end=' ')
+";
+    let specs =
+        errnos.map(|errno| format!("error {errno} every 3 open file {}/{errno}/*", tree.path().display()));
+    let (ended, report) = tree.run(&specs, &format!("exec /usr/bin/python3 -c \"{script}\""))?;
+    let expected = errnos.map(|errno| format!("ok ok {errno} ok ok {errno} ")).concat();
+    ensure!(ended.stdout == expected, "{ended:?}");
+    for id in 0..errnos.len() {
+        ensure!((report.rule(id, "matched")?, report.rule(id, "injected")?) == (6, 2), "{}", report.json);
     }
     Ok(())
 }
@@ -326,13 +344,14 @@ fn sigkill(_: Lane) -> anyhow::Result<()> {
 fn fsync(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
     let dd = |to: &str, how: &str| format!("dd if=/dev/zero of={to} bs=4096 count=1 conv={how} status=none");
-    for how in ["fsync", "fdatasync"] {
-        let script = format!("{} && exit 7; {}", dd("in/a", how), dd("out/a", how));
-        let (ended, report) = tree.run(&tree.spec("error EIO fsync"), &script)?;
-        ensure!(ended.status.success(), "{how}: {ended:?}");
-        ensure!(ended.stderr.contains("Input/output error"), "{how}: {ended:?}");
-        ensure!((report.rule(0, "matched")?, report.rule(0, "injected")?) == (1, 1), "{}", report.json);
-    }
+    let script: String = ["fsync", "fdatasync"]
+        .iter()
+        .map(|how| format!("{} && exit 7; {} || exit 8; ", dd("in/a", how), dd("out/a", how)))
+        .collect();
+    let (ended, report) = tree.run(&[tree.spec("error EIO fsync")], &script)?;
+    ensure!(ended.status.success(), "{ended:?}");
+    ensure!(ended.stderr.matches("Input/output error").count() == 2, "{ended:?}");
+    ensure!((report.rule(0, "matched")?, report.rule(0, "injected")?) == (2, 2), "{}", report.json);
     Ok(())
 }
 
@@ -347,26 +366,27 @@ fn fsync_is_refused(_: Lane) -> anyhow::Result<()> {
 }
 
 fn io_uring(lane: Lane) -> anyhow::Result<()> {
-    // fio is installed for the tests of disks.
     let tree = Tree::new()?;
-    let fio = |extra: &str| {
+    let fio = |name: &str, extra: &str| {
         format!(
-            "fio --name=x --filename=in/f --size=64k --bs=4k --rw=write --ioengine=io_uring --fallocate=none \
-             --minimal --aux-path=out {extra} > out/log 2>&1"
+            "fio --name=x --filename=in/{name} --size=64k --bs=4k --rw=write --ioengine=io_uring --fallocate=none \
+             --overwrite=0 --aux-path=out {extra} > out/{name}.log 2>&1; "
         )
     };
-    ensure!(
-        Ended::of(&mut tree.shell(&fio("")))?.status.success(),
-        "fio itself: {}",
-        fs::read_to_string(tree.path().join("out/log"))?
-    );
-    let (_, report) = tree.run(&tree.spec("error ENOSPC times 1 write"), &fio(""))?;
-    let log = fs::read_to_string(tree.path().join("out/log"))?;
-    ensure!(log.contains("No space left") || log.contains("error=28"), "{log} {}", report.json);
+    let log = |name: &str| fs::read_to_string(tree.path().join(format!("out/{name}.log")));
+    let plain = Ended::of(&mut tree.shell(&fio("plain", "")))?;
+    ensure!(plain.status.success(), "fio itself: {plain:?} {}", log("plain")?);
+    let path = tree.path().display();
+    let mut specs = vec![format!("error ENOSPC times 1 write file {path}/in/full")];
+    if lane.has_block() {
+        specs.push(format!("error EIO fsync file {path}/in/sync"));
+    }
+    let script = fio("full", "") + &fio("sync", "--fsync=4 --end_fsync=0");
+    let (_, report) = tree.run(&specs, &script)?;
+    ensure!(log("full")?.contains("No space left"), "{} {}", log("full")?, report.json);
     ensure!(report.rule(0, "injected")? == 1, "{}", report.json);
     if lane.has_block() {
         // Said, and not silently missed.
-        let (_, report) = tree.run(&tree.spec("error EIO fsync"), &fio("--fsync=4 --end_fsync=0"))?;
         ensure!(report.counter("uring_sync")? > 0, "{}", report.json);
         ensure!(report.stderr.contains("by way of io_uring"), "{}", report.stderr);
     }
