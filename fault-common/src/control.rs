@@ -1,6 +1,7 @@
 //! The control block: one entry of one mmapped array map, written by the controller, read by every program.
 
 use crate::limits::{BANKS, HEARTBEAT_TIMEOUT_NS, MAX_CGROUPS};
+use crate::rule::file::OPS;
 use crate::shared::{SharedU32, SharedU64};
 
 /// Masks of slots that spare the programs a walk through all rules.
@@ -37,6 +38,12 @@ pub struct Bank {
     pub disk: u64,
     /// Slots of disk rules that ask which sectors were written.
     pub disk_until_written: u64,
+    /// Slots of file rules, by the number of the bit of [`crate::rule::file::op`].
+    pub file: [u64; OPS],
+    /// Slots of file rules with patterns.
+    pub file_globbed: u64,
+    /// Number of patterns of the file rules.
+    pub globs: u64,
 }
 
 /// A cgroup the session aims at, with everything below it.

@@ -89,6 +89,10 @@ pub enum Counter {
     CutOut = 16,
     /// Sixty-four sectors each that were written and could not be remembered as such (`until-written`): they stay bad.
     Forgotten = 17,
+    /// fsyncs of the target by way of io_uring, which no hook stops; they pass untouched.
+    UringSync = 18,
+    /// Operations on files whose path is too long for a pattern, or could not be read; no pattern matched them.
+    PathUnknown = 19,
 }
 
 /// Number of [`Counter`]s.
@@ -96,7 +100,7 @@ pub const COUNTERS: u32 = Counter::ALL.len() as u32;
 
 impl Counter {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Unparsable,
         Self::LaneIn,
         Self::LaneOut,
@@ -115,6 +119,8 @@ impl Counter {
         Self::CutIn,
         Self::CutOut,
         Self::Forgotten,
+        Self::UringSync,
+        Self::PathUnknown,
     ];
 }
 

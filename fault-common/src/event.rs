@@ -1,5 +1,7 @@
 //! One injection, as it travels through the ring buffer `EVENTS`.
 
+use crate::limits::EVENT_PATH_BYTES;
+
 /// Size of `task->comm`.
 pub const COMM_LEN: usize = 16;
 
@@ -17,7 +19,7 @@ pub enum Action {
     DelayThenError = 4,
     /// Packet doubled, and not late.
     Duplicate = 5,
-    /// Call failed.
+    /// Call failed, or operation on a file.
     Fail = 6,
     /// Bits of the packet flipped, and it is not late.
     Corrupt = 7,
@@ -118,4 +120,23 @@ pub struct Event {
     pub bio: BioEvent,
 }
 
+/// One injection into an operation on a file. A longer item of the ring than an [`Event`], so that those stay short.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileEvent {
+    /// What all injections have in common. Its packet and its bio are empty.
+    pub event: Event,
+    /// Mask of [`crate::rule::file::op`].
+    pub ops: u32,
+    /// Error number.
+    pub errno: u32,
+    /// `super_block.s_dev`; 0 when unknown.
+    pub device: u32,
+    /// Bytes of the path; more than [`EVENT_PATH_BYTES`]: the rest, its beginning, is missing.
+    pub length: u32,
+    /// The path within its file system, the last component first, each followed by a slash.
+    pub path: [u8; EVENT_PATH_BYTES],
+}
+
+const _: () = assert!(size_of::<FileEvent>() == size_of::<Event>() + 16 + EVENT_PATH_BYTES);
 const _: () = assert!(size_of::<Event>() == 8 * 4 + 4 * 6 + COMM_LEN + 48 + 16);

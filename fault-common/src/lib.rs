@@ -9,6 +9,7 @@
 //! | [`decide`] | whether this operation is hit, and what happens to it when several rules hit it |
 //! | [`control`] | whether the session is alive at all (heartbeat, deadline, generation) |
 //! | [`who`] | what is remembered about a target's socket and a target's task |
+//! | [`glob`] | which paths a pattern matches |
 //! | [`tag`] | how a packet carries through the network stack what was already decided about it |
 //! | [`shared`] | numbers both sides touch at the same time |
 //! | [`event`], [`counters`] | what is told to the user afterwards |
@@ -23,6 +24,7 @@ pub mod control;
 pub mod counters;
 pub mod decide;
 pub mod event;
+pub mod glob;
 pub mod limits;
 pub mod rule;
 pub mod shared;

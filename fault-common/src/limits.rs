@@ -32,6 +32,12 @@ pub const MAX_BAD_SECTORS: u64 = 1 << 22;
 /// Room of the map that remembers which of them were written: 64 in an entry, up to two more entries for a range that
 /// begins or ends within one, for both rule sets.
 pub const WRITTEN_WORDS: usize = BANKS * (MAX_BAD_SECTORS as usize / 64 + 2 * MAX_RULES);
+/// Patterns of file rules in one session, one for each file system that a `file GLOB` may mean.
+pub const MAX_GLOBS: usize = 64;
+/// Bytes of a path within its file system that patterns are matched with; a longer one matches none.
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Bytes of a path that an event tells.
+pub const EVENT_PATH_BYTES: usize = 256;
 /// Longest delay of one block I/O, in nanoseconds: a task parked for longer looks hung to the kernel.
 pub const MAX_PARK_NS: u64 = 60_000_000_000;
 /// Longest delay of one packet, in nanoseconds. fq's horizon is 32 bits of microseconds (`TCA_FQ_HORIZON`).

@@ -1,6 +1,12 @@
 //! What is remembered about a target's socket and a target's task.
 
-use crate::{decide::Walk, limits::MAX_RULES, rule::block::BioFacts, shared::SharedU64};
+use crate::{
+    decide::Walk,
+    glob::States,
+    limits::{MAX_PATH_BYTES, MAX_RULES},
+    rule::{block::BioFacts, file::FileFacts},
+    shared::SharedU64,
+};
 
 /// Of one stream (a socket or a thread): where it stands in the random sequence of each rule.
 #[repr(C)]
@@ -139,6 +145,35 @@ pub struct TaskState {
     /// The decision that is being made. Here and not on the stack, which the way through all rules would overflow; of the
     /// task and not of the CPU, for another task may preempt it in the middle.
     pub walk: Walk<BioFacts>,
+}
+
+/// Bytes of a name with the zero behind it (`NAME_MAX`, include/uapi/linux/limits.h).
+pub const NAME_ROOM: usize = 256;
+
+/// Value of the task storage `FILE_STATES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FileState {
+    /// Where the thread stands in the random sequences.
+    pub stream: Stream,
+    /// The decision that is being made; as in [`TaskState`].
+    pub walk: Walk<FileFacts>,
+    /// The directory entry that an open(2) was about to make when it was decided about.
+    pub created: u64,
+    /// What was decided: the error number, or 0.
+    pub created_errno: u32,
+    /// Generation of the rule set that decided.
+    pub created_generation: u32,
+    /// The directory entry whose name comes next, on the way to the root; 0 when there is none.
+    pub entry: u64,
+    /// Bytes of [`FileState::path`]; more than [`MAX_PATH_BYTES`] is a path that is too long.
+    pub length: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Of the pattern that is being matched.
+    pub states: States,
+    /// The path within its file system, the last component first, each followed by a slash.
+    pub path: [u8; MAX_PATH_BYTES + NAME_ROOM],
 }
 
 /// Key of `AIO_QUEUES`: contexts are numbers within a process.

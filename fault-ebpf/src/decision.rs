@@ -7,7 +7,7 @@ use fault_common::{
     counters::RuleCounters,
     decide::{Outcome, Walk, World, round},
     limits::MAX_RULES,
-    rule::{Rule, block::BioFacts, net::PacketFacts},
+    rule::{Rule, block::BioFacts, file::FileFacts, net::PacketFacts},
     who::{Connection, Stream},
 };
 
@@ -29,7 +29,7 @@ pub trait Facts: Copy {
 pub struct Memory {
     /// Numbered, with ordinals of the generation in force.
     pub stream: *mut Stream,
-    /// Nothing for bios.
+    /// Nothing for bios and files.
     pub connection: *mut Connection,
 }
 
@@ -56,6 +56,19 @@ impl Facts for BioFacts {
     #[inline(always)]
     fn round(slot: u32, walk: *mut Walk<Self>, memory: Memory) -> u32 {
         round_of_bio(slot, walk, memory.stream)
+    }
+}
+
+impl Facts for FileFacts {
+    #[inline(always)]
+    fn pass(&self, rule: &Rule, _place: u32) -> bool {
+        // Patterns are part of the mask of candidates.
+        rule.file.matches(self)
+    }
+
+    #[inline(always)]
+    fn round(slot: u32, walk: *mut Walk<Self>, memory: Memory) -> u32 {
+        round_of_file(slot, walk, memory.stream)
     }
 }
 
@@ -143,6 +156,17 @@ pub extern "C" fn round_of_packet(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn round_of_bio(slot: u32, walk: *mut Walk<BioFacts>, stream: *mut Stream) -> u32 {
+    if walk.is_null() || stream.is_null() {
+        return END;
+    }
+    // SAFETY: not null, and the verifier has checked the size.
+    round_at(slot, unsafe { &mut *walk }, Memory { stream, connection: core::ptr::null_mut() })
+}
+
+/// A slot of a rule for operations on files; as [`round_of_packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn round_of_file(slot: u32, walk: *mut Walk<FileFacts>, stream: *mut Stream) -> u32 {
     if walk.is_null() || stream.is_null() {
         return END;
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! packet  net::egress | net::ingress → net::headers → who::socket → decide → pass | swallow | net::lane
 //! bio     block::decide → who::bio → decide → pass | fail | leave a deadline for block::park
+//! file    file::hooks → file::judge → file::path → decide → pass | fail
 //! life    life::fork, life::exit: descendants of the target;  net::sockets: sockets it makes
 //! ```
 #![no_std]
@@ -12,6 +13,7 @@
 mod block;
 mod decision;
 mod emit;
+mod file;
 mod kernel;
 mod life;
 mod maps;

@@ -12,13 +12,15 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
+    glob::Glob,
     limits::{
-        BANKS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS, WRITTEN_WORDS,
+        BANKS, MAX_GLOBS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS,
+        WRITTEN_WORDS,
     },
     rule::{Rule, block::WrittenKey},
     shared::SharedU64,
     who::{
-        AioKey, AioQueue, EchoKey, EchoState, Interface, LaneExit, Name, PORT_WORDS, ParkingPlace,
+        AioKey, AioQueue, EchoKey, EchoState, FileState, Interface, LaneExit, Name, PORT_WORDS, ParkingPlace,
         PeerAddress, PeerRules, SocketState, TASK_WORDS, TaskState,
     },
 };
@@ -128,6 +130,16 @@ pub static AIO_QUEUES: HashMap<AioKey, AioQueue, 4096, { BPF_F_NO_PREALLOC as us
 #[btf_map]
 pub static WRITTEN: HashMap<WrittenKey, SharedU64, WRITTEN_WORDS, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+/// Threads of the target that operate on files.
+#[btf_map]
+pub static FILE_STATES: LocalStorage<
+    FileState,
+    { BPF_MAP_TYPE_TASK_STORAGE as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = LocalStorage::new();
+/// Patterns of file rules: index `bank * MAX_GLOBS + number`.
+#[btf_map]
+pub static GLOBS: Array<Glob, { BANKS * MAX_GLOBS }> = Array::new();
 /// An empty queue to copy from: it is larger than a program's stack.
 #[btf_map]
 pub static AIO_BLANK: Array<AioQueue, 1> = Array::new();

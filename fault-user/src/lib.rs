@@ -7,6 +7,7 @@
 //! | `kernel` | probing, BTF, loading |
 //! | `net` | hooks, lane, sockets |
 //! | `block` | devices, parking lot, self-test |
+//! | `file` | hooks on operations on files, patterns of paths |
 //! | `session` | plan → arm → heal, heartbeat, residue |
 //! | `scenario` | phases in time, several targets, expectations |
 //! | `report` | table, JSON, events |
@@ -19,6 +20,7 @@ pub mod block;
 pub mod cli;
 pub mod client;
 pub mod exit;
+pub mod file;
 pub mod kernel;
 pub mod net;
 pub mod report;

@@ -32,7 +32,7 @@ use super::World;
 use crate::{
     counters::RuleCounters,
     limits::MAX_RULES,
-    rule::{Layer, Rule, block::BioFacts, net::PacketFacts},
+    rule::{Layer, Rule, block::BioFacts, file::FileFacts, net::PacketFacts},
     who::{Connection, Stream},
 };
 
@@ -43,7 +43,9 @@ pub enum Facts {
     Packet(PacketFacts),
     /// A bio of the target.
     Bio(BioFacts),
-    /// Whatever the rule looks at: passes every filter of either layer.
+    /// An operation of the target on a file that the patterns of all rules match.
+    File(FileFacts),
+    /// Whatever the rule looks at: passes every filter of any layer.
     Anything,
 }
 
@@ -85,6 +87,7 @@ impl World for Simulation<'_> {
         match &self.facts {
             Facts::Packet(packet) => rule.net.matches(packet),
             Facts::Bio(bio) => rule.block.matches(bio),
+            Facts::File(file) => rule.file.matches(file),
             Facts::Anything => true,
         }
     }
@@ -108,6 +111,7 @@ pub fn candidates(rules: &[Rule], facts: Facts) -> u64 {
     let wanted = |rule: &Rule| match facts {
         Facts::Packet(_) => rule.layer == Layer::Net as u32,
         Facts::Bio(_) => rule.layer == Layer::Disk as u32,
+        Facts::File(_) => rule.layer == Layer::File as u32,
         Facts::Anything => true,
     };
     let slots = rules.iter().take(MAX_RULES).enumerate();

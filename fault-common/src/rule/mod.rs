@@ -1,9 +1,11 @@
 //! A compiled fault, as it lies in the kernel map `RULES`.
 
 pub mod block;
+pub mod file;
 pub mod net;
 
 use block::BlockFilter;
+use file::FileFilter;
 use net::NetFilter;
 
 use crate::decide::{
@@ -21,6 +23,8 @@ pub enum Layer {
     Net = 1,
     /// Block I/O, at `should_fail_bio`.
     Disk = 2,
+    /// Operations on files, at the hooks of security modules and at system calls.
+    File = 3,
 }
 
 /// What a rule does to the operation it hits.
@@ -41,7 +45,7 @@ pub enum Verb {
     Rate = 5,
     /// The packet arrives twice.
     Duplicate = 6,
-    /// A call of connect(2), sendto(2) or sendmsg(2) ends with [`Rule::errno`], and nothing is sent.
+    /// A call ends with [`Rule::errno`] and does nothing: connect(2), bind(2), sendto(2), sendmsg(2), or one on a file.
     Fail = 7,
     /// Nothing happens, whatever the other rules say: an exception (`--except`), not a fault.
     Spare = 8,
@@ -148,6 +152,8 @@ pub struct Rule {
     pub net: NetFilter,
     /// Which bios, for [`Layer::Disk`].
     pub block: BlockFilter,
+    /// Which operations on files, for [`Layer::File`].
+    pub file: FileFilter,
 }
 
 impl Rule {
@@ -169,4 +175,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 120 + 24 + 16 + 8 + 16 + 32 + 40);
+const _: () = assert!(size_of::<Rule>() == 16 + 120 + 24 + 16 + 8 + 16 + 32 + 40 + 8);

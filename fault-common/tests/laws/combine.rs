@@ -17,6 +17,7 @@ use fault_common::{
     rule::{
         Corruption, Layer, Rule, Verb,
         block::{BioFacts, op},
+        file::{FileFacts, OPS},
         net::{BOTH_DIRECTIONS, Direction, PacketFacts, protocol},
     },
     who::{Connection, Stream},
@@ -29,6 +30,7 @@ fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
     let verbs = match layer {
         Layer::Net => vec![Verb::Drop, Verb::Reset, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay],
         Layer::Disk => vec![Verb::Error, Verb::Rate, Verb::Delay, Verb::DelayThenError],
+        Layer::File => vec![Verb::Fail],
     };
     prop::sample::select(verbs)
 }
@@ -58,6 +60,7 @@ prop_compose! {
             rule.corruption = Corruption { bits: 1 + flags, fix_checksum: flags };
         }
         rule.block.ops = ops;
+        rule.file.ops = ops;
         rule.net.directions = directions;
         rule
     }
@@ -65,7 +68,7 @@ prop_compose! {
 
 /// A rule set of both layers, numbered as on the command line.
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
-    let any = prop_oneof![some_rule(Layer::Net), some_rule(Layer::Disk)];
+    let any = prop_oneof![some_rule(Layer::Net), some_rule(Layer::Disk), some_rule(Layer::File)];
     prop::collection::vec(any, 1..=MAX_RULES).prop_map(|mut rules| {
         for (id, rule) in rules.iter_mut().enumerate() {
             rule.id = id as u32;
@@ -86,7 +89,8 @@ fn operation() -> impl Strategy<Value = Facts> {
     });
     let bio = prop::sample::select(vec![op::READ, op::WRITE, op::FLUSH, op::WRITE | op::FLUSH])
         .prop_map(|ops| Facts::Bio(BioFacts { ops, sectors: 8, ..BioFacts::default() }));
-    prop_oneof![packet, bio]
+    let file = (0..OPS as u32).prop_map(|number| Facts::File(FileFacts { ops: 1 << number, _pad: 0 }));
+    prop_oneof![packet, bio, file]
 }
 
 /// What the counters of a rule should say.
@@ -110,6 +114,7 @@ fn passes(rule: &Rule, facts: Facts) -> bool {
     match facts {
         Facts::Packet(packet) => rule.layer == Layer::Net as u32 && rule.net.matches(&packet),
         Facts::Bio(bio) => rule.layer == Layer::Disk as u32 && rule.block.matches(&bio),
+        Facts::File(file) => rule.layer == Layer::File as u32 && rule.file.matches(&file),
         Facts::Anything => true,
     }
 }
@@ -308,7 +313,7 @@ proptest! {
             .map(|rule| Verb::from_u32(rule.verb).unwrap())
             .collect();
         let outcome = Bench::new(rules.clone()).step(facts, 0, 1);
-        if let Some(instant) = verbs.iter().find(|verb| matches!(verb, Verb::Drop | Verb::Error)) {
+        if let Some(instant) = verbs.iter().find(|verb| matches!(verb, Verb::Drop | Verb::Error | Verb::Fail)) {
             let verdict = if *instant == Verb::Drop { Verdict::Drop } else { Verdict::Error };
             prop_assert_eq!((outcome.verdict, outcome.delay_ns), (verdict, 0));
         } else if verbs.contains(&Verb::DelayThenError) {
@@ -323,8 +328,8 @@ proptest! {
     }
 
     #[test]
-    fn exceptions_spare_from_everything_and_are_no_hits(rules in rules(), facts in operation(), layer in 0..2) {
-        let layer = if layer == 0 { Layer::Net } else { Layer::Disk };
+    fn exceptions_spare_from_everything_and_are_no_hits(rules in rules(), facts in operation(), layer in 0..3usize) {
+        let layer = [Layer::Net, Layer::Disk, Layer::File][layer];
         let mut exception = rule(MAX_RULES as u32, layer, Verb::Spare, Trigger::ALWAYS);
         exception.net.directions = Direction::Out as u32;
         let spared = passes(&exception, facts);

@@ -5,6 +5,7 @@ mod control;
 mod corruption;
 mod delay;
 mod filters;
+mod glob;
 mod rate;
 mod tag;
 mod threads;

@@ -38,3 +38,6 @@ mod state;
 mod syscall;
 mod tally;
 pub mod written;
+
+pub use fields::{current, read, read_at};
+pub use syscall::registers;

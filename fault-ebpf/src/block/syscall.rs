@@ -23,7 +23,7 @@ pub fn first_argument() -> u64 {
 
 /// Registers of the running task when it entered the kernel.
 #[inline(always)]
-fn registers() -> u64 {
+pub fn registers() -> u64 {
     // SAFETY: helpers without effects; the task is the running one.
     unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
 }

@@ -187,6 +187,9 @@ pub struct FaultArgs {
     /// A fault of block I/O, e.g. 'error 1% read on /var/lib/pg'
     #[arg(long, value_name = "SPEC")]
     pub disk: Vec<String>,
+    /// A fault of operations on files, e.g. 'error ENOSPC write file /data/wal/**'
+    #[arg(long, value_name = "SPEC")]
+    pub file: Vec<String>,
     /// Spare packets and calls from all net faults, e.g. 'tcp port 22'
     #[arg(long, value_name = "FILTER")]
     pub except: Vec<String>,
@@ -314,7 +317,7 @@ pub fn command() -> clap::Command {
     Cli::command().mut_subcommand("play", optional).mut_subcommand("preset", optional)
 }
 
-/// Parses the command line; keeps the order of faults across `--net` and `--disk`.
+/// Parses the command line; keeps the order of faults across `--net`, `--disk` and `--file`.
 ///
 /// # Errors
 /// clap's, which know how to print themselves.

@@ -44,6 +44,7 @@ async fn inject(
     let words = target.to_string();
     let options = &arguments.options;
     session::tell_unborn(&target, options)?;
+    session::tell_unmatched(&plan, &target, options)?;
     let leash = arguments.until_eof.then(Leash::take).transpose()?;
     let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
     if options.report.is_some() {

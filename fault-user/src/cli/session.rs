@@ -1,8 +1,8 @@
 //! What `run` and `inject` share: from arguments to an armed session.
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
-use fault_common::limits::MAX_RULES;
+use fault_common::{limits::MAX_RULES, rule::file::op};
 
 use super::{
     ACTIVE,
@@ -15,6 +15,7 @@ use crate::{
         hooks::Choice,
     },
     exit::Class,
+    file::present,
     kernel::probe::{Capabilities, Feature},
     net::peers,
     report::{
@@ -111,6 +112,8 @@ pub(super) fn features(needs: Needs) -> Vec<Feature> {
         (needs.calls, Feature::Calls),
         (needs.bios, Feature::DiskError),
         (needs.bio_delay, Feature::DiskDelay),
+        (needs.files & !op::FSYNC != 0, Feature::FileError),
+        (needs.files & op::FSYNC != 0, Feature::FileSync),
     ];
     features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
 }
@@ -150,6 +153,23 @@ pub(super) fn tell_unborn(target: &Target, options: &SessionArgs) -> Result<(), 
     if !options.quiet {
         for name in target.unborn()? {
             eprintln!("fault: no process is named {name} yet; those that will be are hit");
+        }
+    }
+    Ok(())
+}
+
+/// Says which patterns of paths match nothing yet, as somebody of the target sees it: often enough they are misspelt.
+pub(super) fn tell_unmatched(plan: &Plan, target: &Target, options: &SessionArgs) -> Result<(), CliError> {
+    if options.quiet || plan.globs().next().is_none() {
+        return Ok(());
+    }
+    let root =
+        target.snapshot()?.members.first().map(|process| PathBuf::from(format!("/proc/{process}/root")));
+    let root = root.filter(|root| root.exists()).unwrap_or_else(|| PathBuf::from("/"));
+    for (_, glob) in plan.globs() {
+        // Nothing is said where it would take too long to find out.
+        if present::any(&root, glob) == Some(false) {
+            eprintln!("fault: no file matches {glob} yet; those that will be are hit");
         }
     }
     Ok(())
@@ -210,6 +230,8 @@ fn names_of(fault: &Fault) -> Result<Vec<Resolved>, CliError> {
     let mut resolved = Vec::new();
     match fault {
         Fault::Net(net) => return peers_of(&net.filter),
+        // Patterns stand for files that are not there yet.
+        Fault::File(_) => {}
         Fault::Disk(disk) => {
             if let (Some(on), Some(device)) = (&disk.filter.on, device_of(fault)?) {
                 let kind = if device.whole_disk { "disk" } else { "partition" };

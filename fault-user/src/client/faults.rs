@@ -73,6 +73,11 @@ impl Faults {
         self.fault(Layer::Disk, text)
     }
 
+    /// A fault of operations on files: `--file`.
+    pub fn file(self, text: &str) -> Self {
+        self.fault(Layer::File, text)
+    }
+
     /// What passes this filter is spared by every net fault: `--except`.
     pub fn except(self, filter: &str) -> Self {
         self.checked("--except", filter, spec::parse_exception(filter).map(drop))

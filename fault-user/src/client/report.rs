@@ -16,7 +16,7 @@ pub struct Report {
 pub struct RuleReport {
     /// Number of the fault, from 0.
     pub id: u32,
-    /// Its layer: `net`, `disk`.
+    /// Its layer: `net`, `disk`, `file`.
     pub layer: String,
     /// Its spec, in canonical form.
     pub spec: String,

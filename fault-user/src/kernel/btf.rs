@@ -253,6 +253,15 @@ impl Btf {
         self.find(&self.functions, name).ok_or_else(|| BtfError::NoFunction(name.into()))
     }
 
+    /// How many arguments the kernel function `name` takes.
+    ///
+    /// # Errors
+    /// [`BtfError::NoFunction`].
+    pub fn arguments(&self, name: &str) -> Result<u32, BtfError> {
+        let prototype = self.u32(self.start(self.function_id(name)?)? + 8)?;
+        Ok(self.u32(self.start(prototype)? + 4)? & 0xffff)
+    }
+
     /// BTF id of a typedef. Those named `btf_trace_…` stand for tracepoints.
     ///
     /// # Errors

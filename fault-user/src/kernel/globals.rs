@@ -2,7 +2,7 @@
 //! read-only globals of the object.
 
 use super::btf::{Btf, BtfError};
-use crate::{block, session::plan::Needs};
+use crate::{block, file, session::plan::Needs};
 
 /// Global of `fault-ebpf/src/life`, structure, field.
 const LIFE: [(&str, &str, &str); 6] = [
@@ -25,6 +25,9 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
     }
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);
+    }
+    if needs.files != 0 {
+        globals.extend(file::fields::globals(btf)?);
     }
     Ok(globals)
 }

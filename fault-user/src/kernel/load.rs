@@ -75,6 +75,8 @@ pub struct Sizes {
     pub parking: bool,
     /// The ring buffer of `--events`: 4 MiB.
     pub events: bool,
+    /// Patterns of paths: 1 MiB.
+    pub globs: bool,
 }
 
 /// Creates all maps, with `globals` set, and beats once.
@@ -94,6 +96,9 @@ pub fn load(globals: &Globals, sizes: Sizes) -> Result<Loaded, LoadError> {
     loader.map_max_entries("PARKING", parking);
     if !sizes.parking {
         loader.map_max_entries("AIO_QUEUES", 1);
+    }
+    if !sizes.globs {
+        loader.map_max_entries("GLOBS", 1);
     }
     if !sizes.events {
         // The smallest ring buffer is a page.

@@ -1,6 +1,7 @@
 //! Values of `fault_common` as bytes of a map.
 
 use fault_common::{
+    glob::Glob,
     rule::{Rule, block::WrittenKey},
     who::{Interface, LaneExit, Name, PeerAddress, PeerRules, SocketState},
 };
@@ -27,6 +28,9 @@ unsafe impl Layout for PeerAddress {}
 unsafe impl Layout for PeerRules {}
 // SAFETY: as above.
 unsafe impl Layout for SocketState {}
+
+// SAFETY: as above.
+unsafe impl Layout for Glob {}
 
 /// `T` for aya's maps, whose `Pod` cannot be implemented for types of another crate.
 #[repr(transparent)]

@@ -50,6 +50,10 @@ fn unmatched(fault: &Fault, lasted: Duration) -> String {
     }
     match fault {
         Fault::Net(fault) => unmatched_net(fault),
+        Fault::File(fault) => match fault.filter.to_string().trim() {
+            "" => "the target did nothing with any file".to_owned(),
+            filter => format!("the target did nothing with a file that is `{filter}`"),
+        },
         Fault::Disk(fault) => {
             let mut text = match fault.filter.to_string().trim() {
                 "" => "no I/O of the target reached a disk".to_owned(),

@@ -23,6 +23,8 @@ pub fn notes(totals: &Totals, stranded: u64, lanes: &[LaneStats]) -> Vec<Note> {
         (NoteKind::CopyFailed, totals.get(Counter::CopyFailed)),
         (NoteKind::Unchanged, totals.get(Counter::Unchanged)),
         (NoteKind::Forgotten, totals.get(Counter::Forgotten)),
+        (NoteKind::UringSync, totals.get(Counter::UringSync)),
+        (NoteKind::PathUnknown, totals.get(Counter::PathUnknown)),
         (NoteKind::Uncut, totals.get(Counter::Uncut)),
         (NoteKind::ParkForbidden, totals.get(Counter::ParkForbidden)),
         (NoteKind::Unparsable, totals.get(Counter::Unparsable)),
@@ -51,6 +53,8 @@ const fn name(counter: Counter) -> &'static str {
         Counter::CutIn => "cut_in",
         Counter::CutOut => "cut_out",
         Counter::Forgotten => "forgotten",
+        Counter::UringSync => "uring_sync",
+        Counter::PathUnknown => "path_unknown",
     }
 }
 
@@ -101,6 +105,10 @@ pub enum NoteKind {
     Uncut,
     /// [`Counter::Forgotten`].
     Forgotten,
+    /// [`Counter::UringSync`].
+    UringSync,
+    /// [`Counter::PathUnknown`].
+    PathUnknown,
     /// [`Counter::Unparsable`].
     Unparsable,
 }
@@ -158,6 +166,20 @@ impl Display for Note {
             NoteKind::Forgotten => {
                 let stretches = count(number, "stretch of 32 KiB", "stretches of 32 KiB");
                 write!(f, "{stretches} {was} written and stayed bad: the kernel had no memory to note it")
+            }
+            NoteKind::UringSync => {
+                let syncs = count(number, "fsync", "fsyncs");
+                write!(
+                    f,
+                    "{syncs} by way of io_uring could not be hit: they pass no system call that could fail"
+                )
+            }
+            NoteKind::PathUnknown => {
+                let operations = count(number, "operation", "operations");
+                write!(
+                    f,
+                    "{operations} on files matched no pattern: their paths were too long, or could not be read"
+                )
             }
             NoteKind::Unparsable => {
                 write!(f, "{packets} could not be parsed and passed untouched")

@@ -36,7 +36,8 @@ pub(super) fn turns(from: &Fault, to: &Fault) -> Result<Option<Vec<Turn>>, Compi
     let same_filter = match (from, to) {
         (Fault::Net(from), Fault::Net(to)) => from.filter == to.filter,
         (Fault::Disk(from), Fault::Disk(to)) => from.filter == to.filter,
-        (Fault::Net(_), Fault::Disk(_)) | (Fault::Disk(_), Fault::Net(_)) => false,
+        (Fault::File(from), Fault::File(to)) => from.filter == to.filter,
+        (Fault::Net(_) | Fault::Disk(_) | Fault::File(_), _) => false,
     };
     // A fault without a probability is decided about without a draw.
     let both_by_chance = from.trigger().probability.is_some() == to.trigger().probability.is_some();

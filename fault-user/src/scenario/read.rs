@@ -154,7 +154,11 @@ impl<'a> Reading<'a> {
         let span = table.span;
         table.finish()?;
         let [(layer, value)] = specs.as_slice() else {
-            return Err(origin.wrong(span, "a fault is one spec", "expected `net` or `disk`, one of them"));
+            return Err(origin.wrong(
+                span,
+                "a fault is one spec",
+                "expected `net`, `disk` or `file`, one of them",
+            ));
         };
         let text = value.text()?;
         let read = |text: &Text| spec::parse(*layer, &text.value).map_err(|error| origin.spec(text, &error));

@@ -17,6 +17,10 @@ use super::{
 };
 use crate::{
     block::hooks::{BlockHooks, Choice, Wanted},
+    file::{
+        hooks::FileHooks,
+        places::{self, Place},
+    },
     kernel::{
         btf::Btf,
         control::monotonic_ns,
@@ -49,6 +53,7 @@ pub struct Request {
 /// Field order is the order of dropping: block hooks first (they let everybody go), then packets, then maps.
 pub struct Armed {
     pub(super) block: Option<BlockHooks>,
+    pub(super) files: FileHooks,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
@@ -79,7 +84,7 @@ impl Armed {
     pub fn arm(mut request: Request) -> Result<Self, SessionError> {
         let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
-        let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some() };
+        let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some(), globs: needs.globs };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
@@ -103,7 +108,7 @@ impl Armed {
         // What was found by its name may have been restarted since.
         request.target.refresh();
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
-        let mut rules = Rules::default();
+        let mut rules = Rules::new(places(needs, &request.target)?);
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
 
         let mut namespaces = Vec::new();
@@ -126,6 +131,8 @@ impl Armed {
                 namespaces.push(namespace);
             }
         }
+        // Before those of block I/O, one of which sits on the same function and has to be asked first.
+        let files = FileHooks::arm(&copies, &btf, needs.files)?;
         let mut block = None;
         if needs.bios {
             let wanted =
@@ -135,6 +142,7 @@ impl Armed {
         let earlier = Arc::default();
         Ok(Self {
             block,
+            files,
             namespaces,
             sockets,
             tasks,
@@ -179,6 +187,14 @@ impl Armed {
         control.active.store(1);
         Ok(super::Active::new(self, events))
     }
+}
+
+/// Where the target's paths lead, if a rule asks.
+fn places(needs: Needs, target: &Target) -> Result<Vec<Place>, SessionError> {
+    if !needs.globs {
+        return Ok(Vec::new());
+    }
+    Ok(places::of(&target.snapshot()?.members)?)
 }
 
 /// When `--for` ends, in nanoseconds of the monotonic clock.

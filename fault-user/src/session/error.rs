@@ -8,6 +8,7 @@ use super::{keeper::KeeperError, plan::PlanError};
 use crate::{
     block::hooks::BlockError,
     exit::Class,
+    file::FileError,
     kernel::{btf::BtfError, load::LoadError, modify_return::CopyError},
     net::error::NetError,
     report::output::OutputError,
@@ -41,6 +42,9 @@ pub enum SessionError {
     /// Block I/O.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// Operations on files.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The events.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -112,6 +116,7 @@ impl SessionError {
             Self::Copy(error) => error.class(),
             Self::Net(error) => error.class(),
             Self::Block(error) => error.class(),
+            Self::File(error) => error.class(),
             Self::Output(error) => error.class(),
             Self::Ring(_) | Self::Thread(_) => Class::Other,
             Self::Btf(_) | Self::Program { .. } => Class::Unsupported,

@@ -111,6 +111,7 @@ impl Active {
         self.armed.write_down(&mut history);
         let Armed {
             block,
+            files,
             mut namespaces,
             sockets,
             tasks,
@@ -160,7 +161,7 @@ impl Active {
                 troubles.push(error);
             }
         }
-        drop((sockets, tasks, rules, loaded));
+        drop((files, sockets, tasks, rules, loaded));
         Healed {
             plan: request.plan,
             started,

@@ -13,13 +13,16 @@ use aya::{
     },
 };
 use fault_common::{
-    limits::{BANKS, MAX_RULES},
+    control::Bank,
+    glob::Glob,
+    limits::{BANKS, MAX_GLOBS, MAX_RULES},
     rule::{Rule, block::WrittenKey},
     who::{Interface as InterfaceEntry, PeerAddress, PeerRules},
 };
 
 use super::{active::Active, error::SessionError, packets::Namespace, plan::Plan};
 use crate::{
+    file::places::{self, Place},
     kernel::{load::Loaded, plain::Plain},
     net::peers::{self, Named, Table},
     spec::NetFilter,
@@ -30,9 +33,16 @@ use crate::{
 pub(super) struct Rules {
     named: [Named; BANKS],
     table: Table,
+    /// Where the paths of patterns lead.
+    places: Vec<Place>,
 }
 
 impl Rules {
+    /// For patterns of paths that lead to `places`.
+    pub(super) fn new(places: Vec<Place>) -> Self {
+        Self { places, ..Self::default() }
+    }
+
     /// Writes `plan` into the bank that is not in force (or the first one, before anything is).
     pub(super) fn write(&mut self, loaded: &mut Loaded, plan: &Plan, bank: u32) -> Result<(), SessionError> {
         let map = loaded.ebpf.map_mut("RULES").ok_or(SessionError::NoMap("RULES"))?;
@@ -43,8 +53,24 @@ impl Rules {
         }
         forget_written(&mut loaded.ebpf, bank)?;
         self.write_peers(&mut loaded.ebpf, plan, bank)?;
-        loaded.control.set_bank(bank, plan.bank());
+        let globs = self.write_globs(&mut loaded.ebpf, plan, bank)?;
+        loaded.control.set_bank(bank, Bank { globs, ..plan.bank() });
         Ok(())
+    }
+
+    /// Writes the patterns of all file rules; how many there are, by file system.
+    fn write_globs(&self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<u64, SessionError> {
+        let globs = places::globs(&self.places, plan.globs())?;
+        if globs.is_empty() {
+            return Ok(0);
+        }
+        let map = ebpf.map_mut("GLOBS").ok_or(SessionError::NoMap("GLOBS"))?;
+        let mut map: Array<_, Plain<Glob>> = Array::try_from(map).map_err(SessionError::map("GLOBS"))?;
+        for (number, glob) in (0u32..).zip(&globs) {
+            let place = bank * MAX_GLOBS as u32 + number;
+            map.set(place, Plain(*glob), 0).map_err(SessionError::map("GLOBS"))?;
+        }
+        Ok(globs.len() as u64)
     }
 
     /// What the `to` of all faults and exceptions name.

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use super::{
     Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb,
-    Distribution, Fault, Hold, NetFault, NetFilter, NetVerb, Part, Peer, Probability, Protocol, Segment,
-    Trigger,
+    Distribution, Fault, FileFault, FileOp, FileVerb, Hold, NetFault, NetFilter, NetVerb, Part, Peer,
+    Probability, Protocol, Segment, Trigger,
     units::{print_duration, print_probability},
 };
 
@@ -32,6 +32,17 @@ pub fn explain(fault: &Fault) -> Explanation {
             which: bios(disk),
             when: when(&disk.trigger, "operation"),
         },
+        Fault::File(file) => {
+            let FileVerb::Error(errno) = file.verb;
+            Explanation {
+                what: format!(
+                    "the operation fails with {} before it has done anything; the file stays as it is",
+                    errno.name()
+                ),
+                which: operations_on_files(file),
+                when: when(&file.trigger, "operation"),
+            }
+        }
     }
 }
 
@@ -274,6 +285,32 @@ fn bios(fault: &DiskFault) -> String {
     text + "; what the page cache answers reaches none"
 }
 
+fn operations_on_files(fault: &FileFault) -> String {
+    let operations = any(fault.filter.ops.iter().map(|op| match op {
+        FileOp::Open => "opening",
+        FileOp::Read => "reading",
+        FileOp::Write => "writing",
+        FileOp::Fsync => "fsync and fdatasync",
+        FileOp::Create => "making a file",
+        FileOp::Unlink => "removing a name",
+        FileOp::Rename => "renaming",
+        FileOp::Mkdir => "making a directory",
+        FileOp::Rmdir => "removing a directory",
+        FileOp::Link => "making a hard link",
+        FileOp::Symlink => "making a symbolic link",
+        FileOp::Truncate => "setting the length",
+        FileOp::Mmap => "mapping into memory",
+    }));
+    let operations = if operations.is_empty() { "every operation".to_owned() } else { operations };
+    match &fault.filter.glob {
+        Some(glob) => format!(
+            "{operations}, of files whose path matches {} when it is done, those that are there and those that will be",
+            glob.value
+        ),
+        None => format!("{operations}, of any file"),
+    }
+}
+
 fn when(trigger: &Trigger, noun: &str) -> Vec<String> {
     let Trigger { probability, burst, gilbert, nth, every, first, times, after, window, cycle } = trigger;
     let mut when = Vec::new();
@@ -344,6 +381,9 @@ mod tests {
             (Layer::Disk, "delay 30ms jitter 10ms flush"),
             (Layer::Disk, "hang 3s then error read sectors 2048..4096 on /dev/vdb"),
             (Layer::Disk, "hang forever 10% write"),
+            (Layer::File, "error ENOSPC write file /data/wal/**"),
+            (Layer::File, "error EMFILE 10% open"),
+            (Layer::File, "error EIO nth 3"),
         ];
         let mut text = String::new();
         for (layer, spec) in specs {

@@ -11,8 +11,11 @@
 
 mod delay;
 mod disk;
+mod errno;
 mod error;
 mod explain;
+mod file;
+mod glob;
 mod lexer;
 mod net;
 mod parse;
@@ -35,9 +38,12 @@ pub use delay::{DISK_HOLD_MAX, DelaySpec, Distribution, NET_DELAY_MAX};
 pub use disk::{
     BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, IOPS_MAX, SectorRange,
 };
+pub use errno::FileErrno;
 pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
 pub use explain::{Explanation, explain};
+pub use file::{FileFault, FileFilter, FileOp, FileVerb};
+pub use glob::{Component, FileGlob, automaton};
 pub use net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
     NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
@@ -60,17 +66,20 @@ pub enum Layer {
     Net,
     /// Block I/O: `--disk`.
     Disk,
+    /// Operations on files: `--file`.
+    File,
 }
 
 impl Layer {
     /// All layers of this version.
-    pub const ALL: &'static [Layer] = &[Layer::Net, Layer::Disk];
+    pub const ALL: &'static [Layer] = &[Layer::Net, Layer::Disk, Layer::File];
 
     /// The layer's name, as in scenario files and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Net => "net",
             Self::Disk => "disk",
+            Self::File => "file",
         }
     }
 
@@ -79,6 +88,7 @@ impl Layer {
         match self {
             Self::Net => "--net",
             Self::Disk => "--disk",
+            Self::File => "--file",
         }
     }
 }
@@ -90,6 +100,8 @@ pub enum Fault {
     Net(NetFault),
     /// With block I/O.
     Disk(DiskFault),
+    /// With operations on files.
+    File(FileFault),
 }
 
 impl Fault {
@@ -98,6 +110,7 @@ impl Fault {
         match self {
             Self::Net(_) => Layer::Net,
             Self::Disk(_) => Layer::Disk,
+            Self::File(_) => Layer::File,
         }
     }
 
@@ -106,6 +119,7 @@ impl Fault {
         match self {
             Self::Net(fault) => &fault.trigger,
             Self::Disk(fault) => &fault.trigger,
+            Self::File(fault) => &fault.trigger,
         }
     }
 
@@ -114,6 +128,7 @@ impl Fault {
         match self {
             Self::Net(fault) => &mut fault.trigger,
             Self::Disk(fault) => &mut fault.trigger,
+            Self::File(fault) => &mut fault.trigger,
         }
     }
 
@@ -122,6 +137,7 @@ impl Fault {
         match self {
             Self::Net(fault) => &fault.source,
             Self::Disk(fault) => &fault.source,
+            Self::File(fault) => &fault.source,
         }
     }
 }
@@ -134,6 +150,7 @@ pub fn parse(layer: Layer, text: &str) -> Result<Fault, SpecError> {
     match layer {
         Layer::Net => parse::net::fault(text).map(Fault::Net),
         Layer::Disk => parse::disk::fault(text).map(Fault::Disk),
+        Layer::File => parse::file::fault(text).map(Fault::File),
     }
 }
 
@@ -150,6 +167,14 @@ impl FromStr for NetFault {
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
         parse::net::fault(text)
+    }
+}
+
+impl FromStr for FileFault {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        parse::file::fault(text)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::delay::{DelaySpec, Distribution};
 use super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, SectorRange};
+use super::file::{FileFault, FileFilter, FileOp, FileVerb};
 use super::lexer::{needs_quotes, quote};
 use super::net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
@@ -19,6 +20,7 @@ impl Display for Fault {
         match self {
             Self::Net(fault) => fault.fmt(f),
             Self::Disk(fault) => fault.fmt(f),
+            Self::File(fault) => fault.fmt(f),
         }
     }
 }
@@ -39,6 +41,43 @@ impl Display for DiskFault {
         chance(&self.trigger, f)?;
         self.filter.fmt(f)?;
         clauses(&self.trigger, f)
+    }
+}
+
+impl Display for FileFault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.verb.fmt(f)?;
+        chance(&self.trigger, f)?;
+        self.filter.fmt(f)?;
+        clauses(&self.trigger, f)
+    }
+}
+
+impl Display for FileVerb {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(errno) => write!(f, "error {}", errno.name()),
+        }
+    }
+}
+
+/// Every clause with a space before it, so that it can follow a verb.
+impl Display for FileFilter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.ops.iter().try_for_each(|op| write!(f, " {op}"))?;
+        match &self.glob {
+            Some(glob) => {
+                f.write_str(" file ")?;
+                operand(Layer::File, glob.text(), f)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for FileOp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

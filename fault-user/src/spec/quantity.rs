@@ -40,6 +40,10 @@ pub enum Quantity {
     Iops,
     /// `ECONNREFUSED`.
     Errno,
+    /// `ENOSPC`, of an operation on a file.
+    FileErrno,
+    /// `/data/wal/**`.
+    Glob,
     /// `3`.
     Count,
     /// `80`, `80-90`.
@@ -68,6 +72,8 @@ impl Quantity {
             Self::Rate => "a rate",
             Self::Iops => "a number of operations a second",
             Self::Errno => "an errno of connect(2), sendmsg(2) or bind(2)",
+            Self::FileErrno => "the name of an error",
+            Self::Glob => "a pattern of paths",
             Self::Count => "a count",
             Self::Ports => "a port",
             Self::Address => "an address",
@@ -88,6 +94,10 @@ impl Quantity {
             Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
             Self::Iops => "a whole number such as `100`",
             Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
+            Self::FileErrno => "a name such as `ENOSPC`, `EDQUOT`, `EROFS` or `EIO`",
+            Self::Glob => {
+                "an absolute path such as `/data/wal/**`, in which `*`, `?` and `**` stand for others"
+            }
             Self::Count | Self::Number => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
             Self::Address => {
@@ -125,7 +135,8 @@ impl Quantity {
             Self::Ports => "ports from 1 to 65535".to_owned(),
             Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),
             Self::Sectors => format!("sectors from 0 to {}", u64::MAX),
-            Self::Interface | Self::Path | Self::Errno => self.example().to_owned(),
+            Self::Glob => format!("at most {} bytes", fault_common::glob::MAX_GLOB_BYTES - 1),
+            Self::Interface | Self::Path | Self::Errno | Self::FileErrno => self.example().to_owned(),
         }
     }
 

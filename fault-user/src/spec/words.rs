@@ -6,6 +6,7 @@
 use super::Layer;
 use super::delay::Distribution;
 use super::disk::{DiskManner, DiskOp};
+use super::file::FileOp;
 use super::net::{Call, Protocol, Segment};
 
 /// One row of a vocabulary.
@@ -190,6 +191,43 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
     ],
 };
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileVerbWord {
+    Error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileClause {
+    Op(FileOp),
+    File,
+}
+
+/// An operation on files.
+const fn files(op: FileOp) -> Entry<FileClause> {
+    now(op.word(), op.word(), FileClause::Op(op))
+}
+
+pub(super) static FILE: Vocabulary<FileVerbWord, FileClause> = Vocabulary {
+    layer: Layer::File,
+    verbs: &[now("error", "error ERRNO", FileVerbWord::Error), later("delay", "delay DURATION")],
+    clauses: &[
+        files(FileOp::Open),
+        files(FileOp::Read),
+        files(FileOp::Write),
+        files(FileOp::Fsync),
+        files(FileOp::Create),
+        files(FileOp::Unlink),
+        files(FileOp::Rename),
+        files(FileOp::Mkdir),
+        files(FileOp::Rmdir),
+        files(FileOp::Link),
+        files(FileOp::Symlink),
+        files(FileOp::Truncate),
+        files(FileOp::Mmap),
+        now("file", "file GLOB", FileClause::File),
+    ],
+};
+
 /// The operands of `delay` that have a keyword; every layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DelayWord {
@@ -264,6 +302,7 @@ pub(super) fn of(layer: Layer) -> Vec<Known> {
     match layer {
         Layer::Net => all(&NET),
         Layer::Disk => all(&DISK),
+        Layer::File => all(&FILE),
     }
 }
 

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_the_controller,
         run: commands_about_clients_run,
     },
+    Test { name: "docs::commands_about_files_run", on: Lane::has_files, run: commands_about_files_run },
     Test { name: "docs::scenarios_are_played", on: Lane::tests_packets, run: scenarios_are_played },
 ];
 
@@ -48,6 +49,10 @@ fn commands_about_targets_run(_: Lane) -> anyhow::Result<()> {
 
 fn commands_about_clients_run(_: Lane) -> anyhow::Result<()> {
     commands_run(include_str!("../../../docs/clients.md"), 1)
+}
+
+fn commands_about_files_run(_: Lane) -> anyhow::Result<()> {
+    commands_run(include_str!("../../../docs/files.md"), 1)
 }
 
 fn scenarios_are_played(_: Lane) -> anyhow::Result<()> {

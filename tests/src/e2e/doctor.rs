@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Everything a user may ask for.
-const FEATURES: [&str; 7] = [
+const FEATURES: [&str; 9] = [
     "packet_drop",
     "packet_delay",
     "packet_segments",
@@ -25,6 +25,8 @@ const FEATURES: [&str; 7] = [
     "calls",
     "disk_error",
     "disk_delay",
+    "file_error",
+    "file_fsync",
 ];
 
 fn everywhere(_: Lane) -> bool {
@@ -69,16 +71,19 @@ fn knows_this_kernel(lane: Lane) -> anyhow::Result<()> {
     let (no, untried): (&[&str], &[&str]) = match lane {
         Lane::Native | Lane::Fault => (&[], &[]),
         Lane::FmodOnly => (&["kprobe_override"], &[]),
-        Lane::Debian612 => (&["fmod_ret", "fmod_ret_sleepable", "kprobe_override"], &["hook_called"]),
-        Lane::Debian61 => {
-            (&["tcx", "fmod_ret", "fmod_ret_sleepable", "kprobe_override", "task_from_pid"], &["hook_called"])
+        Lane::Debian612 => {
+            (&["fmod_ret", "fmod_ret_sleepable", "kprobe_override", "syscall_hook"], &["hook_called"])
         }
+        Lane::Debian61 => (
+            &["tcx", "fmod_ret", "fmod_ret_sleepable", "kprobe_override", "task_from_pid", "syscall_hook"],
+            &["hook_called"],
+        ),
     };
     let report = doctor()?;
     ensure!(answered(&report, &Value::Bool(false))? == no, "{report:#}");
     ensure!(answered(&report, &Value::Null)? == untried, "{report:#}");
     for feature in FEATURES {
-        let works = lane.has_block() || !feature.starts_with("disk");
+        let works = lane.has_block() || !feature.starts_with("disk") && feature != "file_fsync";
         ensure!(report["features"][feature]["ok"] == works, "{feature}: {report:#}");
     }
     Ok(())

@@ -28,6 +28,18 @@ impl Lane {
         matches!(self, Self::Fault | Self::FmodOnly)
     }
 
+    /// Whether operations on files fail here: on every kernel whose functions can be hooked.
+    #[must_use]
+    pub const fn has_files(self) -> bool {
+        !matches!(self, Self::Native)
+    }
+
+    /// Whether fsync must be refused here, although other operations on files fail.
+    #[must_use]
+    pub const fn refuses_fsync(self) -> bool {
+        self.has_files() && !self.has_block()
+    }
+
     /// Whether packets are tested here. The network of [`Lane::FmodOnly`] is that of [`Lane::Fault`], from the same
     /// source with the same options: the tests would run twice.
     #[must_use]

@@ -19,6 +19,8 @@ mod disk_rate;
 mod docs;
 mod doctor;
 mod echoes;
+mod file_errors;
+mod file_patterns;
 mod file_system;
 mod host;
 mod jitter;
@@ -173,6 +175,8 @@ fn tests() -> Vec<Test> {
         bad_sectors::TESTS,
         file_system::TESTS,
         databases::TESTS,
+        file_errors::TESTS,
+        file_patterns::TESTS,
         death::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,

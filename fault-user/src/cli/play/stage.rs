@@ -11,7 +11,7 @@ use super::{
         error::CliError,
         finish::{self, Subject},
         run::{follow_writeback, forward, hits_writes, outlive},
-        session::tell_unborn,
+        session::{tell_unborn, tell_unmatched},
     },
     ensemble::{self, Ensemble},
     probes,
@@ -77,6 +77,7 @@ pub(super) async fn perform(
         if let Some(cgroup) = transient.as_ref().filter(|_| is_given(part)) {
             target.cgroups.push(cgroup.cgroup().clone());
         }
+        tell_unmatched(&part.plan, &target, options)?;
         targets.push(target);
     }
     let words = if words.is_empty() { "nobody".to_owned() } else { words.join("; ") };

@@ -39,20 +39,25 @@ pub fn unknown_to_btf(error: &BtfError) -> Failure {
     Failure::new(error.to_string(), Errno::ENOENT)
 }
 
-fn load_modify_return(btf: &Btf, insns: &[Insn], sleepable: bool) -> Attempt<OwnedFd> {
+fn load_modify_return(btf: &Btf, function: &str, insns: &[Insn], sleepable: bool) -> Attempt<OwnedFd> {
     bpf::load(&ProgramSpec {
         what: if sleepable { "a sleepable fmod_ret program" } else { "an fmod_ret program" },
         kind: bpf_prog_type::BPF_PROG_TYPE_TRACING,
         insns,
         attach_type: bpf_attach_type::BPF_MODIFY_RETURN as u32,
-        attach_btf_id: btf.function_id(HOOK).map_err(|error| unknown_to_btf(&error))?,
+        attach_btf_id: btf.function_id(function).map_err(|error| unknown_to_btf(&error))?,
         flags: if sleepable { SLEEPABLE } else { 0 },
     })
 }
 
 /// Attaches a fmod_ret program to [`HOOK`].
 pub fn modify_return(btf: &Btf, insns: &[Insn], sleepable: bool) -> Attempt<Attached> {
-    let program = load_modify_return(btf, insns, sleepable)?;
+    modify_return_of(btf, HOOK, insns, sleepable)
+}
+
+/// Attaches a fmod_ret program to a kernel function.
+pub fn modify_return_of(btf: &Btf, function: &str, insns: &[Insn], sleepable: bool) -> Attempt<Attached> {
+    let program = load_modify_return(btf, function, insns, sleepable)?;
     let link = bpf::open_tracepoint(program.as_fd(), None, "attaching an fmod_ret program")?;
     Ok(Attached { _link: link, _program: program })
 }
@@ -142,7 +147,7 @@ pub fn task_from_pid(btf: &Btf, sleepable_hook: bool) -> Attempt<()> {
         insn::exit(),
     ];
     if sleepable_hook {
-        return load_modify_return(btf, &insns, true).map(drop);
+        return load_modify_return(btf, HOOK, &insns, true).map(drop);
     }
     let tracepoint =
         btf.typedef_id("btf_trace_sched_process_fork").map_err(|error| unknown_to_btf(&error))?;

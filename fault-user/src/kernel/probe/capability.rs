@@ -57,11 +57,15 @@ pub enum Capability {
     DetachedFuse,
     /// Whether `should_fail_bio` is called at all.
     HookCalled,
+    /// Changing what a hook of security modules returns.
+    SecurityHook,
+    /// Changing what a system call returns.
+    SyscallHook,
 }
 
 impl Capability {
     /// All of them, in the order they are shown.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Permission,
         Self::Btf,
         Self::Jit,
@@ -88,6 +92,8 @@ impl Capability {
         Self::CopyFromUserTask,
         Self::DetachedFuse,
         Self::HookCalled,
+        Self::SecurityHook,
+        Self::SyscallHook,
     ];
 
     /// Its name in the report, in JSON and in docs/kernels.md. Never changes.
@@ -119,6 +125,8 @@ impl Capability {
             Self::CopyFromUserTask => "copy_from_user_task",
             Self::DetachedFuse => "detached_fuse",
             Self::HookCalled => "hook_called",
+            Self::SecurityHook => "security_hook",
+            Self::SyscallHook => "syscall_hook",
         }
     }
 
@@ -151,6 +159,8 @@ impl Capability {
             Self::CopyFromUserTask => "BPF reads another task's memory (bpf_copy_from_user_task)",
             Self::DetachedFuse => "FUSE file system mounted nowhere",
             Self::HookCalled => "a real read passes should_fail_bio",
+            Self::SecurityHook => "fmod_ret on security_file_open",
+            Self::SyscallHook => "fmod_ret on the system call fsync",
         }
     }
 
@@ -177,6 +187,10 @@ pub enum Feature {
     DiskError,
     /// `--disk 'delay …'`, `--disk 'hang …'`, `--disk 'rate …'`, `--disk 'iops …'`
     DiskDelay,
+    /// `--file 'error …'`, but for `fsync`.
+    FileError,
+    /// `--file 'error … fsync'`
+    FileSync,
 }
 
 /// Any one of these will do; the first is preferred.
@@ -218,12 +232,14 @@ const DISK_DELAY: &[AnyOf] = &[
     &[Capability::CopyFromUserTask],
     &[Capability::DetachedFuse],
 ];
+const FILES: &[AnyOf] = &[&[Capability::SecurityHook], &[Capability::Jit], &[Capability::TaskStorage]];
+const SYNC: &[AnyOf] = &[&[Capability::SyscallHook], &[Capability::Jit], &[Capability::TaskStorage]];
 /// Last: it can only be tried when the rest is there.
 const SELF_TEST: &[AnyOf] = &[&[Capability::HookCalled]];
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::PacketDrop,
         Self::PacketDelay,
         Self::PacketSegments,
@@ -231,6 +247,8 @@ impl Feature {
         Self::Calls,
         Self::DiskError,
         Self::DiskDelay,
+        Self::FileError,
+        Self::FileSync,
     ];
 
     /// Its name in JSON. Never changes.
@@ -243,6 +261,8 @@ impl Feature {
             Self::Calls => "calls",
             Self::DiskError => "disk_error",
             Self::DiskDelay => "disk_delay",
+            Self::FileError => "file_error",
+            Self::FileSync => "file_fsync",
         }
     }
 
@@ -256,6 +276,8 @@ impl Feature {
             Self::Calls => [EVERY, CALLS, &[]],
             Self::DiskError => [EVERY, DISK_ERROR, SELF_TEST],
             Self::DiskDelay => [EVERY, DISK_DELAY, SELF_TEST],
+            Self::FileError => [EVERY, FILES, &[]],
+            Self::FileSync => [EVERY, SYNC, &[]],
         };
         parts.into_iter().flatten().copied()
     }
@@ -271,6 +293,8 @@ impl fmt::Display for Feature {
             Self::Calls => "calls",
             Self::DiskError => "disk error",
             Self::DiskDelay => "disk delay",
+            Self::FileError => "file error",
+            Self::FileSync => "file fsync",
         })
     }
 }

@@ -74,6 +74,16 @@ const fn needs(capability: Capability) -> Needs {
         Capability::TaskFromPid => (&["CONFIG_BPF_EVENTS"], None, (6, 2)),
         Capability::CopyFromUserTask => (&["CONFIG_BPF_EVENTS"], None, (5, 18)),
         Capability::DetachedFuse => (&["CONFIG_FUSE_FS"], Some("fuse"), (5, 2)),
+        Capability::SecurityHook => (
+            &["CONFIG_SECURITY", "CONFIG_BPF_EVENTS", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"],
+            None,
+            (5, 7),
+        ),
+        Capability::SyscallHook => (
+            &["CONFIG_KPROBES", "CONFIG_FUNCTION_ERROR_INJECTION", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"],
+            None,
+            (5, 7),
+        ),
         Capability::HookCalled => (&["CONFIG_FAIL_MAKE_REQUEST"], None, (4, 16)),
     };
     Needs { options, module, since }

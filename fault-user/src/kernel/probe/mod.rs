@@ -297,12 +297,25 @@ impl Prober {
                 self.try_(Capability::FmodRetSleepable, || {
                     block::modify_return(btf, &passing, true).map(drop)
                 });
+                for (capability, function) in [
+                    (Capability::SecurityHook, "security_file_open"),
+                    (Capability::SyscallHook, "__x64_sys_fsync"),
+                ] {
+                    self.try_(capability, || {
+                        block::modify_return_of(btf, function, &passing, false).map(drop)
+                    });
+                }
                 let sleepable = self.found.get(&Capability::FmodRetSleepable) == Some(&Verdict::Yes);
                 self.try_(Capability::TaskFromPid, || block::task_from_pid(btf, sleepable));
             }
             None => {
-                for capability in [Capability::FmodRet, Capability::FmodRetSleepable, Capability::TaskFromPid]
-                {
+                for capability in [
+                    Capability::FmodRet,
+                    Capability::FmodRetSleepable,
+                    Capability::TaskFromPid,
+                    Capability::SecurityHook,
+                    Capability::SyscallHook,
+                ] {
                     self.unknown(capability, "needs BTF to find out");
                 }
             }

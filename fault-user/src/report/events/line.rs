@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use fault_common::{
-    event::{Action, BioEvent, Event, PacketEvent},
+    event::{Action, BioEvent, Event, FileEvent, PacketEvent},
+    limits::EVENT_PATH_BYTES,
     rule::{
         Layer,
         block::{manner, op},
@@ -14,8 +15,9 @@ use serde::Serialize;
 
 use super::{
     Clock,
-    names::{Names, comm},
+    names::{Names, comm, numbers},
 };
+use crate::spec::{FileErrno, FileOp};
 
 /// An injection. What is not known is absent.
 #[derive(Debug, Serialize)]
@@ -64,12 +66,27 @@ enum Hit {
         /// 512-byte sectors.
         sectors: u32,
     },
+    File {
+        ops: Vec<&'static str>,
+        errno: String,
+        /// `major:minor` of the file system.
+        device: String,
+        /// Where it is mounted here, and on from there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        /// From the root of the file system.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inner_path: Option<String>,
+        /// The end of that, of a path that is too long for an event.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path_end: Option<String>,
+    },
     Unknown {},
 }
 
 impl Line {
     pub(super) fn new(
-        event: &Event,
+        (event, file): (&Event, Option<&FileEvent>),
         clock: Clock,
         rule_of: &dyn Fn(u32, u32) -> Option<u32>,
         names: &mut dyn Names,
@@ -82,6 +99,9 @@ impl Line {
         let (layer, hit) = match event.layer {
             layer if layer == Layer::Net as u32 => ("net", packet(&event.packet)),
             layer if layer == Layer::Disk as u32 => ("disk", bio(&event.bio, event.bytes, names)),
+            layer if layer == Layer::File as u32 => {
+                ("file", file.map_or(Hit::Unknown {}, |file| on_file(file, names)))
+            }
             _ => ("unknown", Hit::Unknown {}),
         };
         Self {
@@ -141,4 +161,30 @@ fn bio(bio: &BioEvent, bytes: u32, names: &mut dyn Names) -> Hit {
     ];
     let ops = OPS.iter().filter(|(bit, _)| bio.ops & bit != 0).map(|(_, word)| *word).collect();
     Hit::Bio { device: names.device(bio.device), ops, sector: bio.sector, sectors: bytes / 512 }
+}
+
+fn on_file(file: &FileEvent, names: &mut dyn Names) -> Hit {
+    let ops = FileOp::ALL.into_iter().filter(|op| file.ops & op.bit() != 0).map(FileOp::word).collect();
+    let errno = FileErrno::numbered(file.errno)
+        .map_or_else(|| file.errno.to_string(), |errno| errno.name().to_owned());
+    let length = file.length as usize;
+    let bytes = &file.path[..length.min(EVENT_PATH_BYTES)];
+    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let (mut path, mut inner_path, mut path_end) = (None, None, None);
+    if length > EVENT_PATH_BYTES {
+        // The last name may be cut as well: what is behind the last slash is not whole.
+        let whole = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        path_end = (whole > 0).then(|| text(&forwards(&bytes[..whole])));
+    } else if length > 0 {
+        let inner = forwards(bytes);
+        path = names.path(file.device, &inner).map(|path| text(&path));
+        inner_path = Some(text(&inner));
+    }
+    Hit::File { ops, errno, device: numbers(file.device), path, inner_path, path_end }
+}
+
+/// `c/b/a/`, as the kernel's way goes, to `/a/b/c`.
+fn forwards(path: &[u8]) -> Vec<u8> {
+    let names = path.strip_suffix(b"/").unwrap_or(path).rsplit(|byte| *byte == b'/');
+    names.flat_map(|name| [b"/", name].concat()).collect()
 }

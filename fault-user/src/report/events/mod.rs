@@ -6,7 +6,7 @@ mod shared;
 
 use std::io::{self, BufWriter, Write};
 
-use fault_common::event::Event;
+use fault_common::event::{Event, FileEvent};
 use nix::time::{ClockId, clock_gettime};
 
 use super::output::{Destination, OutputError};
@@ -32,6 +32,15 @@ pub fn parse(item: &[u8]) -> Result<Event, NoEvent> {
     // SAFETY: the item is as long as an event, whose fields are integers and arrays of bytes: every bit
     // pattern is one. Nothing is assumed about its alignment.
     Ok(unsafe { item.as_ptr().cast::<Event>().read_unaligned() })
+}
+
+/// As [`parse`], of an operation on a file.
+fn parse_file(item: &[u8]) -> Option<FileEvent> {
+    if item.len() != size_of::<FileEvent>() {
+        return None;
+    }
+    // SAFETY: as in `parse`.
+    Some(unsafe { item.as_ptr().cast::<FileEvent>().read_unaligned() })
 }
 
 /// From `CLOCK_MONOTONIC`, in which the kernel stamps events, to the time of day.
@@ -132,6 +141,10 @@ impl EventWriter {
     {
         let mut refused = 0;
         for item in items {
+            if let Some(event) = parse_file(&item) {
+                self.write_file(&event)?;
+                continue;
+            }
             match parse(&item) {
                 Ok(event) => self.write(&event)?,
                 Err(NoEvent(_)) => refused += 1,
@@ -145,7 +158,19 @@ impl EventWriter {
     /// # Errors
     /// When the destination cannot be written.
     pub fn write(&mut self, event: &Event) -> Result<(), OutputError> {
-        let line = line::Line::new(event, self.clock, &self.rule_of, self.names.as_mut());
+        self.line(event, None)
+    }
+
+    /// As [`EventWriter::write`], of an operation on a file.
+    ///
+    /// # Errors
+    /// When the destination cannot be written.
+    pub fn write_file(&mut self, event: &FileEvent) -> Result<(), OutputError> {
+        self.line(&event.event, Some(event))
+    }
+
+    fn line(&mut self, event: &Event, file: Option<&FileEvent>) -> Result<(), OutputError> {
+        let line = line::Line::new((event, file), self.clock, &self.rule_of, self.names.as_mut());
         let written = serde_json::to_writer(&mut self.out, &line)
             .map_err(io::Error::from)
             .and_then(|()| self.out.write_all(b"\n"));

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::file::places::{Mount, our_mounts};
+
 /// Names for numbers.
 pub trait Names {
     /// `vda1` for a `dev_t` of the kernel (major << 20 | minor).
@@ -17,8 +19,12 @@ pub trait Names {
     fn process(&mut self, pid: u32) -> Option<String>;
     /// Path of a cgroup below the root of the v2 hierarchy: `/system.slice/ssh.service`.
     fn cgroup(&mut self, id: u64) -> Option<String>;
+    /// The path here of what lies at `inner` in a file system with this `s_dev`; nothing if it is not mounted here.
+    fn path(&mut self, device: u32, inner: &[u8]) -> Option<Vec<u8>>;
 }
 
+/// As below, of mounts.
+const MOUNTS_LAST: Duration = Duration::from_secs(1);
 /// How long the name of a process is taken to be the same: it changes with execve(2), and pids are used again.
 const PROCESS_NAMES_LAST: Duration = Duration::from_secs(1);
 
@@ -29,6 +35,7 @@ pub struct SystemNames {
     processes: HashMap<u32, Option<String>>,
     processes_since: Option<Instant>,
     cgroups: HashMap<u64, Option<String>>,
+    mounts: Option<(Instant, Vec<Mount>)>,
     /// Root of the v2 hierarchy, opened when first needed; `None` inside when there is none.
     root: Option<Option<(OwnedFd, String)>>,
 }
@@ -70,6 +77,12 @@ impl Names for SystemNames {
         });
         self.cgroups.insert(id, path.clone());
         path
+    }
+
+    fn path(&mut self, device: u32, inner: &[u8]) -> Option<Vec<u8>> {
+        self.mounts.take_if(|(since, _)| since.elapsed() >= MOUNTS_LAST);
+        let (_, mounts) = self.mounts.get_or_insert_with(|| (Instant::now(), our_mounts()));
+        mounts.iter().filter(|mount| mount.device == device).find_map(|mount| mount.outer(inner))
     }
 }
 

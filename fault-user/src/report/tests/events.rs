@@ -6,8 +6,9 @@ use std::{
 };
 
 use fault_common::{
-    event::{Action, BioEvent, Event, PacketEvent},
-    rule::{Layer, block::op, net::Direction},
+    event::{Action, BioEvent, Event, FileEvent, PacketEvent},
+    limits::EVENT_PATH_BYTES,
+    rule::{Layer, block::op, file, net::Direction},
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -43,6 +44,10 @@ impl Shared {
 struct TestNames;
 
 impl Names for TestNames {
+    fn path(&mut self, device: u32, inner: &[u8]) -> Option<Vec<u8>> {
+        (device == 8 << 20 | 1).then(|| [b"/data", inner].concat())
+    }
+
     fn device(&mut self, dev: u32) -> String {
         format!("disk{}p{}", dev >> 20, dev & 0xf_ffff)
     }
@@ -121,6 +126,39 @@ fn bio() -> Event {
         bio: BioEvent { sector: 2048, device: 254 << 20 | 16, ops: op::WRITE | op::FLUSH },
         ..Event::default()
     }
+}
+
+/// Of `/wal/1` in a file system that is mounted at `/data`, with a path of so many bytes.
+fn on_file(length: u32) -> FileEvent {
+    let mut path = [b'x'; EVENT_PATH_BYTES];
+    path[..6].copy_from_slice(b"1/wal/");
+    let event = Event {
+        time_ns: 2_000_000_000,
+        hits: 0b001,
+        generation: 1,
+        layer: Layer::File as u32,
+        action: Action::Fail as u32,
+        tgid: 4711,
+        pid: 4711,
+        comm: comm("dd"),
+        ..Event::default()
+    };
+    FileEvent { event, ops: file::op::CREATE | file::op::OPEN, errno: 28, device: 8 << 20 | 1, length, path }
+}
+
+/// As an item of the ring.
+fn bytes_of(event: &FileEvent) -> Vec<u8> {
+    // SAFETY: integers and bytes without padding (its size is asserted).
+    unsafe { std::slice::from_raw_parts((&raw const *event).cast(), size_of::<FileEvent>()) }.to_vec()
+}
+
+#[test]
+fn operations_on_files_tell_the_path_as_far_as_it_is_known() {
+    let (mut writer, out) = writer();
+    let items = [on_file(6), on_file(300), on_file(0)].map(|event| bytes_of(&event));
+    assert_eq!(writer.drain(items).unwrap(), 0);
+    writer.flush().unwrap();
+    golden("file-events.jsonl", &out.text());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use fault_common::{
     rule::{
         Corruption, Layer as RuleLayer, Rule, Verb,
         block::{BlockFilter, manner, op},
+        file::FileFilter,
         net::{Direction as Way, NetFilter, PortRange, call, protocol, segment},
     },
 };
@@ -23,7 +24,7 @@ use fault_common::{
 use crate::block::device::DeviceNumber;
 use crate::spec::{
     self, ByteRate, Call, DelaySpec, DiskFault, DiskManner, DiskOp, DiskVerb, Distribution, Exception, Fault,
-    NetFault, NetVerb, Probability, Protocol, Segment,
+    FileFault, FileVerb, NetFault, NetVerb, Probability, Protocol, Segment,
 };
 
 /// What could not be compiled.
@@ -69,6 +70,7 @@ pub fn compile(id: u32, fault: &Fault, device: Option<DeviceNumber>) -> Result<R
     let mut rule = match fault {
         Fault::Net(fault) => net(id, fault)?,
         Fault::Disk(fault) => disk(fault, device),
+        Fault::File(fault) => file(fault),
     };
     rule.id = id;
     rule.trigger = trigger(fault.trigger());
@@ -287,6 +289,20 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             _pad: 0,
         },
         ..rule
+    }
+}
+
+fn file(fault: &FileFault) -> Rule {
+    let FileVerb::Error(errno) = fault.verb;
+    Rule {
+        layer: RuleLayer::File as u32,
+        verb: Verb::Fail as u32,
+        errno: errno.number().unsigned_abs(),
+        file: FileFilter {
+            ops: fault.filter.ops.iter().fold(0, |mask, op| mask | op.bit()),
+            globbed: fault.filter.glob.is_some().into(),
+        },
+        ..Rule::default()
     }
 }
 

@@ -16,6 +16,17 @@ impl Plan {
         for planned in &self.rules {
             match &planned.fault {
                 Fault::Net(fault) => fault_masks(&mut bank, planned, fault),
+                Fault::File(_) => {
+                    let filter = planned.rule.file;
+                    for (number, slots) in bank.file.iter_mut().enumerate() {
+                        if filter.ops == 0 || filter.ops >> number & 1 != 0 {
+                            *slots |= 1 << planned.slot;
+                        }
+                    }
+                    if filter.globbed != 0 {
+                        bank.file_globbed |= 1 << planned.slot;
+                    }
+                }
                 Fault::Disk(fault) => {
                     bank.disk |= 1 << planned.slot;
                     if fault.filter.until_written {

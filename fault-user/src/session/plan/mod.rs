@@ -13,7 +13,7 @@ use fault_common::{
 use super::compile::{CompileError, compile, queue_ns, spare};
 use crate::{
     block::device::DeviceNumber,
-    spec::{Exception, Fault, NetFilter, NetVerb},
+    spec::{Exception, Fault, FileGlob, NetFilter, NetVerb},
 };
 
 pub use needs::Needs;
@@ -172,9 +172,17 @@ impl Plan {
     pub fn net_filters(&self) -> impl Iterator<Item = (u32, &NetFilter)> {
         let faults = self.rules.iter().filter_map(|planned| match &planned.fault {
             Fault::Net(fault) => Some((planned.slot, &fault.filter)),
-            Fault::Disk(_) => None,
+            Fault::Disk(_) | Fault::File(_) => None,
         });
         faults.chain(self.exceptions.iter().map(|planned| (planned.slot, &planned.exception.filter)))
+    }
+
+    /// The pattern of every file rule that has one, with its slot.
+    pub fn globs(&self) -> impl Iterator<Item = (u32, &FileGlob)> {
+        self.rules.iter().filter_map(|planned| match &planned.fault {
+            Fault::File(fault) => fault.filter.glob.as_ref().map(|glob| (planned.slot, &glob.value)),
+            Fault::Net(_) | Fault::Disk(_) => None,
+        })
     }
 
     /// How long a packet that all rules delay may be under way: twice the jitter beyond the mean is rare.
@@ -192,7 +200,7 @@ impl Plan {
                 | NetVerb::Hang
                 | NetVerb::Fail { .. } => Duration::ZERO,
             },
-            Fault::Disk(_) => Duration::ZERO,
+            Fault::Disk(_) | Fault::File(_) => Duration::ZERO,
         };
         let of = |planned: &PlannedRule| planned.faults().map(of).max().unwrap_or_default();
         self.rules.iter().map(of).sum()

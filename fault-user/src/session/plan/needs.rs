@@ -1,6 +1,9 @@
 //! What the kernel has to be able to do.
 
-use fault_common::rule::net::{Direction, call};
+use fault_common::rule::{
+    file::OPS,
+    net::{Direction, call},
+};
 
 use super::{Plan, PlannedException, PlannedRule};
 use crate::spec::{DiskVerb, Fault, NetFault, NetVerb, Probability};
@@ -26,6 +29,10 @@ pub struct Needs {
     pub bios: bool,
     /// The parking lot.
     pub bio_delay: bool,
+    /// Hooks on operations on files: a mask of `fault_common::rule::file::op`.
+    pub files: u32,
+    /// Patterns of paths.
+    pub globs: bool,
 }
 
 impl Needs {
@@ -41,6 +48,8 @@ impl Needs {
             && (self.binds || !other.binds)
             && (self.bios || !other.bios)
             && (self.bio_delay || !other.bio_delay)
+            && other.files & !self.files == 0
+            && (self.globs || !other.globs)
     }
 }
 
@@ -61,6 +70,11 @@ impl Plan {
                     needs.packet_delay |= planned.waits();
                     needs.cut |= planned.is_cut();
                     needs.checksum |= planned.is_checksummed();
+                }
+                Fault::File(fault) => {
+                    let ops = planned.rule.file.ops;
+                    needs.files |= if ops == 0 { (1 << OPS) - 1 } else { ops };
+                    needs.globs |= fault.filter.glob.is_some();
                 }
                 Fault::Disk(fault) => {
                     needs.bios = true;

@@ -1,6 +1,12 @@
 //! Plans, what they need, and the masks they become.
 
-use fault_common::{control::Bank, rule::Verb};
+use fault_common::{
+    control::Bank,
+    rule::{
+        Verb,
+        file::{OPS, op},
+    },
+};
 
 use super::*;
 use crate::spec::{Layer, parse, parse_exception};
@@ -44,6 +50,17 @@ fn needs_are_what_the_verbs_need() {
     let binds = Needs { calls: true, binds: true, ..Needs::default() };
     assert_eq!(needs(&[(Layer::Net, "fail EADDRINUSE bind")]), binds);
     assert!(needs(&[(Layer::Disk, "hang 1s")]).bio_delay);
+    let files = |specs| needs(specs).files;
+    assert_eq!(needs(&[(Layer::File, "error EIO read")]), Needs { files: op::READ, ..Needs::default() });
+    assert_eq!(
+        files(&[(Layer::File, "error EIO read"), (Layer::File, "error EIO open")]),
+        op::READ | op::OPEN
+    );
+    assert_eq!(files(&[(Layer::File, "error EIO")]), (1 << OPS) - 1);
+    let globbed = needs(&[(Layer::File, "error EIO read file /a/**")]);
+    assert!(globbed.globs && globbed.cover(needs(&[(Layer::File, "error EIO read")])));
+    assert!(!needs(&[(Layer::File, "error EIO read open")]).cover(globbed), "patterns take room");
+    assert!(!globbed.cover(needs(&[(Layer::File, "error EIO write")])));
 }
 
 #[test]

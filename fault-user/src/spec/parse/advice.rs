@@ -1,5 +1,6 @@
 //! What a word that cannot be read was probably meant to be.
 
+use super::super::errno::FileErrno;
 use super::super::net::Errno;
 use super::super::quantity::Quantity;
 use super::super::units::{self, Flaw};
@@ -74,18 +75,43 @@ pub(super) fn stray(text: &str) -> Option<Advice> {
 }
 
 /// The name of an error that was probably meant.
-fn nearest_errno(text: &str) -> Option<String> {
+fn nearest_errno(text: &str, names: impl Iterator<Item = &'static str>) -> Option<String> {
     let upper = shown(&text.to_uppercase());
-    let distance = |errno: &Errno| strsim::damerau_levenshtein(&upper, errno.name());
-    let nearest = Errno::ALL.into_iter().min_by_key(distance)?;
-    (distance(&nearest) <= 2).then(|| nearest.name().to_owned())
+    let distance = |name: &&str| strsim::damerau_levenshtein(&upper, name);
+    let nearest = names.min_by_key(distance)?;
+    (distance(&nearest) <= 2).then(|| nearest.to_owned())
+}
+
+/// What is wrong with a pattern of paths.
+fn about_glob(text: &str) -> Advice {
+    if !text.starts_with('/') {
+        return remark("the path is absolute, as the target sees it");
+    }
+    if text.contains(['[', ']', '{', '}']) {
+        return remark(
+            "there are no sets and no alternatives: `\\[` is a bracket, several faults are several patterns",
+        );
+    }
+    if text.ends_with('/') && text.len() > 1 {
+        return remark(format!("all that is below: `{}**`", shown(text)));
+    }
+    match text.split('/').any(|name| name.contains("**") && name != "**") {
+        true => remark("`**` stands alone between slashes; within a name it is `*`"),
+        false => Advice::default(),
+    }
 }
 
 /// About a word that is not the operand `wanted`.
 pub(super) fn operand(text: &str, wanted: Quantity, flaw: Flaw) -> Advice {
     let none = Advice::default();
     match (wanted, flaw) {
-        (Quantity::Errno, Flaw::Shape) => nearest_errno(text).map_or(none, word),
+        (Quantity::Errno, Flaw::Shape) => {
+            nearest_errno(text, Errno::ALL.into_iter().map(Errno::name)).map_or(none, word)
+        }
+        (Quantity::FileErrno, Flaw::Shape) => {
+            nearest_errno(text, FileErrno::ALL.iter().map(|errno| errno.name())).map_or(none, word)
+        }
+        (Quantity::Glob, Flaw::Shape) => about_glob(text),
         (Quantity::Rate, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}mbit")),
         (Quantity::Rate, Flaw::UnknownUnit) => rate::with_alias(text).map_or(none, word),
         (Quantity::DurationOrSize { .. }, Flaw::NoUnit) if units::looks_like_number(text) => {

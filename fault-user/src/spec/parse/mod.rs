@@ -3,6 +3,7 @@
 mod advice;
 pub(super) mod delay;
 pub(super) mod disk;
+pub(super) mod file;
 pub(super) mod net;
 mod once;
 mod peer;

@@ -10,7 +10,8 @@ enum Reader {
 }
 
 impl Reader {
-    const ALL: [Self; 3] = [Self::Fault(Layer::Net), Self::Fault(Layer::Disk), Self::Exception];
+    const ALL: [Self; 4] =
+        [Self::Fault(Layer::Net), Self::Fault(Layer::Disk), Self::Fault(Layer::File), Self::Exception];
 
     const fn option(self) -> &'static str {
         match self {
@@ -82,6 +83,7 @@ fn every_word_of_a_later_version_is_known_as_such() {
             let verb = match layer {
                 Layer::Net => "drop",
                 Layer::Disk => "error",
+                Layer::File => "error EIO",
             };
             let text = match known.verb {
                 true => known.word.to_owned(),

@@ -13,9 +13,9 @@ use proptest::sample::{select, subsequence};
 use crate::spec::{
     BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
     DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
-    Exception, Fault, Gilbert, Hold, IOPS_MAX, Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb,
-    Part, Peer, PortRange, Probability, Protocol, SectorRange, Segment, Source, SpecError, Trigger,
-    WINDOW_MAX, parse, parse_exception,
+    Exception, Fault, FileErrno, FileFault, FileFilter, FileGlob, FileOp, FileVerb, Gilbert, Hold, IOPS_MAX,
+    Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability,
+    Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -334,6 +334,21 @@ fn disk_faults() -> impl Strategy<Value = Fault> {
     })
 }
 
+fn globs() -> impl Strategy<Value = FileGlob> {
+    let component = prop_oneof![Just("**".to_owned()), "[a-z *?é]{1,6}", r"\\[*?\[]", "[ \"a]{1,4}"];
+    vec(component, 1..5)
+        .prop_filter_map("no pattern", |names| FileGlob::read(&format!("/{}", names.join("/"))).ok())
+}
+
+fn file_faults() -> impl Strategy<Value = Fault> {
+    let ops = btree_set(select(FileOp::ALL.to_vec()), 0..=5);
+    let errno = select(FileErrno::ALL.to_vec());
+    (errno, ops, option::of(globs()), triggers()).prop_map(|(errno, ops, glob, trigger)| {
+        let filter = FileFilter { ops, glob: glob.map(Located::from) };
+        Fault::File(FileFault { verb: FileVerb::Error(errno), filter, trigger, source: Source::default() })
+    })
+}
+
 /// Text made of the language's own words, which gets far into the parser.
 fn near_misses() -> impl Strategy<Value = String> {
     let word = prop_oneof![
@@ -443,6 +458,15 @@ proptest! {
     fn a_disk_fault_is_what_it_prints(fault in disk_faults()) {
         let text = fault.to_string();
         match parse(Layer::Disk, &text) {
+            Ok(read) => prop_assert_eq!(read, fault),
+            Err(error) => prop_assert!(false, "{}", error.render(false)),
+        }
+    }
+
+    #[test]
+    fn a_file_fault_is_what_it_prints(fault in file_faults()) {
+        let text = fault.to_string();
+        match parse(Layer::File, &text) {
             Ok(read) => prop_assert_eq!(read, fault),
             Err(error) => prop_assert!(false, "{}", error.render(false)),
         }

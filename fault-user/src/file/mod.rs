@@ -1,0 +1,58 @@
+//! Faults of operations on files: which kernel functions stand before them, and where a pattern of paths leads.
+
+use std::io;
+
+use fault_common::limits::MAX_GLOBS;
+
+use crate::{exit::Class, kernel::modify_return::CopyError};
+
+pub mod fields;
+pub mod hooks;
+pub mod places;
+pub mod present;
+
+/// File faults cannot be armed.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// No fmod_ret on a hook of security modules.
+    #[error("this kernel does not let operations on files be failed by fmod_ret on {function}")]
+    NoHook {
+        /// The kernel function.
+        function: &'static str,
+        /// Why.
+        source: CopyError,
+    },
+    /// The mounts of a process could not be read.
+    #[error("reading the mounts of process {process} failed")]
+    Mounts {
+        /// `self`, or its number.
+        process: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pattern that leads to too many file systems.
+    #[error(
+        "the `file` patterns of one session lead to {0} file systems; the limit is {MAX_GLOBS}: begin them with more of the path"
+    )]
+    TooMany(usize),
+    /// A pattern that is too long with where its file system is mounted from.
+    #[error("`file {glob}` is too long for the file system at {mount}, whose own path comes before it")]
+    TooLong {
+        /// As written.
+        glob: String,
+        /// The mount point.
+        mount: String,
+    },
+}
+
+impl FileError {
+    /// The kind of failure.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NoHook { source, .. } => source.class(),
+            Self::Mounts { .. } => Class::Other,
+            Self::TooMany(_) | Self::TooLong { .. } => Class::Usage,
+        }
+    }
+}
