@@ -15,10 +15,12 @@
 pub mod block;
 pub mod cli;
 pub mod exit;
+pub mod explained;
 pub mod kernel;
 pub mod net;
 pub mod report;
 pub mod scenario;
+pub mod sentence;
 pub mod session;
 pub mod spec;
 pub mod target;

@@ -38,7 +38,7 @@ async fn inject(
     let words = target.to_string();
     let options = &arguments.options;
     session::tell_unborn(&target, options)?;
-    let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
+    let mut active = session::arm(session::request(plan, target, options, keeper)?)?.activate()?;
     session::announce(active.plan(), &words, options);
     let never = std::future::pending::<()>();
     let finished = active.live(&mut signals, never, |number| Some(End::Signal(number))).await;

@@ -45,7 +45,7 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     let mut target = Target::nobody([keeper.pid()]);
     target.cgroups.push(transient.cgroup().clone());
     let options = &arguments.options;
-    let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
+    let mut active = session::arm(session::request(plan, target, options, keeper)?)?.activate()?;
     let mut subject = finish::Subject::command(&arguments.command);
     session::announce(active.plan(), &subject.target, options);
     let command = held.release()?;

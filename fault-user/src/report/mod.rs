@@ -5,6 +5,7 @@
 //! `docs/reports.md` describes them.
 
 pub mod dry_run;
+mod ending;
 pub mod events;
 mod hint;
 pub mod json;
@@ -136,6 +137,10 @@ pub enum Exit {
         /// Name of the signal: `SIGINT`, `SIGTERM`.
         signal: String,
     },
+    /// A client of the service ended it.
+    Deleted,
+    /// A client of the service did not renew its lease, or closed the connection that was the lease.
+    LeaseExpired,
     /// Nobody was left to suffer.
     TargetGone,
     /// The controller was stopped for so long that the programs withdrew the faults by themselves.
