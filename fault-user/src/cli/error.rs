@@ -1,13 +1,19 @@
 //! Every failure of the command line: one sentence, one exit status.
 
-use std::{error::Error, io};
+use std::io;
 
 use crate::{
     exit::Class,
     kernel::probe::Unsupported,
     report::output::OutputError,
     scenario::ScenarioError,
-    session::{SessionError, keeper::KeeperError, plan::PlanError},
+    sentence::sentence,
+    session::{
+        SessionError,
+        keeper::KeeperError,
+        plan::PlanError,
+        prepare::{ArmError, PrepareError},
+    },
     spec::{SpecError, wants_color},
     target::{TargetError, command::CommandError, run::TransientError},
 };
@@ -94,6 +100,24 @@ impl From<SessionError> for CliError {
     }
 }
 
+impl From<PrepareError> for CliError {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Spec(error) => Self::Spec(error),
+            PrepareError::Plan(error) => Self::Plan(error),
+        }
+    }
+}
+
+impl From<ArmError> for CliError {
+    fn from(error: ArmError) -> Self {
+        match error {
+            ArmError::Session(error) => Self::Session(error),
+            ArmError::Unsupported(error) => Self::Unsupported(error),
+        }
+    }
+}
+
 impl CliError {
     /// The exit status.
     #[must_use]
@@ -127,18 +151,4 @@ impl CliError {
             other => format!("fault: {}\n", sentence(other)),
         }
     }
-}
-
-/// An error and its causes; a cause the sentence already quotes is not said again.
-pub(super) fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -2,15 +2,11 @@
 
 use std::ffi::OsString;
 
-use nix::sys::signal::Signal;
-
-use super::{
-    args::SessionArgs,
-    error::{CliError, sentence},
-};
+use super::{args::SessionArgs, error::CliError};
 use crate::{
     report::{Exit, SessionReport, html, json, output::Destination, table},
-    session::{End, heal::Healed, history::Point},
+    sentence::sentence,
+    session::{heal::Healed, history::Point},
     target::command::Ending,
 };
 
@@ -40,7 +36,7 @@ pub(super) fn report(healed: &Healed, subject: Subject, options: &SessionArgs) -
 /// What there is to say.
 pub(super) fn of(healed: &Healed, subject: Subject) -> SessionReport {
     let troubles: Vec<String> = healed.troubles.iter().map(|trouble| sentence(trouble)).collect();
-    let exit = exit(healed.end, subject.ending, &troubles);
+    let exit = Exit::of(healed.end, subject.ending, &troubles);
     SessionReport::new(healed, subject.target, subject.command, exit, troubles)
 }
 
@@ -60,26 +56,4 @@ pub(super) fn write(
         html::write(report, history, &Destination::from(path.clone()))?;
     }
     Ok(())
-}
-
-fn exit(end: End, command: Option<Ending>, troubles: &[String]) -> Exit {
-    match end {
-        End::Deadline => Exit::Elapsed,
-        End::Signal(number) => Exit::Interrupted { signal: signal(number) },
-        End::TargetGone => Exit::TargetGone,
-        End::Released => Exit::Released,
-        End::Stalled(silence) => {
-            Exit::Stalled { silence_ns: u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX) }
-        }
-        End::Trouble => Exit::Failed { error: troubles.last().cloned().unwrap_or_default() },
-        End::CommandEnded => match command {
-            Some(Ending::Exited(status)) => Exit::CommandExited { status: status.into() },
-            Some(Ending::Killed(number)) => Exit::CommandKilled { signal: signal(number) },
-            None => Exit::TargetGone,
-        },
-    }
-}
-
-fn signal(number: i32) -> String {
-    Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned())
 }

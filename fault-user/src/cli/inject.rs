@@ -46,7 +46,7 @@ async fn inject(
     session::tell_unborn(&target, options)?;
     session::tell_unmatched(&plan, &target, options)?;
     let leash = arguments.until_eof.then(Leash::take).transpose()?;
-    let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
+    let mut active = session::arm(session::request(plan, target, options, keeper)?)?.activate()?;
     if options.report.is_some() {
         active.record();
     }

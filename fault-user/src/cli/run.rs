@@ -46,7 +46,7 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
     target.cgroups.push(transient.cgroup().clone());
     let options = &arguments.options;
     session::tell_unmatched(&plan, &target, options)?;
-    let mut active = session::arm(session::request(plan, target, options, keeper)?, options)?.activate()?;
+    let mut active = session::arm(session::request(plan, target, options, keeper)?)?.activate()?;
     if options.report.is_some() {
         active.record();
     }

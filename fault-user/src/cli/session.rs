@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
-use fault_common::{limits::MAX_RULES, rule::file::op};
+use fault_common::limits::MAX_RULES;
 
 use super::{
     ACTIVE,
@@ -10,13 +10,8 @@ use super::{
     error::CliError,
 };
 use crate::{
-    block::{
-        device::{self, DeviceError, DeviceNumber},
-        hooks::Choice,
-    },
-    exit::Class,
+    block::hooks::Choice,
     file::present,
-    kernel::probe::{Capabilities, Feature},
     net::peers,
     report::{
         dry_run::{self, Resolved},
@@ -27,47 +22,16 @@ use crate::{
     session::{
         arm::{Armed, Request},
         keeper::Keeper,
-        plan::{Needs, Plan},
+        plan::Plan,
+        prepare::{self, device_of},
     },
-    spec::{self, Fault, Layer, NetFilter, Peer, SpecError},
+    spec::{Fault, NetFilter, Peer},
     target::Target,
 };
 
 /// Parses all specs, in the order given, and compiles them with the devices they name on this machine.
 pub(super) fn plan(arguments: &FaultArgs, options: &SessionArgs) -> Result<Plan, CliError> {
-    let parse = |(layer, text): &(Layer, String)| spec::parse(*layer, text).map_err(Box::new);
-    let faults = arguments.ordered.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-    let except = |text: &String| spec::parse_exception(text).map_err(Box::new);
-    let exceptions = arguments.except.iter().map(except).collect::<Result<Vec<_>, _>>()?;
-    let devices = faults.iter().map(device_of).collect::<Result<Vec<_>, _>>()?;
-    let seed = options.seed.unwrap_or_else(random_seed);
-    Ok(Plan::new(faults, &devices, seed, options.duration)?.except(exceptions)?)
-}
-
-/// What the `on` of a fault names.
-pub(super) fn device_of(fault: &Fault) -> Result<Option<DeviceNumber>, CliError> {
-    let Fault::Disk(disk) = fault else { return Ok(None) };
-    let Some(on) = &disk.filter.on else { return Ok(None) };
-    let wrong = |error: DeviceError| {
-        let sentence = super::error::sentence(&error);
-        let expected = "a block device or a mount point";
-        let help = Some(error.help());
-        Box::new(SpecError::unresolved(Layer::Disk, &disk.source, on.span, sentence, expected, help))
-    };
-    let device = device::resolve(&on.value).map_err(wrong)?;
-    if let (Some(asked), Some(sectors)) = (&disk.filter.sectors, device::sectors(device))
-        && asked.end() > sectors
-    {
-        let name = on.value.display();
-        let sentence =
-            format!("{name} has {sectors} sectors of 512 bytes, and `{}` goes beyond them", asked.value);
-        let expected = format!("expected sectors from 0 to {sectors}");
-        let help =
-            Some("sectors are counted from the start of the disk or partition that `on` names".to_owned());
-        let error = SpecError::unresolved(Layer::Disk, &disk.source, asked.span, sentence, expected, help);
-        return Err(Box::new(error).into());
-    }
-    Ok(Some(device))
+    Ok(prepare::plan(&arguments.ordered, &arguments.except, options.seed, options.duration)?)
 }
 
 /// Checked before anything else is touched, so that the sentence is about the reason and not about a symptom.
@@ -87,35 +51,9 @@ pub(super) fn check_outputs(options: &SessionArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Arms; when the kernel cannot, finds out why by trying, so that the sentence names cause and remedy as
-/// `fault doctor` does.
-pub(super) fn arm(request: Request, options: &SessionArgs) -> Result<Armed, CliError> {
-    let needs = request.plan.needs();
-    Armed::arm(request).map_err(|error| {
-        // Of a backend that was asked for by name, the refusal itself says most.
-        if error.class() != Class::Unsupported || options.block_backend != BlockBackend::Auto {
-            return error.into();
-        }
-        let features = features(needs);
-        let capabilities = Capabilities::probe_for(&features);
-        let refusal = features.into_iter().find_map(|feature| capabilities.require(feature).err());
-        refusal.map_or_else(|| error.into(), CliError::Unsupported)
-    })
-}
-
-/// What a kernel must be able to do, in the words of `fault doctor`.
-pub(super) fn features(needs: Needs) -> Vec<Feature> {
-    let features = [
-        (needs.packets, Feature::PacketDrop),
-        (needs.packet_delay, Feature::PacketDelay),
-        (needs.checksum, Feature::PacketCorruption),
-        (needs.calls, Feature::Calls),
-        (needs.bios, Feature::DiskError),
-        (needs.bio_delay, Feature::DiskDelay),
-        (needs.files & !op::FSYNC != 0, Feature::FileError),
-        (needs.files & op::FSYNC != 0, Feature::FileSync),
-    ];
-    features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
+/// Arms.
+pub(super) fn arm(request: Request) -> Result<Armed, CliError> {
+    Ok(prepare::arm(request)?)
 }
 
 /// The request of a session.
@@ -173,13 +111,6 @@ pub(super) fn tell_unmatched(plan: &Plan, target: &Target, options: &SessionArgs
         }
     }
     Ok(())
-}
-
-/// 53 bits, so that the number survives JSON readers that know only doubles (RFC 8259, section 6).
-pub(super) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    // The standard library's hash keys come from getrandom(2).
-    std::hash::RandomState::new().build_hasher().finish() >> 11
 }
 
 /// The runtime of a session: one thread, because the heartbeat must stop when that thread does.

@@ -5,12 +5,8 @@ use std::{
     process::ExitCode,
 };
 
-use super::{
-    args::SweepArgs,
-    error::{CliError, sentence},
-    session,
-};
-use crate::{exit::Class, session::residue};
+use super::{args::SweepArgs, error::CliError, session};
+use crate::{exit::Class, sentence::sentence, session::residue};
 
 /// Status 0 when nothing is left afterwards, 1 otherwise; with `--dry-run`, 0 when there is nothing to remove.
 pub(super) fn main(arguments: &SweepArgs) -> Result<ExitCode, CliError> {

@@ -99,7 +99,11 @@ fn answer(capabilities: &Capabilities, feature: Feature) -> Answer<'_> {
     }
 }
 
-fn write_json(capabilities: &Capabilities, out: &mut dyn Write) -> io::Result<()> {
+/// Writes what was found as one object.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn write_json(capabilities: &Capabilities, out: &mut dyn Write) -> io::Result<()> {
     let Environment { release, machine, lockdown, config, .. } = capabilities.environment();
     let report = Report {
         kernel: Kernel {

@@ -5,6 +5,7 @@
 //! `docs/reports.md` describes them.
 
 pub mod dry_run;
+mod ending;
 pub mod events;
 mod hint;
 pub mod html;
@@ -137,6 +138,10 @@ pub enum Exit {
         /// Name of the signal: `SIGINT`, `SIGTERM`.
         signal: String,
     },
+    /// A client of the service ended it.
+    Deleted,
+    /// A client of the service did not renew its lease, or closed the connection that was the lease.
+    LeaseExpired,
     /// Nobody was left to suffer.
     TargetGone,
     /// Who had started the controller let go of it (`--until-eof`).

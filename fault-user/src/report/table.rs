@@ -128,6 +128,8 @@ pub(super) fn exit(exit: &Exit) -> String {
         Exit::Stalled { silence_ns } => {
             format!("healed early: the controller did not run for {}", number::nanoseconds(*silence_ns))
         }
+        Exit::Deleted => "ended by a client".to_owned(),
+        Exit::LeaseExpired => "its lease expired".to_owned(),
         Exit::TargetGone => "nobody was left to suffer".to_owned(),
         Exit::Released => "who had started it let go".to_owned(),
         Exit::Failed { error } => format!("healed early: {error}"),

@@ -14,7 +14,7 @@ use super::{
     arm::Armed, error::SessionError, events::Events, history::History, plan::Plan, tasks::Tasks,
     whereabouts::LOOK,
 };
-use crate::{kernel::control::monotonic_ns, net::interfaces::Change};
+use crate::{kernel::control::monotonic_ns, net::interfaces::Change, target::Target};
 
 /// Why a session stopped being active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub enum End {
     Deadline,
     /// SIGINT, SIGTERM or SIGHUP: the signal's number.
     Signal(i32),
+    /// A client of the service asked for it.
+    Deleted,
+    /// A client of the service did not renew its lease.
+    LeaseExpired,
     /// Every process of the target has ended.
     TargetGone,
     /// COMMAND has ended.
@@ -103,6 +107,24 @@ impl Active {
         &self.armed.request.plan
     }
 
+    /// Who suffers.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.armed.request.target
+    }
+
+    /// When it became active.
+    #[must_use]
+    pub const fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// The number of the rule set in force; it grows with every [`Active::change`], and events name it.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.armed.loaded.control.generation.load()
+    }
+
     /// Keeps the session alive until there is a reason to stop. `command` is the end of COMMAND, for `fault run`.
     ///
     /// # Errors
@@ -130,7 +152,7 @@ impl Active {
     }
 
     /// What the session itself has to do while it lives: beat, follow the target, write events. Until its time is over or its
-    /// target is gone.
+    /// target is gone. Cancel safe.
     ///
     /// # Errors
     /// When the target can no longer be followed.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     active::{Active, End},
-    arm::Armed,
+    arm::{Armed, Request},
     error::SessionError,
     history::{History, Point},
     lever::Earlier,
@@ -69,6 +69,17 @@ impl Totals {
     }
 }
 
+/// What a session counted so far; of the rules in force only.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    /// By [`super::plan::PlannedRule::id`].
+    pub rules: Vec<RuleTotals>,
+    /// What each exception matched, in the order given.
+    pub spared: Vec<u64>,
+    /// Of the whole session.
+    pub totals: Totals,
+}
+
 /// The session is over: nothing of it is left in the kernel.
 #[derive(Debug)]
 pub struct Healed {
@@ -102,6 +113,18 @@ pub struct Healed {
 }
 
 impl Active {
+    /// What was counted until now.
+    ///
+    /// # Errors
+    /// When the counters of the session cannot be read.
+    pub fn counts(&self) -> Result<Counts, SessionError> {
+        let Armed { loaded, request: Request { plan, .. }, earlier, .. } = &self.armed;
+        let of = |slot| totals_of(loaded, slot, earlier);
+        let rules = plan.rules.iter().map(|planned| of(planned.slot)).collect();
+        let spared = plan.exceptions.iter().map(|planned| of(planned.slot).matched).collect();
+        Ok(Counts { rules, spared, totals: Totals::read(&loaded.ebpf)? })
+    }
+
     /// Stops injecting with one store, wakes everybody who is parked, lets the lane run empty (late packets
     /// are late, not lost), takes everything out of the kernel.
     pub async fn heal(self, end: End) -> Healed {

@@ -14,6 +14,7 @@ pub mod keeper;
 pub mod lever;
 mod packets;
 pub mod plan;
+pub mod prepare;
 pub mod residue;
 mod rules;
 pub mod simulate;

@@ -60,7 +60,7 @@ pub(super) fn activate(
             events: writer,
             keeper: Arc::clone(keeper),
         };
-        armed.push(session::arm(request, options)?);
+        armed.push(session::arm(request)?);
     }
     let mut score = Score::new(scenario.phases.clone());
     for (armed, part) in armed.iter().zip(&parts) {

@@ -47,7 +47,7 @@ pub(super) fn play(
 ) -> Result<ExitCode, CliError> {
     let scenario = scenario::read(origin, values, is_given(stage))?;
     let options = &stage.options;
-    let seed = options.seed.or(scenario.seed).unwrap_or_else(session::random_seed);
+    let seed = options.seed.or(scenario.seed).unwrap_or_else(crate::session::prepare::random_seed);
     let parts = parts(&scenario, options, seed)?;
     if options.dry_run {
         return dry_run(&scenario, parts, stage, seed);
@@ -67,9 +67,8 @@ fn is_given(stage: &StageArgs) -> bool {
 fn parts(scenario: &Scenario, options: &SessionArgs, seed: u64) -> Result<Vec<Part>, CliError> {
     let mut devices = Vec::new();
     for (number, timed) in scenario.faults.iter().enumerate() {
-        let device = session::device_of(&timed.fault).map_err(|error| match &error {
-            CliError::Spec(spec) => scenario.spec_error(number, spec).map_or(error, CliError::Scenario),
-            _ => error,
+        let device = crate::session::prepare::device_of(&timed.fault).map_err(|error| {
+            scenario.spec_error(number, &error).map_or(CliError::Spec(error), CliError::Scenario)
         })?;
         devices.push(device);
     }
@@ -90,8 +89,9 @@ fn target(
     let mut target = Target::nobody(helpers);
     target.descendants = !named.only;
     let added = named.requests.iter().try_for_each(|request| target.add(request));
-    added
-        .map_err(|error| CliError::Scenario(scenario.target_error(named, super::error::sentence(&error))))?;
+    added.map_err(|error| {
+        CliError::Scenario(scenario.target_error(named, crate::sentence::sentence(&error)))
+    })?;
     Ok(target)
 }
 
