@@ -127,7 +127,7 @@ fn each_operation(_: Lane) -> anyhow::Result<()> {
             "mmap",
             "mmap",
             "ENOMEM",
-            "/usr/bin/python3 -c 'import mmap; mmap.mmap(open(\"D/a\").fileno(), 5, prot=1)'",
+            "/usr/bin/python3 -c 'import mmap; f = open(\"D/a\"); mmap.mmap(f.fileno(), 5, prot=1)'",
             "Cannot allocate",
         ),
     ];

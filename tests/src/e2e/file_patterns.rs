@@ -161,7 +161,8 @@ fn mounts_below(_: Lane) -> anyhow::Result<()> {
 fn nothing_yet(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
     let spec = format!("error ENOSPC write file {}/later/**", tree.path().display());
-    let (ended, report) = tree.run(&[spec.clone()], "mkdir later; echo x > later/x && exit 7; true")?;
+    let (ended, report) =
+        tree.run(std::slice::from_ref(&spec), "mkdir later; echo x > later/x && exit 7; true")?;
     ensure!(ended.status.success(), "{ended:?}");
     ensure!(ended.stderr.contains("/later/** yet"), "{ended:?}");
     ensure!(report.rule(0, "injected")? == 1, "{}", report.json);
