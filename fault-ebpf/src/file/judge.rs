@@ -22,8 +22,8 @@ use fault_common::{
 
 use super::{
     fields::{
-        ENTRY_HASHED, ENTRY_INODE, FILE_ENTRY, FILE_INODE, FILE_MODE, FILE_OPEN_FLAGS, INODE_MODE,
-        TASK_CREDENTIALS, TASK_OWN_CREDENTIALS,
+        ENTRY_HASHED, ENTRY_INODE, FILE_ENTRY, FILE_INODE, FILE_MODE, FILE_OPEN_FLAGS, FILE_TASK_FLAGS,
+        INODE_MODE, TASK_CREDENTIALS, TASK_OWN_CREDENTIALS,
     },
     path,
 };
@@ -45,6 +45,8 @@ const DIRECTORY: u16 = 0o040000;
 /// `FMODE_CREATED`, `__FMODE_EXEC`, include/linux/fs.h.
 const CREATED: u32 = 0x10_0000;
 const EXECUTES: u32 = 0x20;
+/// `PF_KTHREAD`, include/linux/sched.h.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 /// `BPF_LOCAL_STORAGE_GET_F_CREATE`.
 const CREATE: u64 = 1;
 
@@ -61,6 +63,10 @@ pub fn concerned(ops: u32) -> Option<&'static Control> {
         || tgid == control.helper_pid.load()
         || tgid == control.answerer_tgid.load()
     {
+        return None;
+    }
+    // With the whole machine as target, whoever is in the root cgroup is: the kernel's own threads work for nobody.
+    if read::<u32>(current(), &FILE_TASK_FLAGS) & KERNEL_THREAD != 0 {
         return None;
     }
     // A file system that stands on another one (overlayfs) does the same once more below, with rights of its own.
