@@ -160,6 +160,8 @@ pub struct FileState {
     pub walk: Walk<FileFacts>,
     /// The directory entry that an open(2) was about to make when it was decided about.
     pub created: u64,
+    /// Hash and length of its name: entries are freed, and their places used again.
+    pub created_name: u64,
     /// What was decided: the error number, or 0.
     pub created_errno: u32,
     /// Generation of the rule set that decided.

@@ -23,6 +23,8 @@ fields! {
     ENTRY_PARENT,
     /// `dentry.d_name.name`.
     ENTRY_NAME,
+    /// `dentry.d_name.hash_len`.
+    ENTRY_HASH,
     /// `dentry.d_sb`.
     ENTRY_SYSTEM,
     /// `dentry.d_inode`.

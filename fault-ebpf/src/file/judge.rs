@@ -22,8 +22,8 @@ use fault_common::{
 
 use super::{
     fields::{
-        ENTRY_HASHED, ENTRY_INODE, FILE_ENTRY, FILE_INODE, FILE_MODE, FILE_OPEN_FLAGS, INODE_MODE,
-        TASK_CREDENTIALS, TASK_OWN_CREDENTIALS,
+        ENTRY_HASH, ENTRY_HASHED, ENTRY_INODE, FILE_ENTRY, FILE_INODE, FILE_MODE, FILE_OPEN_FLAGS,
+        FILE_TASK_FLAGS, INODE_MODE, TASK_CREDENTIALS, TASK_OWN_CREDENTIALS,
     },
     path,
 };
@@ -45,6 +45,8 @@ const DIRECTORY: u16 = 0o040000;
 /// `FMODE_CREATED`, `__FMODE_EXEC`, include/linux/fs.h.
 const CREATED: u32 = 0x10_0000;
 const EXECUTES: u32 = 0x20;
+/// `PF_KTHREAD`, include/linux/sched.h.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 /// `BPF_LOCAL_STORAGE_GET_F_CREATE`.
 const CREATE: u64 = 1;
 
@@ -61,6 +63,10 @@ pub fn concerned(ops: u32) -> Option<&'static Control> {
         || tgid == control.helper_pid.load()
         || tgid == control.answerer_tgid.load()
     {
+        return None;
+    }
+    // With the whole machine as target, whoever is in the root cgroup is: the kernel's own threads work for nobody.
+    if read::<u32>(current(), &FILE_TASK_FLAGS) & KERNEL_THREAD != 0 {
         return None;
     }
     // A file system that stands on another one (overlayfs) does the same once more below, with rights of its own.
@@ -102,18 +108,23 @@ pub fn on_file(control: &Control, file: u64, ops: u32) -> u64 {
 pub fn on_open(control: &Control, file: u64) -> u64 {
     let inode: u64 = read(file, &FILE_INODE);
     let (mode, flags): (u32, u32) = (read(file, &FILE_MODE), read(file, &FILE_OPEN_FLAGS));
-    // What was made was decided about before it was; what is executed is no open(2).
-    if !matches!(kind(inode), REGULAR | DIRECTORY) || mode & CREATED != 0 || flags & EXECUTES != 0 {
+    // What is executed is no open(2).
+    if !matches!(kind(inode), REGULAR | DIRECTORY) || flags & EXECUTES != 0 {
         return PASS;
     }
     let entry: u64 = read(file, &FILE_ENTRY);
     if let Some(state) = state(0)
         && state.created == entry
+        && state.created_name == read(entry, &ENTRY_HASH)
         && state.created_generation == control.generation.load()
     {
-        // The open was taken for one that makes the file, which turned out to be there: one operation, decided about once.
+        // Decided about before the kernel knew whether the file was there: one operation, decided about once.
         state.created = 0;
-        return answer(state.created_errno);
+        return if mode & CREATED != 0 { PASS } else { answer(state.created_errno) };
+    }
+    // Made by an open(2) that was decided about when it was clear that there was no file.
+    if mode & CREATED != 0 {
+        return PASS;
     }
     answer(decide(control, [entry, 0], op::OPEN))
 }
@@ -126,6 +137,7 @@ pub fn on_create(control: &Control, entry: u64) -> u64 {
     let errno = decide(control, [entry, 0], op::CREATE | op::OPEN);
     if undecided && let Some(state) = state(CREATE) {
         state.created = entry;
+        state.created_name = read(entry, &ENTRY_HASH);
         state.created_errno = errno;
         state.created_generation = control.generation.load();
     }

@@ -11,6 +11,7 @@ const REQUIRED: &[(&str, &str, &str)] = &[
     ("INODE_MODE", "inode", "i_mode"),
     ("ENTRY_PARENT", "dentry", "d_parent"),
     ("ENTRY_NAME", "dentry", "d_name.name"),
+    ("ENTRY_HASH", "dentry", "d_name.hash_len"),
     ("ENTRY_SYSTEM", "dentry", "d_sb"),
     ("ENTRY_INODE", "dentry", "d_inode"),
     ("ENTRY_HASHED", "dentry", "d_hash.pprev"),

@@ -14,6 +14,9 @@ use crate::kernel::{
 /// virtual file system; each is open to fmod_ret by its name (`check_attach_modify_return`, kernel/bpf/verifier.c). A system
 /// call is where it is open to error injection.
 const HOOKS: &[(&str, &str, u32)] = &[
+    // First: where these are refused, the others need not be taken away again, which takes its time.
+    ("file_sync", "__x64_sys_fsync", op::FSYNC),
+    ("file_sync", "__x64_sys_fdatasync", op::FSYNC),
     ("file_open", "security_file_open", op::OPEN | op::CREATE),
     ("file_create", "security_inode_create", op::OPEN | op::CREATE),
     ("file_mknod", "security_inode_mknod", op::CREATE),
@@ -26,8 +29,6 @@ const HOOKS: &[(&str, &str, u32)] = &[
     ("file_rename", "security_inode_rename", op::RENAME),
     ("file_truncate", "security_inode_setattr", op::TRUNCATE),
     ("file_mmap", "security_mmap_file", op::MMAP),
-    ("file_sync", "__x64_sys_fsync", op::FSYNC),
-    ("file_sync", "__x64_sys_fdatasync", op::FSYNC),
 ];
 
 /// The same as `file_truncate`, for kernels where the function has one argument less (before Linux 6.0).

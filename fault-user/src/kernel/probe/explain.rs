@@ -230,6 +230,12 @@ fn words(capability: Capability, failure: &Failure) -> Option<Reason> {
         {
             ("should_fail_bio is not open to error injection", "CONFIG_FUNCTION_ERROR_INJECTION")
         }
+        Capability::SyscallHook if failure.log.ends_with("is not modifiable") => {
+            ("system calls are not open to error injection", "CONFIG_FUNCTION_ERROR_INJECTION")
+        }
+        Capability::SecurityHook if failure.errno == Errno::ENOENT => {
+            ("this kernel has no security_file_open", "CONFIG_SECURITY")
+        }
         Capability::KprobeOverride if failure.log.contains("bpf_override_return") => {
             ("kprobes may not override return values", "CONFIG_BPF_KPROBE_OVERRIDE")
         }
