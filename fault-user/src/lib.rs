@@ -9,6 +9,7 @@
 //! | `block` | devices, parking lot, self-test |
 //! | `session` | plan → arm → heal, heartbeat, residue |
 //! | `scenario` | phases in time, several targets, expectations |
+//! | `serve` | sessions for other programs, over HTTP |
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
 
@@ -21,6 +22,7 @@ pub mod net;
 pub mod report;
 pub mod scenario;
 pub mod sentence;
+pub mod serve;
 pub mod session;
 pub mod spec;
 pub mod target;

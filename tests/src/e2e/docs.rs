@@ -9,6 +9,7 @@ use crate::driver::binary;
 pub const TESTS: &[Test] = &[
     Test { name: "docs::readme_commands_run", on: has_everything, run: readme_commands_run },
     Test { name: "docs::commands_about_targets_run", on: has_everything, run: commands_about_targets_run },
+    Test { name: "docs::the_service_is_asked", on: Lane::tests_the_controller, run: the_service_is_asked },
     Test { name: "docs::scenarios_are_played", on: Lane::tests_packets, run: scenarios_are_played },
 ];
 
@@ -39,6 +40,10 @@ fn readme_commands_run(_: Lane) -> anyhow::Result<()> {
 
 fn commands_about_targets_run(_: Lane) -> anyhow::Result<()> {
     commands_run(include_str!("../../../docs/targets.md"), 1)
+}
+
+fn the_service_is_asked(_: Lane) -> anyhow::Result<()> {
+    commands_run(include_str!("../../../docs/service.md"), 1)
 }
 
 fn scenarios_are_played(_: Lane) -> anyhow::Result<()> {

@@ -32,6 +32,7 @@ mod presets;
 mod programs;
 mod refusals;
 mod run;
+mod serve;
 mod targets;
 mod units;
 mod verbs;
@@ -168,6 +169,7 @@ fn tests() -> Vec<Test> {
         bad_sectors::TESTS,
         file_system::TESTS,
         death::TESTS,
+        serve::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]
