@@ -147,7 +147,7 @@ fn whole_session(_: Lane) -> anyhow::Result<()> {
     ensure!(view["seed"] == 7 && view["rules"][0]["injected"] == FEW, "{view}");
     let (_, metrics) = service.ask("GET", "/metrics", None)?;
     let line = format!(
-        r#"fault_rule_injected_total{{session="{id}",rule="0",layer="net",spec="drop out udp"}} {FEW}"#
+        r#"fault_rule_injected_total{{session="{id}",rule="0",layer="net",spec="drop 100% out udp"}} {FEW}"#
     );
     ensure!(metrics.contains(&line) && metrics.ends_with("# EOF\n"), "{metrics}");
 
