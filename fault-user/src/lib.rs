@@ -10,6 +10,7 @@
 //! | `file` | hooks on operations on files, patterns of paths |
 //! | `session` | plan → arm → heal, heartbeat, residue |
 //! | `scenario` | phases in time, several targets, expectations |
+//! | `serve` | sessions for other programs, over HTTP |
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
 //! | `client` | faults from test code |
@@ -27,6 +28,7 @@ pub mod net;
 pub mod report;
 pub mod scenario;
 pub mod sentence;
+pub mod serve;
 pub mod session;
 pub mod spec;
 pub mod target;

@@ -28,6 +28,8 @@ pub enum Command {
     Play(PlayArgs),
     /// Partial failures that real systems had, each a scenario with parameters; without NAME, a list of them
     Preset(PresetArgs),
+    /// Serve sessions to other programs: HTTP and JSON over a Unix socket
+    Serve(ServeArgs),
     /// What a spec will do, in plain words, and whether this kernel can
     Explain(ExplainArgs),
     /// What this kernel can do, what it cannot, and what to change
@@ -243,6 +245,20 @@ pub enum BlockBackend {
     Kprobe,
 }
 
+/// `fault serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where: a path, of a socket that only root may use
+    #[arg(long, value_name = "unix:PATH", default_value = "unix:/run/fault/fault.sock")]
+    pub listen: String,
+    /// Another user who may ask for anything; may be given several times
+    #[arg(long, value_name = "UID")]
+    pub allow_uid: Vec<u32>,
+    /// Sessions that may live at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_sessions: u32,
+}
+
 /// `fault explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -329,6 +345,7 @@ pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap
         Command::Inject(inject) => &mut inject.faults,
         Command::Play(_)
         | Command::Preset(_)
+        | Command::Serve(_)
         | Command::Explain(_)
         | Command::Doctor(_)
         | Command::Sweep(_)

@@ -89,6 +89,9 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// The service.
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
     /// Standard output.
     #[error("writing to standard output failed")]
     Stdout(#[source] io::Error),
@@ -137,7 +140,11 @@ impl CliError {
             Self::NotRoot => Class::NotPermitted,
             Self::Leash(_) => Class::Usage,
             Self::Output(error) => error.class(),
-            Self::Keeper(_) | Self::Runtime(_) | Self::Stdout(_) => Class::Other,
+            Self::Serve(crate::serve::ServeError::Listen(_)) => Class::Usage,
+            Self::Serve(crate::serve::ServeError::Signals(_))
+            | Self::Keeper(_)
+            | Self::Runtime(_)
+            | Self::Stdout(_) => Class::Other,
         };
         class.status()
     }

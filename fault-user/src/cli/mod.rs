@@ -10,6 +10,7 @@ mod manual;
 mod play;
 mod preset;
 mod run;
+mod serve;
 mod session;
 mod sweep;
 
@@ -38,6 +39,7 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
         Command::Inject(arguments) => inject::main(&arguments),
         Command::Play(arguments) => play::main(&arguments),
         Command::Preset(arguments) => preset::main(&arguments),
+        Command::Serve(arguments) => serve::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Sweep(arguments) => sweep::main(&arguments),

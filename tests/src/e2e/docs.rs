@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
         run: commands_about_clients_run,
     },
     Test { name: "docs::commands_about_files_run", on: Lane::has_files, run: commands_about_files_run },
+    Test { name: "docs::the_service_is_asked", on: Lane::tests_the_controller, run: the_service_is_asked },
     Test { name: "docs::scenarios_are_played", on: Lane::tests_packets, run: scenarios_are_played },
 ];
 
@@ -53,6 +54,10 @@ fn commands_about_clients_run(_: Lane) -> anyhow::Result<()> {
 
 fn commands_about_files_run(_: Lane) -> anyhow::Result<()> {
     commands_run(include_str!("../../../docs/files.md"), 1)
+}
+
+fn the_service_is_asked(_: Lane) -> anyhow::Result<()> {
+    commands_run(include_str!("../../../docs/service.md"), 1)
 }
 
 fn scenarios_are_played(_: Lane) -> anyhow::Result<()> {

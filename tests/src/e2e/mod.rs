@@ -37,6 +37,7 @@ mod presets;
 mod programs;
 mod refusals;
 mod run;
+mod serve;
 mod targets;
 mod units;
 mod verbs;
@@ -178,6 +179,7 @@ fn tests() -> Vec<Test> {
         file_errors::TESTS,
         file_patterns::TESTS,
         death::TESTS,
+        serve::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]
