@@ -25,6 +25,10 @@ static TASK_SIGNAL_OFFSET: u32 = 0;
 #[unsafe(no_mangle)]
 static SIGNAL_LIVE_OFFSET: u32 = 0;
 
+/// Process number of the controller in the initial PID namespace; 0 when that is not known. Set by the loader.
+#[unsafe(no_mangle)]
+static CONTROLLER: u32 = 0;
+
 /// The value the loader has put into `global`.
 #[inline(always)]
 fn loaded(global: &'static u32) -> usize {

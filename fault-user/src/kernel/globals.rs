@@ -1,6 +1,8 @@
 //! Where the kernel keeps what the programs read: structure offsets, resolved from BTF, handed over as
 //! read-only globals of the object.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::btf::{Btf, BtfError};
 use crate::{block, file, session::plan::Needs};
 
@@ -23,6 +25,7 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
     for (global, structure, path) in LIFE {
         globals.push((global, btf.field(structure, path)?.offset));
     }
+    globals.push(("CONTROLLER", controller()));
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);
     }
@@ -30,4 +33,12 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
         globals.extend(file::fields::globals(btf)?);
     }
     Ok(globals)
+}
+
+/// Our process number as the kernel's programs see it; 0, which no process has, when we live in a PID namespace of our own.
+fn controller() -> u32 {
+    // `PROC_PID_INIT_INO` (include/linux/proc_ns.h).
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    let is_initial = std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == INITIAL);
+    if is_initial { std::process::id() } else { 0 }
 }

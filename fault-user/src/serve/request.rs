@@ -44,6 +44,7 @@ pub struct Create {
     only: bool,
     net: Vec<String>,
     disk: Vec<String>,
+    file: Vec<String>,
     except: Vec<String>,
     #[serde(rename = "for")]
     duration: Option<String>,
@@ -59,6 +60,7 @@ pub struct Create {
 pub struct Faults {
     net: Vec<String>,
     disk: Vec<String>,
+    file: Vec<String>,
     except: Vec<String>,
     seed: Option<u64>,
 }
@@ -69,7 +71,7 @@ pub struct Faults {
 pub struct Explain {
     /// The spec.
     pub spec: String,
-    /// `net` or `disk`; without it, whichever has such a spec.
+    /// `net`, `disk` or `file`; without it, whichever has such a spec.
     pub layer: Option<String>,
 }
 
@@ -100,6 +102,7 @@ impl Create {
         let faults = Faults {
             net: self.net.clone(),
             disk: self.disk.clone(),
+            file: self.file.clone(),
             except: self.except.clone(),
             seed: self.seed,
         };
@@ -132,15 +135,16 @@ impl Create {
 }
 
 impl Faults {
-    /// Compiles them: those of packets first. `seed` counts unless one is given. Blocks: names are looked up, so that the
+    /// Compiles them: those of packets first, those of files last. `seed` counts unless one is given. Blocks: names are looked up, so that the
     /// owner of the session finds them known.
     pub(super) fn plan(&self, seed: Option<u64>, length: Option<Duration>) -> Result<Plan, ApiError> {
         let of = |layer: Layer, specs: &[String]| -> Vec<_> {
             specs.iter().map(|spec| (layer, spec.clone())).collect()
         };
-        let faults = [of(Layer::Net, &self.net), of(Layer::Disk, &self.disk)].concat();
+        let faults =
+            [of(Layer::Net, &self.net), of(Layer::Disk, &self.disk), of(Layer::File, &self.file)].concat();
         if faults.is_empty() {
-            return Err(ApiError::bad_request("the request has no fault: give `net` or `disk`"));
+            return Err(ApiError::bad_request("the request has no fault: give `net`, `disk` or `file`"));
         }
         let plan = prepare::plan(&faults, &self.except, self.seed.or(seed), length)?;
         for (_, filter) in plan.net_filters() {

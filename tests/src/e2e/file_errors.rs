@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "file_errors::no_more_descriptors", on: Lane::has_files, run: no_more_descriptors },
     Test { name: "file_errors::events_tell_path_and_errno", on: Lane::has_files, run: events },
     Test { name: "file_errors::sigkill_leaves_nothing", on: Lane::has_files, run: sigkill },
+    Test { name: "file_errors::a_killed_controller_lets_go_at_once", on: Lane::has_files, run: lets_go },
     Test { name: "file_errors::fsync", on: Lane::has_block, run: fsync },
     Test { name: "file_errors::fsync_is_refused", on: Lane::refuses_fsync, run: fsync_is_refused },
     Test { name: "file_errors::io_uring", on: Lane::has_files, run: io_uring },
@@ -352,6 +353,23 @@ fn sigkill(_: Lane) -> anyhow::Result<()> {
     let ended = target.ended()?;
     ensure!(ended.stdout == "hellowell\n" && ended.stderr.contains("Input/output"), "{ended:?}");
     Ok(())
+}
+
+/// Programs on many functions take seconds to be taken off; until then they must not hit anybody.
+fn lets_go(_: Lane) -> anyhow::Result<()> {
+    let tree = Tree::new()?;
+    let me = std::process::id().to_string();
+    let spec = tree.spec("error EIO open read unlink rename mkdir truncate");
+    let injection = Injection::start(&["--pid", &me, "--only", "--file", &spec])?;
+    let path = tree.path().join("in/a");
+    let error = fs::File::open(&path).err().and_then(|error| error.raw_os_error());
+    ensure!(error == Some(libc::EIO), "it is not hit: {error:?}");
+    injection.signal(nix::sys::signal::Signal::SIGKILL)?;
+    let killed = std::time::Instant::now();
+    while fs::File::open(&path).is_err() {
+        ensure!(killed.elapsed() < std::time::Duration::from_secs(1), "still hit after a second");
+    }
+    injection.sigkill()
 }
 
 fn fsync(_: Lane) -> anyhow::Result<()> {

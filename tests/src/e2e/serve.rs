@@ -330,7 +330,7 @@ fn fifty_clients(_: Lane) -> anyhow::Result<()> {
     let pid: u32 = target.pid().parse()?;
     let client = |number: usize| -> anyhow::Result<String> {
         // Of sessions that drop packets, six fit one network namespace: the others have to wait.
-        let fault = if number % 10 == 0 { "drop port 1" } else { "refuse port 1" };
+        let fault = if number.is_multiple_of(10) { "drop port 1" } else { "refuse port 1" };
         let request = json!({"pid": [pid], "net": [fault], "seed": number}).to_string();
         let start = Instant::now();
         let id = loop {
