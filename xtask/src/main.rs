@@ -80,7 +80,7 @@ struct TestArgs {
     #[arg(long)]
     debug: bool,
     /// A lane that takes longer has failed.
-    #[arg(long, default_value = "30m", value_parser = parse_duration)]
+    #[arg(long, default_value = "45m", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     machine: MachineArgs,

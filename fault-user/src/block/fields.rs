@@ -1,9 +1,12 @@
 //! Where the fields are that the block programs read: from the kernel's BTF to the object's globals.
 
-use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::{
+    btf::{Btf, BtfError},
+    globals::{Field, offsets},
+};
 
 /// Fields that every kernel with a block hook has: global, structure, path.
-const REQUIRED: &[(&str, &str, &str)] = &[
+const REQUIRED: &[Field] = &[
     ("TASK_FLAGS", "task_struct", "flags"),
     ("TASK_PLUG", "task_struct", "plug"),
     ("TASK_SWITCHES", "task_struct", "nvcsw"),
@@ -27,7 +30,7 @@ const REQUIRED: &[(&str, &str, &str)] = &[
 ];
 
 /// Fields that some configurations or versions lack; their global is then 0.
-const OPTIONAL: &[(&str, &str, &str)] = &[
+const OPTIONAL: &[Field] = &[
     // CONFIG_TASK_XACCT
     ("TASK_READ_CALLS", "task_struct", "ioac.syscr"),
     ("TASK_WRITE_CALLS", "task_struct", "ioac.syscw"),
@@ -75,14 +78,7 @@ const FIRST_FLAG: (&str, &str) = ("OP_MASK", "__REQ_FAILFAST_DEV");
 /// # Errors
 /// When the kernel's structures are not what the programs know (Linux below 5.12 has no `bio.bi_bdev`).
 pub fn globals(btf: &Btf) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len() + BITS.len() + OPERATIONS.len() + 1);
-    for &(global, structure, path) in REQUIRED {
-        globals.push((global, btf.field(structure, path)?.offset));
-    }
-    for &(global, structure, path) in OPTIONAL {
-        let field = btf.optional_field(structure, path)?;
-        globals.push((global, field.map_or(0, |field| field.offset)));
-    }
+    let mut globals = offsets(btf, REQUIRED, OPTIONAL)?;
     for &(global, enumerator) in BITS {
         let bit = btf.enumerator(enumerator)?;
         globals.push((global, 1u32.checked_shl(bit).unwrap_or(0)));

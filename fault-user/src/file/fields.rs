@@ -1,9 +1,12 @@
 //! Where the fields are that the file programs read: from the kernel's BTF to the object's globals.
 
-use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::{
+    btf::{Btf, BtfError},
+    globals::{Field, offsets},
+};
 
 /// Global, structure, path.
-const REQUIRED: &[(&str, &str, &str)] = &[
+const REQUIRED: &[Field] = &[
     ("FILE_ENTRY", "file", "f_path.dentry"),
     ("FILE_INODE", "file", "f_inode"),
     ("FILE_MODE", "file", "f_mode"),
@@ -27,22 +30,14 @@ const REQUIRED: &[(&str, &str, &str)] = &[
 ];
 
 /// As above, of x86-64.
-const OPTIONAL: &[(&str, &str, &str)] =
-    &[("CALL_FIRST", "pt_regs", "di"), ("CALL_NUMBER", "pt_regs", "orig_ax")];
+const OPTIONAL: &[Field] = &[("CALL_FIRST", "pt_regs", "di"), ("CALL_NUMBER", "pt_regs", "orig_ax")];
 
 /// The globals of the file programs for the running kernel, for [`crate::kernel::load::load`].
 ///
 /// # Errors
 /// When the kernel's structures are not what the programs know.
 pub fn globals(btf: &Btf) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = Vec::with_capacity(REQUIRED.len() + OPTIONAL.len());
-    for &(global, structure, path) in REQUIRED {
-        globals.push((global, btf.field(structure, path)?.offset));
-    }
-    for &(global, structure, path) in OPTIONAL {
-        globals.push((global, btf.optional_field(structure, path)?.map_or(0, |field| field.offset)));
-    }
-    Ok(globals)
+    offsets(btf, REQUIRED, OPTIONAL)
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use super::btf::{Btf, BtfError};
 use crate::{block, file, session::plan::Needs};
 
-/// Global of `fault-ebpf/src/life`, structure, field.
-const LIFE: [(&str, &str, &str); 6] = [
+/// Global of the object, structure, field.
+pub type Field = (&'static str, &'static str, &'static str);
+
+/// Those of `fault-ebpf/src/life`.
+const LIFE: &[Field] = &[
     ("TASK_TGID_OFFSET", "task_struct", "tgid"),
     ("TASK_PID_OFFSET", "task_struct", "pid"),
     ("TASK_COMM_OFFSET", "task_struct", "comm"),
@@ -21,16 +24,32 @@ const LIFE: [(&str, &str, &str); 6] = [
 /// # Errors
 /// When this kernel has no such field.
 pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = Vec::new();
-    for (global, structure, path) in LIFE {
-        globals.push((global, btf.field(structure, path)?.offset));
-    }
+    let mut globals = offsets(btf, LIFE, &[])?;
     globals.push(("CONTROLLER", controller()));
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);
     }
     if needs.files != 0 {
         globals.extend(file::fields::globals(btf)?);
+    }
+    Ok(globals)
+}
+
+/// Where the fields are; 0 for an optional one that this kernel has not.
+///
+/// # Errors
+/// When it has not a required one.
+pub fn offsets(
+    btf: &Btf,
+    required: &[Field],
+    optional: &[Field],
+) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    let mut globals = Vec::with_capacity(required.len() + optional.len());
+    for &(global, structure, path) in required {
+        globals.push((global, btf.field(structure, path)?.offset));
+    }
+    for &(global, structure, path) in optional {
+        globals.push((global, btf.optional_field(structure, path)?.map_or(0, |field| field.offset)));
     }
     Ok(globals)
 }

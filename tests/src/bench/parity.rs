@@ -15,19 +15,27 @@ const DATAGRAMS: u64 = 5_000;
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     let verdicts = compare(DATAGRAMS)?;
-    let text = table(&verdicts);
-    print!("{text}");
-    for verdict in &verdicts {
-        if let Some(how) = &verdict.differs {
-            eprintln!("  {}: {how}", verdict.fault);
-        }
-    }
-    if let Some(directory) = std::env::var_os("FAULT_JOB") {
-        let path = PathBuf::from(directory).join("parity.md");
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-    }
+    let differ = verdicts.iter().filter_map(|verdict| Some((verdict.fault, verdict.differs.as_deref()?)));
+    publish("parity.md", &table(&verdicts), differ)?;
     let same = verdicts.iter().filter(|verdict| verdict.differs.is_none()).count();
     let all = verdicts.len();
     let what = format!("rows that cannot be told apart, of {all}");
     Ok(vec![Figure::median(what, "", &[same as f64]).target(Target::AtLeast(all as f64))])
+}
+
+/// Prints a table of the documentation, says what differs, and leaves it in `$FAULT_JOB/NAME`.
+pub(super) fn publish<'a>(
+    name: &str,
+    text: &str,
+    differ: impl Iterator<Item = (&'a str, &'a str)>,
+) -> anyhow::Result<()> {
+    print!("{text}");
+    for (fault, how) in differ {
+        eprintln!("  {fault}: {how}");
+    }
+    if let Some(directory) = std::env::var_os("FAULT_JOB") {
+        let path = PathBuf::from(directory).join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! dm-delay, dm-flakey, dm-dust, strace and `fault` side by side, the table of docs/parity-disk.md, and what they cost who
 //! is not hit.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::{
     Setting,
     figure::{Figure, Target},
+    parity::publish,
 };
 use crate::{
     disk_parity::{compare, table},
@@ -23,17 +24,8 @@ const ROUNDS: usize = 5;
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     let verdicts = compare()?;
-    let text = table(&verdicts);
-    print!("{text}");
-    for verdict in &verdicts {
-        if let Some(how) = &verdict.differs {
-            eprintln!("  {}: {how}", verdict.fault);
-        }
-    }
-    if let Some(directory) = std::env::var_os("FAULT_JOB") {
-        let path = PathBuf::from(directory).join("parity-disk.md");
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-    }
+    let differ = verdicts.iter().filter_map(|verdict| Some((verdict.fault, verdict.differs.as_deref()?)));
+    publish("parity-disk.md", &table(&verdicts), differ)?;
     let same = verdicts.iter().filter(|verdict| verdict.differs.is_none()).count();
     let hit: usize = verdicts.iter().map(|verdict| verdict.bystanders.1).sum();
     let mut figures = vec![

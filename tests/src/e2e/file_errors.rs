@@ -18,19 +18,31 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "file_errors::each_operation_on_contents", on: Lane::has_files, run: on_contents },
-    Test { name: "file_errors::each_operation_on_names", on: Lane::has_files, run: on_names },
+    Test {
+        name: "file_errors::each_operation_on_contents",
+        on: Lane::tests_files_in_detail,
+        run: on_contents,
+    },
+    Test { name: "file_errors::each_operation_on_names", on: Lane::tests_files_in_detail, run: on_names },
     Test { name: "file_errors::exactly_the_third_write", on: Lane::has_files, run: third_write },
-    Test { name: "file_errors::a_bystander_notices_nothing", on: Lane::has_files, run: bystander },
-    Test { name: "file_errors::sqlite_says_full_and_survives", on: Lane::has_files, run: sqlite },
-    Test { name: "file_errors::an_open_is_one_operation", on: Lane::has_files, run: one_open },
-    Test { name: "file_errors::no_more_descriptors", on: Lane::has_files, run: no_more_descriptors },
+    Test {
+        name: "file_errors::a_bystander_notices_nothing",
+        on: Lane::tests_files_in_detail,
+        run: bystander,
+    },
+    Test { name: "file_errors::sqlite_says_full_and_survives", on: Lane::tests_files_in_detail, run: sqlite },
+    Test { name: "file_errors::an_open_is_one_operation", on: Lane::tests_files_in_detail, run: one_open },
+    Test {
+        name: "file_errors::no_more_descriptors",
+        on: Lane::tests_files_in_detail,
+        run: no_more_descriptors,
+    },
     Test { name: "file_errors::events_tell_path_and_errno", on: Lane::has_files, run: events },
     Test { name: "file_errors::sigkill_leaves_nothing", on: Lane::has_files, run: sigkill },
     Test { name: "file_errors::a_killed_controller_lets_go_at_once", on: Lane::has_files, run: lets_go },
     Test { name: "file_errors::fsync", on: Lane::has_block, run: fsync },
     Test { name: "file_errors::fsync_is_refused", on: Lane::refuses_fsync, run: fsync_is_refused },
-    Test { name: "file_errors::io_uring", on: Lane::has_files, run: io_uring },
+    Test { name: "file_errors::io_uring", on: Lane::tests_files_in_detail, run: io_uring },
 ];
 
 /// A directory with `in/` and `out/`, and a file `a` of 5 bytes in each.

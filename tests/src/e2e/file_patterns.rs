@@ -13,12 +13,16 @@ use crate::{
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     Test { name: "file_patterns::full_for_one_directory", on: Lane::has_files, run: full_for_one_directory },
-    Test { name: "file_patterns::stars_and_question_marks", on: Lane::has_files, run: stars },
-    Test { name: "file_patterns::follow_renames", on: Lane::has_files, run: follow_renames },
-    Test { name: "file_patterns::directories_made_again", on: Lane::has_files, run: made_again },
-    Test { name: "file_patterns::other_ways_to_the_same_file", on: Lane::has_files, run: other_ways },
-    Test { name: "file_patterns::mounts_below", on: Lane::has_files, run: mounts_below },
-    Test { name: "file_patterns::nothing_matches_yet", on: Lane::has_files, run: nothing_yet },
+    Test { name: "file_patterns::stars_and_question_marks", on: Lane::tests_files_in_detail, run: stars },
+    Test { name: "file_patterns::follow_renames", on: Lane::tests_files_in_detail, run: follow_renames },
+    Test { name: "file_patterns::directories_made_again", on: Lane::tests_files_in_detail, run: made_again },
+    Test {
+        name: "file_patterns::other_ways_to_the_same_file",
+        on: Lane::tests_files_in_detail,
+        run: other_ways,
+    },
+    Test { name: "file_patterns::mounts_below", on: Lane::tests_files_in_detail, run: mounts_below },
+    Test { name: "file_patterns::nothing_matches_yet", on: Lane::tests_files_in_detail, run: nothing_yet },
     Test { name: "file_patterns::wrong_ones_are_refused", on: Lane::has_files, run: wrong_ones },
 ];
 

@@ -34,6 +34,13 @@ impl Lane {
         !matches!(self, Self::Native)
     }
 
+    /// Whether every operation on files and every kind of pattern is tried here: on a kernel of the older and one of the newer
+    /// source, of which one can fail fsync.
+    #[must_use]
+    pub const fn tests_files_in_detail(self) -> bool {
+        matches!(self, Self::FmodOnly | Self::Debian61)
+    }
+
     /// Whether fsync must be refused here, although other operations on files fail.
     #[must_use]
     pub const fn refuses_fsync(self) -> bool {

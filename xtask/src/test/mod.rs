@@ -103,10 +103,10 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
 /// About how long the tests of a lane take, in minutes.
 const fn weight(lane: Lane) -> u32 {
     match lane {
-        Lane::Fault => 18,
-        Lane::Debian61 => 13,
-        Lane::Debian612 => 7,
-        Lane::FmodOnly => 6,
+        Lane::Fault => 20,
+        Lane::Debian61 => 18,
+        Lane::Debian612 => 12,
+        Lane::FmodOnly => 15,
     }
 }
 
