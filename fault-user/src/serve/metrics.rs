@@ -85,7 +85,7 @@ mod tests {
         };
         let look = Look { rules: vec![rule], except: Vec::new(), counters: Totals::default() };
         let text = render(&[("a-1".to_owned(), look)], 3);
-        let line = r#"fault_rule_matched_total{session="a-1",rule="0",layer="disk",spec="error on \"/mnt/a b\\\""} 7"#;
+        let line = r#"fault_rule_matched_total{session="a-1",rule="0",layer="disk",spec="error on \"/mnt/a b\\\"\""} 7"#;
         assert!(text.contains(line) && text.ends_with("\n# EOF\n"), "{text}");
         assert!(text.contains("fault_sessions_created_total 3\n"));
     }
