@@ -139,9 +139,21 @@ fn parks_a_second(_: Lane) -> anyhow::Result<()> {
     let (timed, report) = alone(&["--threads", "32", "--count", "250"], &["--disk", &spec])?;
     all_parked(&spec, &timed, &report, 8000, MS)?;
     let rate = 8000.0 / (timed.wall_ns as f64 / 1e9);
-    eprintln!("{rate:.0} parks a second");
-    ensure!(rate >= 2000.0, "{rate:.0} parks a second: {}", report.json);
+    // 2000 a second are asked for, of a machine on which as many threads that merely read and sleep come to 8000.
+    let machine = reads_and_sleeps_a_second()?;
+    let told = format!("{rate:.0} parks a second, {machine:.0} reads and sleeps");
+    eprintln!("{told}");
+    ensure!(rate >= f64::min(2000.0, machine / 4.0), "{told}: {}", report.json);
     Ok(())
+}
+
+/// What the machine can do at most: as many reads by as many threads, each followed by a sleep of the same length.
+fn reads_and_sleeps_a_second() -> anyhow::Result<f64> {
+    let arguments = ["--threads", "32", "--count", "250", "--pause-us", "1000"];
+    let mut reader = reader(BARE, &arguments)?;
+    reader.release()?;
+    let timed: Timed = reader.report()?;
+    Ok(8000.0 / (timed.wall_ns as f64 / 1e9))
 }
 
 fn hang_then_error(_: Lane) -> anyhow::Result<()> {

@@ -70,8 +70,8 @@ use crate::{
 
 /// Held while tests run.
 const LOCK: &str = "/run/fault-e2e.lock";
-/// A test that takes longer is stuck. The slowest takes half a minute on an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// A test that takes longer is stuck. The slowest takes a minute and a half on a slow emulated machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// For [`Test::on`].
 fn everywhere(_: Lane) -> bool {
