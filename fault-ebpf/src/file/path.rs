@@ -93,14 +93,22 @@ pub fn matching(state: &mut FileState, bank: &Bank, index: u32, device: u32) -> 
         if number as u64 >= bank.globs {
             break;
         }
-        let Some(glob) = GLOBS.get(index * MAX_GLOBS as u32 + number) else { break };
-        let bit = 1 << (glob.slot & 63);
-        if glob.device == device && slots & bit == 0 && matches(state, glob) {
-            slots |= bit;
-        }
+        slots |= slot_if_match(state, index * MAX_GLOBS as u32 + number, device);
         number += 1;
     }
     slots
+}
+
+/// The slot, as a mask, of the rule to which the pattern at `place` of [`GLOBS`] belongs, if it matches; otherwise 0.
+///
+/// A global function: the verifier looks at it once and by itself, instead of twice for each pattern there may be. That
+/// was nine tenths of the time it took to load a program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn slot_if_match(state: *mut FileState, place: u32, device: u32) -> u64 {
+    let (Some(glob), false) = (GLOBS.get(place), state.is_null()) else { return 0 };
+    // SAFETY: not null, and the verifier has checked its size.
+    if glob.device == device && matches(unsafe { &mut *state }, glob) { 1 << (glob.slot & 63) } else { 0 }
 }
 
 #[inline(always)]

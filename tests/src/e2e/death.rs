@@ -14,7 +14,6 @@ use nix::{
 use super::{
     Lane, Test,
     disk::{reader, wait_until_parked},
-    everywhere,
     pair::{Pair, untouched},
 };
 use crate::{
@@ -29,14 +28,14 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "death::sigkill_while_arming", on: everywhere, run: sigkill_while_arming },
-    Test { name: "death::sigkill_under_traffic", on: everywhere, run: sigkill_under_traffic },
+    Test { name: "death::sigkill_while_arming", on: Lane::tests_packets, run: sigkill_while_arming },
+    Test { name: "death::sigkill_under_traffic", on: Lane::tests_packets, run: sigkill_under_traffic },
     Test { name: "death::sigkill_frees_parked_tasks", on: Lane::has_block, run: sigkill_frees_parked_tasks },
-    Test { name: "death::sigkill_of_run", on: everywhere, run: sigkill_of_run },
-    Test { name: "death::sigstop_heals", on: everywhere, run: sigstop_heals },
-    Test { name: "death::sigkill_while_stopped", on: everywhere, run: sigkill_while_stopped },
-    Test { name: "death::signals_heal_and_report", on: everywhere, run: signals_heal_and_report },
-    Test { name: "death::of_a_helper", on: everywhere, run: death_of_a_helper },
+    Test { name: "death::sigkill_of_run", on: Lane::tests_packets, run: sigkill_of_run },
+    Test { name: "death::sigstop_heals", on: Lane::tests_packets, run: sigstop_heals },
+    Test { name: "death::sigkill_while_stopped", on: Lane::tests_packets, run: sigkill_while_stopped },
+    Test { name: "death::signals_heal_and_report", on: Lane::tests_packets, run: signals_heal_and_report },
+    Test { name: "death::of_a_helper", on: Lane::tests_packets, run: death_of_a_helper },
 ];
 
 /// Datagrams that show whether traffic is normal: all arrive.

@@ -208,7 +208,8 @@ fn fio(json: &serde_json::Value) -> anyhow::Result<(f64, u64)> {
 }
 
 fn fio_engines(_: Lane) -> anyhow::Result<()> {
-    const READS: u64 = 200;
+    const READS: u64 = 80;
+    const DELAY: f64 = 100.0 * MS as f64;
     for (engine, depth) in [("psync", 1), ("libaio", 8), ("io_uring", 8)] {
         let job = format!(
             "read x; exec fio --name=j --filename={BARE} --readonly --direct=1 --rw=randread --bs=4k --randseed=1 \
@@ -217,7 +218,7 @@ fn fio_engines(_: Lane) -> anyhow::Result<()> {
         let start = || Process::start(Command::new("sh").args(["-c", &job]));
         let (mut target, mut bystander) = (start()?, start()?);
         let injection =
-            Injection::start(&["--pid", &target.pid(), "--disk", &format!("delay 20ms read on {BARE}")])?;
+            Injection::start(&["--pid", &target.pid(), "--disk", &format!("delay 100ms read on {BARE}")])?;
         target.release()?;
         let json = target.report()?;
         bystander.release()?;
@@ -226,8 +227,8 @@ fn fio_engines(_: Lane) -> anyhow::Result<()> {
         let ((mean, reads), (spared, other_reads)) = (fio(&json)?, fio(&other)?);
         ensure!(reads == READS && other_reads == READS, "{engine}: {reads} and {other_reads} reads");
         ensure!(json["jobs"][0]["error"] == 0, "{engine}: {json}");
-        ensure!(mean >= 20.0 * MS as f64, "{engine}: {mean} ns on average: {}", report.json);
-        ensure!(spared < mean / 2.0, "{engine}: the bystander was late, too: {spared} ns");
+        ensure!(mean >= DELAY, "{engine}: {mean} ns on average: {}", report.json);
+        ensure!(spared < DELAY / 2.0, "{engine}: the bystander was late, too: {spared} ns");
         ensure!(report.rule(0, "injected")? >= READS, "{engine}: {}", report.json);
         let runtime = json["jobs"][0]["read"]["runtime"].as_f64().context("runtime")?;
         eprintln!("{engine} depth {depth}: {:.0} IOPS, {mean:.0} ns", READS as f64 / runtime * 1000.0);

@@ -12,7 +12,6 @@ use anyhow::{Context as _, ensure};
 use super::{
     Lane, Test,
     echoes::{arrivals, until},
-    everywhere,
     pair::{Pair, counter, untouched},
 };
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "host::wants_to_be_meant", on: everywhere, run: wants_to_be_meant },
+    Test { name: "host::wants_to_be_meant", on: Lane::tests_packets, run: wants_to_be_meant },
     Test { name: "host::ssh_survives_the_loss_of_everything", on: in_a_vm, run: ssh_survives },
 ];
 

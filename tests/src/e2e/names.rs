@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test, everywhere, pair::counter};
+use super::{Lane, Test, pair::counter};
 use crate::{
     driver::{Injection, refused, victim},
     net_lab::{NetLab, PEER_V4},
@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "names::present_and_future", on: Lane::tests_packets_in_detail, run: present_and_future },
     Test { name: "names::born_into_it", on: Lane::tests_packets_in_detail, run: born_into_it },
     Test { name: "names::given_up", on: Lane::tests_packets_in_detail, run: given_up },
-    Test { name: "names::that_no_process_can_bear", on: everywhere, run: impossible },
+    Test { name: "names::that_no_process_can_bear", on: Lane::tests_packets, run: impossible },
 ];
 
 /// Datagrams of each sender.

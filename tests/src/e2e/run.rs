@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Lane, Test, everywhere,
+    Lane, Test,
     pair::{counter, endpoint},
 };
 use crate::{
@@ -19,13 +19,25 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "run::exit_status_is_the_commands", on: everywhere, run: exit_status_is_the_commands },
-    Test { name: "run::standard_streams_are_the_commands", on: everywhere, run: streams_are_the_commands },
-    Test { name: "run::cgroup_of_its_own", on: everywhere, run: cgroup_of_its_own },
-    Test { name: "run::background_children_move_home", on: everywhere, run: background_children_move_home },
-    Test { name: "run::the_command_is_hit", on: everywhere, run: the_command_is_hit },
-    Test { name: "run::no_fault_no_command", on: everywhere, run: no_fault_no_command },
-    Test { name: "run::signals_reach_the_command", on: everywhere, run: signals_reach_the_command },
+    Test {
+        name: "run::exit_status_is_the_commands",
+        on: Lane::tests_packets,
+        run: exit_status_is_the_commands,
+    },
+    Test {
+        name: "run::standard_streams_are_the_commands",
+        on: Lane::tests_packets,
+        run: streams_are_the_commands,
+    },
+    Test { name: "run::cgroup_of_its_own", on: Lane::tests_packets, run: cgroup_of_its_own },
+    Test {
+        name: "run::background_children_move_home",
+        on: Lane::tests_packets,
+        run: background_children_move_home,
+    },
+    Test { name: "run::the_command_is_hit", on: Lane::tests_packets, run: the_command_is_hit },
+    Test { name: "run::no_fault_no_command", on: Lane::tests_packets, run: no_fault_no_command },
+    Test { name: "run::signals_reach_the_command", on: Lane::tests_packets, run: signals_reach_the_command },
 ];
 
 /// A fault that hits nothing.
