@@ -120,10 +120,6 @@ impl From<&SessionError> for ApiError {
     fn from(error: &SessionError) -> Self {
         let message = sentence(error);
         match error {
-            SessionError::NotArmedFor => {
-                let next = "delete the session and create one with these faults; the old ones stay in force";
-                Self::new(StatusCode::CONFLICT, "not_armed_for", message, next)
-            }
             SessionError::Net(NetError::TooManySessions { .. }) => {
                 let next = "delete a session of this network namespace first";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, next)

@@ -76,13 +76,22 @@ impl Numbers {
     }
 }
 
-/// Who writes the events of a session, and how to listen as long as it does.
-pub(super) fn feed(numbers: Numbers) -> (EventWriter, broadcast::WeakSender<Chunk>) {
-    let (sender, _) = broadcast::channel(KEPT);
-    let listeners = sender.downgrade();
-    let lines = SharedLines::new(Box::new(Feed { sender, begun: Vec::new(), next: 0 }));
-    let rule_of = Box::new(move |generation, slot| numbers.of(generation, slot));
-    (EventWriter::sharing(lines, &Destination::Stdout, rule_of), listeners)
+/// Where the events of a session go, of all those that were armed for it one after the other.
+pub(super) struct Writers(SharedLines);
+
+impl Writers {
+    /// And how to listen, as long as anybody may write.
+    pub(super) fn new() -> (Self, broadcast::WeakSender<Chunk>) {
+        let (sender, _) = broadcast::channel(KEPT);
+        let listeners = sender.downgrade();
+        (Self(SharedLines::new(Box::new(Feed { sender, begun: Vec::new(), next: 0 }))), listeners)
+    }
+
+    /// One more, of rule sets known by `numbers`.
+    pub(super) fn writer(&self, numbers: Numbers) -> EventWriter {
+        let rule_of = Box::new(move |generation, slot| numbers.of(generation, slot));
+        EventWriter::sharing(self.0.clone(), &Destination::Stdout, rule_of)
+    }
 }
 
 #[cfg(test)]

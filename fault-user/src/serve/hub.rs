@@ -93,7 +93,7 @@ impl Hub {
         let hub = Arc::clone(self);
         thread::Builder::new()
             .name("session".to_owned())
-            .spawn(move || owner::own(&hub, draft, ready))
+            .spawn(move || owner::own(hub, draft, ready))
             .map_err(|error| ApiError::internal(format!("starting a thread failed: {error}")))?;
         entry.await.unwrap_or_else(|_| Err(closing()))
     }

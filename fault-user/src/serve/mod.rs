@@ -8,9 +8,11 @@
 //! | `routes` | what can be asked |
 //! | `hub` | all sessions |
 //! | `owner` | one session, in a thread of its own |
+//! | `changes` | other faults for a session that is active |
 //! | `events`, `metrics` | injections and counters for programs |
 //! | `error` | every refusal |
 
+mod changes;
 mod connection;
 mod error;
 mod events;

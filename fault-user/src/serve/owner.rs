@@ -11,21 +11,16 @@ use tokio::{
 };
 
 use super::{
+    changes::Changes,
     error::ApiError,
-    events::{self, Chunk, Numbers},
+    events::{Chunk, Numbers, Writers},
     hub::{Entry, Hub},
     request::Lease,
 };
 use crate::{
     report::{ExceptionReport, Exit, RuleReport, SessionReport},
     sentence::sentence,
-    session::{
-        Active, End,
-        arm::Request,
-        heal::Totals,
-        plan::Plan,
-        prepare::{self, PrepareError},
-    },
+    session::{Active, End, arm::Request, heal::Totals, plan::Plan, prepare},
     target::Target,
 };
 
@@ -62,7 +57,7 @@ pub(super) struct Draft {
 }
 
 /// The whole life of a session. `ready` is told its entry, or why there is none.
-pub(super) fn own(hub: &Hub, draft: Draft, ready: oneshot::Sender<Result<Entry, ApiError>>) {
+pub(super) fn own(hub: Arc<Hub>, draft: Draft, ready: oneshot::Sender<Result<Entry, ApiError>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(live(hub, draft, ready)),
@@ -73,19 +68,14 @@ pub(super) fn own(hub: &Hub, draft: Draft, ready: oneshot::Sender<Result<Entry, 
     }
 }
 
-async fn live(hub: &Hub, draft: Draft, ready: oneshot::Sender<Result<Entry, ApiError>>) {
+async fn live(hub: Arc<Hub>, draft: Draft, ready: oneshot::Sender<Result<Entry, ApiError>>) {
     let Draft { plan, target, lease, open, events: listened, permit } = draft;
     let words = target.to_string();
     let numbers = Numbers::default();
-    let (writer, listeners) = match listened {
-        true => {
-            let (writer, listeners) = events::feed(numbers.clone());
-            (Some(writer), Some(listeners))
-        }
-        false => (None, None),
-    };
+    let (writers, listeners) = listened.then(Writers::new).unzip();
+    let events = writers.as_ref().map(|writers| writers.writer(numbers.clone()));
     let keeper = Arc::clone(&hub.keeper);
-    let request = Request { plan, target, backend: Default::default(), events: writer, keeper };
+    let request = Request { plan, target, backend: Default::default(), events, keeper };
     let armed = {
         // One after the other: what arms needs the processor, and other sessions' heartbeats do, too.
         let _turn = hub.turn();
@@ -108,12 +98,14 @@ async fn live(hub: &Hub, draft: Draft, ready: oneshot::Sender<Result<Entry, ApiE
         Some(entry) => Err(Some(entry)),
         None => Err(None),
     };
+    let mut changes = Changes::new(Arc::clone(&hub), writers, numbers);
     let (end, trouble) = match &wanted {
-        Ok(_) => attend(&mut active, &mut asked, lease, open, &numbers).await,
+        Ok(_) => attend(&mut active, &mut asked, lease, open, &mut changes).await,
         Err(_) => (End::Deleted, None),
     };
     drop(asked);
     let mut outcome = active.heal(end).await;
+    changes.end().await.into_iter().for_each(|earlier| outcome.after(earlier));
     outcome.troubles.extend(trouble);
     let troubles: Vec<String> = outcome.troubles.iter().map(|trouble| sentence(trouble)).collect();
     let exit = Exit::of(outcome.end, None, &troubles);
@@ -132,14 +124,14 @@ async fn attend(
     asked: &mut mpsc::Receiver<Command>,
     lease: Lease,
     mut open: watch::Receiver<()>,
-    numbers: &Numbers,
+    changes: &mut Changes,
 ) -> (End, Option<crate::session::SessionError>) {
     let mut until = expiry(lease);
     loop {
         tokio::select! {
             command = asked.recv() => match command {
-                Some(Command::Look(answer)) => drop(answer.send(look(active))),
-                Some(Command::Change(plan, answer)) => drop(answer.send(change(active, *plan, numbers))),
+                Some(Command::Look(answer)) => drop(answer.send(changes.look(active))),
+                Some(Command::Change(plan, answer)) => changes.ask(active, *plan, answer),
                 Some(Command::Renew(answer)) => {
                     until = expiry(lease);
                     drop(answer.send(renewed(lease)));
@@ -147,6 +139,7 @@ async fn attend(
                 Some(Command::End(end)) => return (end, None),
                 None => return (End::Deleted, None),
             },
+            done = changes.done() => changes.follow(active, done),
             () = expired(until) => return (End::LeaseExpired, None),
             _ = open.changed(), if lease == Lease::Connection => return (End::LeaseExpired, None),
             end = active.tend() => return match end {
@@ -157,7 +150,8 @@ async fn attend(
     }
 }
 
-fn look(active: &Active) -> Result<Look, ApiError> {
+/// What `active` does at the moment.
+pub(super) fn look(active: &Active) -> Result<Look, ApiError> {
     let counts = active.counts().map_err(|error| ApiError::from(&error))?;
     let lasted: Duration =
         jiff::Timestamp::now().duration_since(active.started()).try_into().unwrap_or_default();
@@ -169,14 +163,6 @@ fn look(active: &Active) -> Result<Look, ApiError> {
         except: exceptions.map(|(planned, matched)| ExceptionReport::new(planned, matched)).collect(),
         counters: counts.totals,
     })
-}
-
-fn change(active: &mut Active, plan: Plan, numbers: &Numbers) -> Result<Vec<RuleReport>, ApiError> {
-    let plan = plan.spare(active.target().lifelines()).map_err(PrepareError::from)?;
-    let before = look(active)?.rules;
-    numbers.learn(active.generation().wrapping_add(1), &plan);
-    active.change(plan).map_err(|error| ApiError::from(&error))?;
-    Ok(before)
 }
 
 fn renewed(lease: Lease) -> Result<(), ApiError> {

@@ -91,6 +91,14 @@ impl Active {
         Self { armed, events, started: Timestamp::now(), history: None, deadline }
     }
 
+    /// Began when `old` did, and ends when that would have.
+    pub(super) fn continues(&mut self, old: &Self) {
+        let deadline = old.armed.loaded.control.deadline_ns.load();
+        self.armed.loaded.control.deadline_ns.store(deadline);
+        self.deadline = old.deadline;
+        self.started = old.started;
+    }
+
     /// Nothing is injected from now on. What else there is to be put back is the business of [`Active::heal`].
     pub fn stop(&self) {
         self.armed.loaded.control.active.store(0);

@@ -62,6 +62,13 @@ impl Totals {
         Ok(totals)
     }
 
+    /// Adds those of another session.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.0.iter_mut().zip(&other.0) {
+            *sum += count;
+        }
+    }
+
     /// One of them.
     #[must_use]
     pub const fn get(&self, counter: Counter) -> u64 {
@@ -110,6 +117,18 @@ pub struct Healed {
     pub stranded: u64,
     /// What could not be put back or counted: one sentence each.
     pub troubles: Vec<SessionError>,
+}
+
+impl Healed {
+    /// Together with what became of a session that this one took over from ([`Armed::relieve`]). Its rules have gone.
+    pub fn after(&mut self, earlier: Self) {
+        self.totals.add(&earlier.totals);
+        self.lanes.extend(earlier.lanes);
+        self.backend = self.backend.or(earlier.backend);
+        self.parking = self.parking.or(earlier.parking);
+        self.stranded += earlier.stranded;
+        self.troubles.extend(earlier.troubles);
+    }
 }
 
 impl Active {

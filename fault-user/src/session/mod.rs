@@ -19,6 +19,7 @@ pub mod residue;
 mod rules;
 pub mod simulate;
 mod sockets;
+mod succession;
 mod tasks;
 mod whereabouts;
 

@@ -41,6 +41,12 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// As [`Sockets::add`], of members beside those seen already.
+    pub(super) fn add_more(&mut self, members: &BTreeSet<u32>) -> Result<usize, SessionError> {
+        let all = &self.seen | members;
+        self.add(&all)
+    }
+
     /// Adopts the sockets of members not seen before. How many single sockets could not be.
     pub(super) fn add(&mut self, members: &BTreeSet<u32>) -> Result<usize, SessionError> {
         let new: Vec<u32> = members.difference(&self.seen).copied().collect();

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs::File, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapError},
+    maps::HashMap,
     programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps},
 };
 
@@ -168,14 +168,18 @@ impl Tasks {
         loaded.control.set_cgroups(&cgroups);
     }
 
-    fn remove(&mut self, loaded: &mut Loaded, tasks: &BTreeSet<u32>) -> Result<(), SessionError> {
+    /// Adds processes that belong to the target although nothing in `/proc` says so.
+    pub(super) fn adopt(&mut self, loaded: &mut Loaded, tasks: &BTreeSet<u32>) -> Result<(), SessionError> {
+        self.add(loaded, tasks, JOINED_BY_NUMBER).map(|_| ())
+    }
+
+    /// Takes out processes that do not belong to it any more.
+    pub(super) fn remove(&mut self, loaded: &mut Loaded, tasks: &BTreeSet<u32>) -> Result<(), SessionError> {
         let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
         for tgid in tasks {
-            match map.remove(tgid) {
-                Ok(()) | Err(MapError::KeyNotFound) => _ = self.known.remove(tgid),
-                Err(error) => return Err(SessionError::map("TASKS")(error)),
-            }
+            SessionError::removed("TASKS", map.remove(tgid))?;
+            self.known.remove(tgid);
         }
         Ok(())
     }

@@ -45,6 +45,8 @@ pub struct Target {
     pub requests: Vec<TargetRequest>,
     /// Processes named by `--pid`, each with a descriptor that stands for this process and no later one of its number.
     pids: BTreeMap<u32, Arc<OwnedFd>>,
+    /// Processes that became part of the target of an earlier session, as above.
+    heirs: BTreeMap<u32, Arc<OwnedFd>>,
     /// Names aimed at.
     names: BTreeMap<String, Name>,
     /// Whether the descendants of processes belong to the target (not with `--only`).
@@ -102,6 +104,21 @@ impl Target {
         }
         self.requests.push(request.clone());
         Ok(())
+    }
+
+    /// Adds processes of which an earlier session knows that they belong to the target, whatever has become of their
+    /// ancestors. Those that have ended meanwhile are left out.
+    pub(crate) fn inherit(&mut self, members: impl IntoIterator<Item = u32>) {
+        for pid in members {
+            if let Ok(pidfd) = pid::open(pid, &self.exempt) {
+                self.heirs.insert(pid, Arc::new(pidfd));
+            }
+        }
+    }
+
+    /// Only those of [`Target::inherit`] that are among `members`.
+    pub(crate) fn keep_heirs(&mut self, members: &BTreeSet<u32>) {
+        self.heirs.retain(|pid, _| members.contains(pid));
     }
 
     fn live_in(&mut self, cgroup: Cgroup) {
@@ -224,7 +241,7 @@ impl Target {
         };
         // The number may have been given to somebody else while we looked.
         let now = self.living();
-        tasks.retain(|pid| !self.pids.contains_key(pid) || now.contains(pid));
+        tasks.retain(|pid| !self.is_numbered(*pid) || now.contains(pid));
         named.retain(|pid| !tasks.contains(pid));
         let mut members: BTreeSet<u32> = tasks.union(&named).copied().collect();
         members.extend(self.inhabitants()?);
@@ -244,15 +261,24 @@ impl Target {
         Ok(found)
     }
 
+    /// Every process with a descriptor.
+    fn numbered(&self) -> impl Iterator<Item = (&u32, &Arc<OwnedFd>)> {
+        self.pids.iter().chain(&self.heirs)
+    }
+
+    fn is_numbered(&self, pid: u32) -> bool {
+        self.pids.contains_key(&pid) || self.heirs.contains_key(&pid)
+    }
+
     /// Those of the named processes that have not ended.
     fn living(&self) -> BTreeSet<u32> {
-        self.pids.iter().filter(|(_, pidfd)| !pid::has_ended(pidfd)).map(|(pid, _)| *pid).collect()
+        self.numbered().filter(|(_, pidfd)| !pid::has_ended(pidfd)).map(|(pid, _)| *pid).collect()
     }
 
     /// Those of the named processes that have ended: their numbers may be somebody else's.
     #[must_use]
     pub fn ended(&self) -> BTreeSet<u32> {
-        self.pids.iter().filter(|(_, pidfd)| pid::has_ended(pidfd)).map(|(pid, _)| *pid).collect()
+        &self.numbered().map(|(pid, _)| *pid).collect() - &self.living()
     }
 }
 

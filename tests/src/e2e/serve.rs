@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_the_controller,
         run: whole_session,
     },
+    Test { name: "serve::any_change_works_without_a_gap", on: Lane::tests_the_controller, run: any_change },
     Test { name: "serve::leases_expire", on: Lane::tests_the_controller, run: leases_expire },
     Test {
         name: "serve::the_connection_is_the_lease",
@@ -165,6 +166,58 @@ fn whole_session(_: Lane) -> anyhow::Result<()> {
     let report = service.json("DELETE", &path, None, 200)?;
     ensure!(report["rules"][0]["injected"] == 0, "{report}");
     service.json("DELETE", &path, None, 404)?;
+    service.end()
+}
+
+/// Changes that the session was not armed for, back and forth while the target sends: what all of the faults lose never
+/// arrives.
+fn any_change(_: Lane) -> anyhow::Result<()> {
+    const MANY: u64 = 1500;
+    let lab = NetLab::new("srvch")?;
+    let service = Service::start(&[])?;
+    let pair = Pair::with(&lab, PEER_V4, 9000, MANY, &["--pause-us", "4000"])?;
+    // A descendant whose ancestor is about to end belongs to the target all the same.
+    let script = "sleep 45 < /dev/null > /dev/null 2>&1 & exec sleep 1";
+    let parent = Process::start(Command::new("sh").args(["-c", script]))?;
+    let pids = [&pair.sender, &parent].map(|process| process.pid().parse::<u32>());
+    let pids = pids.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let id = service.create(&json!({"pid": pids, "net": ["drop out udp"], "events": true}))?;
+    let (path, faults) = (format!("/v1/sessions/{id}"), format!("/v1/sessions/{id}/faults"));
+    let hits = |rules: &Value| -> u64 {
+        rules.as_array().into_iter().flatten().filter_map(|rule| rule["injected"].as_u64()).sum()
+    };
+    let (mut injected, mut changes) = (0, 0);
+    let (sent, counted) = thread::scope(|scope| -> anyhow::Result<_> {
+        let run = scope.spawn(move || pair.run());
+        while !run.is_finished() {
+            let others = match changes % 3 {
+                0 => json!({"net": ["drop udp"]}),
+                1 => json!({"net": ["refuse port 1", "drop out udp"]}),
+                _ => json!({"net": ["drop out udp"]}),
+            };
+            let changed = service.json("PUT", &faults, Some(&others), 200)?;
+            injected += hits(&changed["replaced"]);
+            changes += 1;
+            // Neither is there a gap when one is refused.
+            let wrong = json!({"net": ["drop iface none9", "refuse port 1"]});
+            let error = service.json("PUT", &faults, Some(&wrong), 422)?;
+            ensure!(error["error"]["code"] == "refused", "{error}");
+        }
+        run.join().map_err(|_| anyhow::anyhow!("the sender"))?
+    })?;
+    let arrived = counted.received;
+    ensure!(sent.sent == MANY && arrived == 0, "{sent:?}, {arrived} arrived in {changes} changes");
+    ensure!(changes >= 2, "only {changes} changes");
+    parent.ended()?;
+    injected += hits(&service.json("PUT", &faults, Some(&json!({"net": ["drop"]})), 200)?["replaced"]);
+    ensure!(injected >= MANY, "{injected} of {MANY} were hit");
+    service.json("PUT", &faults, Some(&json!({"net": ["refuse"]})), 200)?;
+    // Longer than it takes to find out that nobody is left.
+    thread::sleep(Duration::from_secs(3));
+    let view = service.json("GET", &path, None, 200)?;
+    ensure!(view["state"] == "active" && view["rules"][0]["spec"] == "refuse", "{view}");
+    let report = service.json("DELETE", &path, None, 200)?;
+    ensure!(report["troubles"].is_null(), "{report}");
     service.end()
 }
 

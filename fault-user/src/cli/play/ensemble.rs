@@ -128,9 +128,7 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> H
         if merged.plan.exceptions.len() < healed.plan.exceptions.len() {
             merged.plan.exceptions = healed.plan.exceptions;
         }
-        for (sum, count) in merged.totals.0.iter_mut().zip(&healed.totals.0) {
-            *sum += count;
-        }
+        merged.totals.add(&healed.totals);
         merged.lanes.extend(healed.lanes);
         merged.backend = merged.backend.or(healed.backend);
         merged.parking = merged.parking.or(healed.parking);
