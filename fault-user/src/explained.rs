@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A spec of one layer, explained. Fields are only ever added.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Explained {
     /// `net` or `disk`.
     pub layer: &'static str,
@@ -29,7 +29,7 @@ pub struct Explained {
 }
 
 /// What a spec takes, and whether this kernel has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Need {
     /// In the words of `fault doctor`.
     pub feature: &'static str,

@@ -3,6 +3,7 @@
 mod apt;
 mod dist;
 mod exec;
+mod fuzz_api;
 mod host;
 mod kernel;
 mod lane;
@@ -61,6 +62,12 @@ enum Task {
     Demo(ProgramArgs),
     /// Measure what `fault` costs (program fault-bench).
     Bench(ProgramArgs),
+    /// Ask the service of this machine's kernel everything that its OpenAPI document allows, and what it does not (schemathesis).
+    FuzzApi {
+        /// About how long.
+        #[arg(long, default_value = "2m", value_parser = parse_duration)]
+        budget: Duration,
+    },
     /// Make the static binary that runs on other machines, packed and with its checksum in dist/.
     Dist,
 }
@@ -178,6 +185,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => test_task(args),
         Task::Demo(args) => program_task("fault-demo", &args),
         Task::Bench(args) => program_task("fault-bench", &args),
+        Task::FuzzApi { budget } => Ok(passed(fuzz_api::run(budget)?)),
         Task::Dist => {
             println!("{}", dist::run()?.display());
             Ok(ExitCode::SUCCESS)

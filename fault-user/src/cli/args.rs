@@ -248,15 +248,22 @@ pub enum BlockBackend {
 /// `fault serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where: a path, of a socket that only root may use
+    /// Where: a path, of a socket that only root may use, or tcp:127.0.0.1:PORT for who knows the token; may be given
+    /// several times
     #[arg(long, value_name = "unix:PATH", default_value = "unix:/run/fault/fault.sock")]
-    pub listen: String,
+    pub listen: Vec<String>,
+    /// What clients over TCP have to send as a bearer token: a file that only its owner may read
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Another user who may ask for anything; may be given several times
     #[arg(long, value_name = "UID")]
     pub allow_uid: Vec<u32>,
     /// Sessions that may live at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_sessions: u32,
+    /// Print what can be asked, as an OpenAPI document, and do nothing else
+    #[arg(long)]
+    pub openapi: bool,
 }
 
 /// `fault explain`.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::probe::{Capabilities, Capability, Environment, Feature, Verdict};
 use crate::exit::Class;
@@ -27,14 +28,15 @@ pub fn run(json: bool, out: &mut dyn Write) -> io::Result<u8> {
 }
 
 /// One object; fields are only ever added.
-#[derive(Serialize)]
-struct Report<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Doctor)]
+pub struct Report<'a> {
     kernel: Kernel<'a>,
     capabilities: Vec<Line<'a>>,
     features: BTreeMap<&'static str, Answer<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Kernel<'a> {
     release: &'a str,
     machine: &'a str,
@@ -43,7 +45,8 @@ struct Kernel<'a> {
     config: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Capability)]
 struct Line<'a> {
     name: &'static str,
     what: &'static str,
@@ -54,7 +57,8 @@ struct Line<'a> {
     needed_for: Vec<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Feature)]
 struct Answer<'a> {
     ok: bool,
     /// The ways it can be had, preferred first, where there are several.
@@ -67,7 +71,7 @@ struct Answer<'a> {
     untried: Vec<Untried<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Untried<'a> {
     name: &'static str,
     why: &'a str,

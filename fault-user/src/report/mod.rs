@@ -25,6 +25,7 @@ use std::time::Duration;
 use fault_common::rule::Verb;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::{
     net::lane::LaneStats,
@@ -36,7 +37,7 @@ use crate::{
 use note::Note;
 
 /// Everything there is to say when a session has ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct SessionReport {
     /// About the session as a whole.
     pub session: Session,
@@ -49,11 +50,13 @@ pub struct SessionReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scenario: Option<scenario::ScenarioReport>,
     /// What went otherwise than asked, most important first.
+    #[schema(value_type = Vec<note::Told>)]
     pub notes: Vec<Note>,
     /// What could not be put back or counted: one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
     /// The session's own counters.
+    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
     pub counters: Totals,
     /// Of each lane, as the kernel counts.
     pub lanes: Vec<LaneStats>,
@@ -96,7 +99,7 @@ impl SessionReport {
 }
 
 /// A session as a whole.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Session {
     /// Version of `fault`.
     pub version: &'static str,
@@ -104,9 +107,11 @@ pub struct Session {
     pub seed: u64,
     /// When it became active.
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
     /// When it was healed.
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub ended: Timestamp,
     /// Who suffered, in words: `pid 4711 and its descendants`.
     pub target: String,
@@ -118,7 +123,7 @@ pub struct Session {
 }
 
 /// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Exit {
     /// COMMAND exited.
@@ -159,7 +164,7 @@ pub enum Exit {
 }
 
 /// What one rule did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RuleReport {
     /// Number of the fault on the command line, from 0.
     pub id: u32,
@@ -221,7 +226,7 @@ impl RuleReport {
 }
 
 /// What one exception did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExceptionReport {
     /// Its filter, in canonical form.
     pub filter: String,

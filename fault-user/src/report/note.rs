@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use fault_common::counters::Counter;
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use utoipa::ToSchema;
 
 use super::number::count;
 use crate::{net::lane::LaneStats, session::heal::Totals};
@@ -78,7 +79,7 @@ pub struct Note {
 }
 
 /// See the text of each, in [`Note`]'s `Display`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NoteKind {
     /// [`Counter::ParkOverflow`].
@@ -188,13 +189,22 @@ impl Display for Note {
     }
 }
 
+/// A [`Note`] as programs read it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Note)]
+pub(super) struct Told {
+    kind: NoteKind,
+    /// Whether the session did less, or something else, than it was asked to.
+    warning: bool,
+    /// How often.
+    count: u64,
+    /// One sentence.
+    text: String,
+}
+
 impl Serialize for Note {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(4))?;
-        map.serialize_entry("kind", &self.kind)?;
-        map.serialize_entry("warning", &self.kind.is_warning())?;
-        map.serialize_entry("count", &self.count)?;
-        map.serialize_entry("text", &self.to_string())?;
-        map.end()
+        let Self { kind, count } = *self;
+        Told { kind, warning: kind.is_warning(), count, text: self.to_string() }.serialize(serializer)
     }
 }

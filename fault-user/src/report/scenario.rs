@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::scenario::Scenario;
 
 /// `scenario` in the JSON report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ScenarioReport {
     /// Where it came from.
     pub file: String,
@@ -16,7 +16,7 @@ pub struct ScenarioReport {
 }
 
 /// One phase.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct PhaseReport {
     /// Its name.
     pub name: String,
@@ -35,7 +35,7 @@ pub struct PhaseReport {
 }
 
 /// One thing that was expected.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ExpectationReport {
     /// In words: ``fault 0, `injected > 0` ``.
     pub what: String,

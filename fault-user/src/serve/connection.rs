@@ -11,18 +11,34 @@ use std::{
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use tokio::{net::UnixStream, sync::watch, time::sleep};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::sleep,
+};
 
 /// How long a connection may take for the head of a request, or stay open between two; one that is a lease may for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// The user, as the kernel says (`SO_PEERCRED`); none if it does not.
+    User(Option<u32>),
+    /// Somebody who has to know the token.
+    Network,
+}
+
+/// A stream of either kind.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// What handlers know of the connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
-    /// The user at the other end, as the kernel says (`SO_PEERCRED`); none if it does not.
-    pub(super) uid: Option<u32>,
+    pub(super) peer: Peer,
     /// Its sender goes with the connection.
     pub(super) open: watch::Receiver<()>,
     progress: Arc<Progress>,
@@ -46,15 +62,15 @@ impl Drop for Busy {
 }
 
 impl Connection {
-    /// Of the user `uid`, and what must live as long as the connection does.
-    pub(super) fn new(uid: Option<u32>) -> (Self, watch::Sender<()>) {
+    /// With `peer`, and what must live as long as the connection does.
+    pub(super) fn new(peer: Peer) -> (Self, watch::Sender<()>) {
         let (alive, open) = watch::channel(());
         let progress = Progress {
             busy: AtomicUsize::new(0),
             leased: AtomicBool::new(false),
             silent_since: Mutex::new(Instant::now()),
         };
-        (Self { uid, open, progress: Arc::new(progress) }, alive)
+        (Self { peer, open, progress: Arc::new(progress) }, alive)
     }
 
     /// A request is being answered from now on.
@@ -83,9 +99,8 @@ impl Connection {
 }
 
 /// Answers the requests of one connection until it ends.
-pub(super) async fn serve(stream: UnixStream, router: Router) {
-    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-    let (connection, alive) = Connection::new(uid);
+pub(super) async fn serve(stream: Box<dyn Duplex>, peer: Peer, router: Router) {
+    let (connection, alive) = Connection::new(peer);
     let service = TowerToHyperService::new(router.layer(Extension(connection.clone())));
     let mut http = http1::Builder::new();
     http.header_read_timeout(None);

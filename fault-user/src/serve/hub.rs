@@ -8,17 +8,18 @@ use std::{
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use utoipa::ToSchema;
 
 use super::{
-    error::ApiError,
+    error::{ApiError, Code},
     owner::{self, Command, Draft, Listeners, Look},
     request::Lease,
 };
 use crate::{
-    report::SessionReport,
-    session::{Active, End, keeper::Keeper},
+    report::{ExceptionReport, RuleReport, SessionReport},
+    session::{Active, End, heal::Totals, keeper::Keeper},
 };
 
 /// Reports of healed sessions that nobody has deleted yet; older ones are forgotten.
@@ -83,7 +84,7 @@ impl Hub {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let message = format!("there are {} sessions, and no more are allowed", self.limit);
             let next = "delete one first, or start the service with a larger --max-sessions";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", message, next)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManySessions, message, next)
         })
     }
 
@@ -175,7 +176,7 @@ impl Hub {
 
 fn closing() -> ApiError {
     let next = "ask again when it runs";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the service is about to end", next)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::Closing, "the service is about to end", next)
 }
 
 impl Entry {
@@ -218,31 +219,83 @@ impl Entry {
     }
 
     /// What clients see.
-    pub(super) async fn view(&self) -> Result<Value, ApiError> {
+    pub(super) async fn view(&self) -> Result<View, ApiError> {
         let lease = match self.lease {
             Lease::Unlimited => None,
             Lease::Time(duration) => Some(humantime::format_duration(duration).to_string()),
             Lease::Connection => Some("connection".to_owned()),
         };
-        let mut view = json!({
-            "id": self.id,
-            "state": "healing",
-            "target": self.target,
-            "seed": self.seed,
-            "started": format!("{:.3}", self.started),
-            "lease": lease,
-            "events": self.listeners.is_some(),
-        });
+        let mut view = View {
+            id: self.id.clone(),
+            state: Stage::Healing,
+            target: self.target.clone(),
+            seed: self.seed,
+            started: format!("{:.3}", self.started),
+            lease,
+            events: self.listeners.is_some(),
+            rules: None,
+            except: None,
+            counters: None,
+            report: None,
+        };
         if let Some(report) = self.report() {
-            view["state"] = json!("healed");
-            view["report"] = json!(*report);
+            view.state = Stage::Healed;
+            view.report = Some(SessionReport::clone(&report));
         } else if let Some(look) = self.look().await {
             let look = look?;
-            view["state"] = json!("active");
-            view["rules"] = json!(look.rules);
-            view["except"] = json!(look.except);
-            view["counters"] = json!(look.counters);
+            view.state = Stage::Active;
+            view.rules = Some(look.rules);
+            view.except = Some(look.except);
+            view.counters = Some(look.counters);
         }
         Ok(view)
     }
+}
+
+/// A session as clients see it. Fields are only ever added.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionView)]
+pub(super) struct View {
+    /// Never used again.
+    id: String,
+    state: Stage,
+    /// Who suffers, in words.
+    target: String,
+    /// What its decisions depend on.
+    seed: u64,
+    /// When it became active.
+    #[schema(format = DateTime)]
+    started: String,
+    /// A duration, or `connection`; `null`: none.
+    lease: Option<String>,
+    /// Whether injections can be listened to.
+    events: bool,
+    /// What the faults in force have done; of an active session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rules: Option<Vec<RuleReport>>,
+    /// What was spared; of an active session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    except: Option<Vec<ExceptionReport>>,
+    /// Of the whole session, as long as it is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<BTreeMap<String, u64>>)]
+    counters: Option<Totals>,
+    /// Of a session that is healed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    report: Option<SessionReport>,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Stage {
+    /// Faults happen.
+    Active,
+    /// It is being taken out of the kernel.
+    Healing,
+    /// Nothing of it is left but its report.
+    Healed,
 }

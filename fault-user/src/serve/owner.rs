@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     changes::Changes,
-    error::ApiError,
+    error::{ApiError, Code},
     events::{Chunk, Numbers, Writers},
     hub::{Entry, Hub},
     request::Lease,
@@ -170,7 +170,7 @@ fn renewed(lease: Lease) -> Result<(), ApiError> {
         Lease::Time(_) => Ok(()),
         Lease::Unlimited | Lease::Connection => Err(ApiError::new(
             axum::http::StatusCode::CONFLICT,
-            "no_lease",
+            Code::NoLease,
             "this session has no lease that could be renewed",
             "create it with `lease` and a duration",
         )),

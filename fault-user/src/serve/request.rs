@@ -10,8 +10,9 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use crate::{
     net::peers,
     session::{
@@ -30,44 +31,68 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest `for` and `lease`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// `POST /v1/sessions`.
-#[derive(Debug, Default, Deserialize)]
+/// A target and its faults: at least one of each.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"pid": [4711], "net": ["drop 5% out"], "lease": "30s"}))]
 pub struct Create {
+    /// Processes and their descendants.
     pid: Vec<u32>,
+    /// Subtrees of cgroup v2.
+    #[schema(value_type = Vec<String>)]
     cgroup: Vec<PathBuf>,
+    /// Names or ids.
     container: Vec<String>,
+    /// Units of systemd.
     unit: Vec<String>,
+    /// Names of processes.
     comm: Vec<String>,
+    /// Everybody; needs `yes`.
     host: bool,
+    /// The whole machine was meant.
     yes: bool,
+    /// Without the descendants.
     only: bool,
+    /// Specs of packet faults.
     net: Vec<String>,
+    /// Specs of block I/O faults.
     disk: Vec<String>,
+    /// Specs of faults of file operations.
     file: Vec<String>,
+    /// Filters of packets to spare.
     except: Vec<String>,
+    /// It ends by itself after that: a duration.
     #[serde(rename = "for")]
     duration: Option<String>,
+    /// What decisions depend on; without it, one is chosen.
     seed: Option<u64>,
+    /// A duration in which it has to be renewed, or `connection`; without it, none is needed.
     lease: Option<String>,
     /// Whether injections can be listened to.
     pub events: bool,
 }
 
-/// `PUT /v1/sessions/{id}/faults`.
-#[derive(Debug, Default, Deserialize)]
+/// Other faults: at least one.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"net": ["drop 20% out"]}))]
 pub struct Faults {
+    /// Specs of packet faults.
     net: Vec<String>,
+    /// Specs of block I/O faults.
     disk: Vec<String>,
+    /// Specs of faults of file operations.
     file: Vec<String>,
+    /// Filters of packets to spare.
     except: Vec<String>,
+    /// What decisions depend on; without it, as before.
     seed: Option<u64>,
 }
 
-/// `POST /v1/explain`.
-#[derive(Debug, Deserialize)]
+/// What shall be explained.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"spec": "drop 5%", "layer": "net"}))]
 pub struct Explain {
     /// The spec.
     pub spec: String,
@@ -176,14 +201,14 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let body = request.into_body();
         let large = || {
             let message = format!("the body is larger than {MAX_BODY} bytes");
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, "send less")
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, message, "send less")
         };
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(large());
         }
         let read = timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| {
             let message = format!("the body did not arrive within {} s", PATIENCE.as_secs());
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once")
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, Code::TooSlow, message, "send it at once")
         })?;
         let bytes = match read {
             Ok(collected) => collected.to_bytes(),
@@ -242,7 +267,7 @@ mod tests {
     fn a_wrong_spec_comes_with_the_nearest_right_one() {
         let faults = Faults { net: vec!["dorp 5%".to_owned()], ..Faults::default() };
         let error = faults.plan(None, None).expect_err("a wrong verb");
-        assert_eq!((error.status, error.code), (StatusCode::UNPROCESSABLE_ENTITY, "bad_spec"));
+        assert_eq!((error.status, error.code), (StatusCode::UNPROCESSABLE_ENTITY, Code::BadSpec));
         assert!(error.next.contains("did you mean `drop`?"), "{}", error.next);
     }
 }

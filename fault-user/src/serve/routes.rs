@@ -4,28 +4,31 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
-    body::Bytes,
     extract::{Path, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
-use futures_util::stream;
-use serde_json::{Value, json};
-use tokio::{sync::broadcast::error::RecvError, task::spawn_blocking};
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+use utoipa::{ToSchema, openapi::OpenApi};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    connection::Connection,
-    error::ApiError,
-    hub::{Entry, Hub},
+    api::{self, Faulty, Guarded, Id, Named, Over, Sent, Wrong},
+    connection::{Connection, Peer},
+    error::{ApiError, Code},
+    hub::{Entry, Hub, View},
     metrics,
     owner::{Command, Draft},
     request::{Body, Create, Explain, Faults, Lease},
+    stream,
+    token::Token,
 };
 use crate::{
-    explained::explain,
+    explained::{Explained, explain},
     kernel::{doctor, probe::Capabilities},
+    report::{RuleReport, SessionReport},
     session::End,
     spec::Layer,
 };
@@ -34,22 +37,52 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Service {
     pub(super) hub: Arc<Hub>,
-    /// Who may ask.
+    /// Who may ask over a Unix socket.
     pub(super) users: Arc<[u32]>,
+    /// What who asks over TCP has to know.
+    pub(super) token: Option<Arc<Token>>,
+}
+
+/// All sessions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Sessions {
+    sessions: Vec<View>,
+}
+
+/// A session that has other faults now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Changed {
+    #[serde(flatten)]
+    session: View,
+    /// What the faults that went had done.
+    replaced: Vec<RuleReport>,
 }
 
 type Answer<T = Response> = Result<T, ApiError>;
 
+/// All routes, and their description made from the very same list.
+fn described() -> (Router<Service>, OpenApi) {
+    OpenApiRouter::with_openapi(api::document())
+        .routes(routes!(list, create))
+        .routes(routes!(show, delete))
+        .routes(routes!(change))
+        .routes(routes!(renew))
+        .routes(routes!(listen))
+        .routes(routes!(examine))
+        .routes(routes!(say))
+        .routes(routes!(measure))
+        .routes(routes!(describe))
+        .split_for_parts()
+}
+
+/// The description of all routes.
+pub(super) fn document() -> OpenApi {
+    described().1
+}
+
 pub(super) fn router(service: Service) -> Router {
-    Router::new()
-        .route("/v1/sessions", get(list).post(create))
-        .route("/v1/sessions/{id}", get(show).delete(delete))
-        .route("/v1/sessions/{id}/faults", put(change))
-        .route("/v1/sessions/{id}/lease", post(renew))
-        .route("/v1/sessions/{id}/events", get(listen))
-        .route("/v1/doctor", get(examine))
-        .route("/v1/explain", post(say))
-        .route("/metrics", get(measure))
+    described()
+        .0
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
         .layer(middleware::from_fn_with_state(service.clone(), guard))
@@ -64,31 +97,39 @@ async fn guard(
     next: Next,
 ) -> Answer {
     let _busy = connection.busy();
-    match connection.uid {
-        Some(uid) if service.users.contains(&uid) => Ok(next.run(request).await),
-        uid => {
+    match connection.peer {
+        Peer::User(Some(uid)) if service.users.contains(&uid) => Ok(next.run(request).await),
+        Peer::User(uid) => {
             let who = uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("user {uid}"));
             let next = "ask as root, or start the service with --allow-uid";
             Err(ApiError::new(
                 StatusCode::FORBIDDEN,
-                "not_allowed",
+                Code::NotAllowed,
                 format!("{who} may not use this service"),
                 next,
             ))
+        }
+        Peer::Network if service.token.as_ref().is_some_and(|token| token.is_in(request.headers())) => {
+            Ok(next.run(request).await)
+        }
+        Peer::Network => {
+            let next = "send `Authorization: Bearer TOKEN`, with what is in the service's --token-file";
+            let message = "over TCP, the service answers only who knows its token";
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, Code::NoToken, message, next))
         }
     }
 }
 
 async fn nothing(request: Request) -> ApiError {
     let message = format!("there is nothing at {}", request.uri().path());
-    ApiError::new(StatusCode::NOT_FOUND, "no_such_path", message, "docs/service.md has all paths")
+    ApiError::new(StatusCode::NOT_FOUND, Code::NoSuchPath, message, "docs/service.md has all paths")
 }
 
 async fn not_so(request: Request) -> ApiError {
     let message = format!("{} cannot be asked with {}", request.uri().path(), request.method());
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "no_such_method",
+        Code::NoSuchMethod,
         message,
         "docs/service.md has all methods",
     )
@@ -99,6 +140,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + '
     spawn_blocking(work).await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
+/// Arms faults for a target and activates them.
+#[utoipa::path(post, path = "/v1/sessions", request_body = Create, responses(
+    (status = 201, description = "Active.", body = View, headers(("Location" = String, description = "Its path."))),
+    Guarded, Sent, Faulty
+))]
 async fn create(
     State(service): State<Service>,
     Extension(connection): Extension<Connection>,
@@ -117,51 +163,67 @@ async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(entry.view().await?)).into_response())
 }
 
-async fn list(State(service): State<Service>) -> Answer<Json<Value>> {
-    let mut views = Vec::new();
+/// Active sessions, and those that have ended and were not deleted yet.
+#[utoipa::path(get, path = "/v1/sessions", responses((status = 200, description = "All.", body = Sessions), Guarded))]
+async fn list(State(service): State<Service>) -> Answer<Json<Sessions>> {
+    let mut sessions = Vec::new();
     for entry in service.hub.all() {
-        views.push(entry.view().await?);
+        sessions.push(entry.view().await?);
     }
-    Ok(Json(json!({"sessions": views})))
+    Ok(Json(Sessions { sessions }))
 }
 
-async fn show(State(service): State<Service>, Path(id): Path<String>) -> Answer<Json<Value>> {
+/// One session, with its counters.
+#[utoipa::path(get, path = "/v1/sessions/{id}", params(Id), responses(
+    (status = 200, description = "It.", body = View), Guarded, Named
+))]
+async fn show(State(service): State<Service>, Path(id): Path<String>) -> Answer<Json<View>> {
     Ok(Json(service.hub.get(&id)?.view().await?))
 }
 
-async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Answer<Json<Value>> {
+/// Heals a session and forgets it.
+#[utoipa::path(delete, path = "/v1/sessions/{id}", params(Id), responses(
+    (status = 200, description = "Its report.", body = SessionReport), Guarded, Named
+))]
+async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Answer<Json<SessionReport>> {
     let entry = service.hub.get(&id)?;
     entry.end(End::Deleted).await;
     let report = entry.wait().await;
     service.hub.forget(&entry);
-    Ok(Json(json!(*report?)))
+    Ok(Json(SessionReport::clone(&*report?)))
 }
 
 fn gone(entry: &Entry) -> ApiError {
     let next = "GET the session for its report, or create another";
     ApiError::new(
         StatusCode::CONFLICT,
-        "healed",
+        Code::Healed,
         format!("session {} is not active any more", entry.id),
         next,
     )
 }
 
+/// Puts other faults into force. When they are refused, the old ones stay.
+#[utoipa::path(put, path = "/v1/sessions/{id}/faults", params(Id), request_body = Faults, responses(
+    (status = 200, description = "The session.", body = Changed), Guarded, Named, Sent, Faulty, Over
+))]
 async fn change(
     State(service): State<Service>,
     Path(id): Path<String>,
     Body(faults): Body<Faults>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Changed>> {
     let entry = service.hub.get(&id)?;
     let seed = entry.seed();
     let plan = blocking(move || faults.plan(Some(seed), None)).await?;
     let replaced = entry.ask(|answer| Command::Change(Box::new(plan), answer)).await;
     let replaced = replaced.ok_or_else(|| gone(&entry))??;
-    let mut view = entry.view().await?;
-    view["replaced"] = json!(replaced);
-    Ok(Json(view))
+    Ok(Json(Changed { session: entry.view().await?, replaced }))
 }
 
+/// The lease runs anew.
+#[utoipa::path(post, path = "/v1/sessions/{id}/lease", params(Id), responses(
+    (status = 204, description = "It does."), Guarded, Named, Over
+))]
 async fn renew(State(service): State<Service>, Path(id): Path<String>) -> Answer<StatusCode> {
     let entry = service.hub.get(&id)?;
     entry.ask(Command::Renew).await.ok_or_else(|| gone(&entry))??;
@@ -169,9 +231,16 @@ async fn renew(State(service): State<Service>, Path(id): Path<String>) -> Answer
 }
 
 /// Injections, one line each, until the session ends; then one line that says how many are missing.
+#[utoipa::path(get, path = "/v1/sessions/{id}/events", params(Id), responses(
+    (status = 200, description = "Lines of JSON, or server-sent events when the client accepts those.", content(
+        (String = stream::LINES), (String = stream::SERVER_SENT)
+    )),
+    Guarded, Named, Over
+))]
 async fn listen(
     State(service): State<Service>,
     Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Answer {
     let entry = service.hub.get(&id)?;
@@ -179,44 +248,20 @@ async fn listen(
         let next = "create the session with \"events\": true";
         return Err(ApiError::new(
             StatusCode::CONFLICT,
-            "no_events",
+            Code::NoEvents,
             format!("session {id} keeps no events"),
             next,
         ));
     };
     let receiver = listeners.upgrade().ok_or_else(|| gone(&entry))?.subscribe();
-    let start = (Some(receiver), entry, None::<u64>, 0u64, connection.busy());
-    let lines = stream::unfold(start, |(receiver, entry, next, lost, busy)| async move {
-        let mut receiver = receiver?;
-        loop {
-            match receiver.recv().await {
-                Ok(chunk) => {
-                    // The first line that is heard is where listening began.
-                    let missed = chunk.first - next.unwrap_or(chunk.first);
-                    let mut text = Vec::new();
-                    if missed > 0 {
-                        text.extend(format!("{}\n", json!({"lost": missed})).bytes());
-                    }
-                    text.extend(&chunk.text);
-                    let state = (Some(receiver), entry, Some(chunk.first + chunk.lines), lost + missed, busy);
-                    return Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), state));
-                }
-                // The next chunk shows how many lines that were.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => {
-                    let report = entry.wait().await.ok();
-                    let kernel =
-                        report.map(|report| report.counters.get(fault_common::counters::Counter::EventsLost));
-                    let end = format!("{}\n", json!({"end": {"lost": lost, "lost_in_kernel": kernel}}));
-                    return Some((Ok(Bytes::from(end)), (None, entry, next, lost, busy)));
-                }
-            }
-        }
-    });
-    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((kind, axum::body::Body::from_stream(lines)).into_response())
+    let listen = if stream::is_server_sent(&headers) { stream::server_sent } else { stream::lines };
+    Ok(listen(receiver, entry, connection.busy()))
 }
 
+/// What this kernel can do, what it cannot, and what to change.
+#[utoipa::path(get, path = "/v1/doctor", responses(
+    (status = 200, description = "As `fault doctor --json`.", body = doctor::Report<'static>), Guarded
+))]
 async fn examine() -> Answer {
     let text = blocking(|| {
         let mut text = Vec::new();
@@ -227,6 +272,10 @@ async fn examine() -> Answer {
     Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
 }
 
+/// What a spec will do, in plain words.
+#[utoipa::path(post, path = "/v1/explain", request_body = Explain, responses(
+    (status = 200, description = "For each layer that has such a spec.", body = Vec<Explained>), Guarded, Sent, Wrong
+))]
 async fn say(Body(request): Body<Explain>) -> Answer {
     let layer = request.layer.as_deref().map(layer).transpose()?;
     let explained = blocking(move || Ok(explain(&request.spec, layer)?)).await?;
@@ -241,6 +290,18 @@ fn layer(name: &str) -> Answer<Layer> {
     })
 }
 
+/// Counters of active sessions.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"), Guarded
+))]
 async fn measure(State(service): State<Service>) -> Response {
     ([(header::CONTENT_TYPE, metrics::TYPE)], metrics::text(&service.hub).await).into_response()
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", responses(
+    (status = 200, description = "OpenAPI 3.1.", body = serde_json::Value), Guarded
+))]
+async fn describe() -> Json<OpenApi> {
+    Json(document())
 }

@@ -57,7 +57,7 @@ fn commands_about_files_run(_: Lane) -> anyhow::Result<()> {
 }
 
 fn the_service_is_asked(_: Lane) -> anyhow::Result<()> {
-    commands_run(include_str!("../../../docs/service.md"), 1)
+    commands_run(include_str!("../../../docs/service.md"), 2)
 }
 
 fn scenarios_are_played(_: Lane) -> anyhow::Result<()> {

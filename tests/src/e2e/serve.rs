@@ -6,6 +6,7 @@ use std::{
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -19,9 +20,9 @@ use super::{
     pair::{Pair, untouched},
 };
 use crate::{
-    driver::fault,
+    driver::{fault, refused},
     net_lab::{NetLab, PEER_V4},
-    process::{Ended, Process},
+    process::{Ended, Process, proc_file},
     residue::Picture,
 };
 
@@ -43,8 +44,14 @@ pub const TESTS: &[Test] = &[
     Test { name: "serve::wrong_requests_are_refused", on: Lane::tests_the_controller, run: refusals },
     Test { name: "serve::other_users_are_refused", on: Lane::tests_the_controller, run: other_users },
     Test { name: "serve::slow_requests_are_closed", on: Lane::tests_the_controller, run: slow_requests },
-    Test { name: "serve::fifty_clients_at_once", on: Lane::tests_the_controller, run: fifty_clients },
+    Test {
+        name: "serve::two_hundred_clients_at_once",
+        on: Lane::tests_the_controller,
+        run: two_hundred_clients,
+    },
     Test { name: "serve::events_are_streamed", on: Lane::tests_the_controller, run: events },
+    Test { name: "serve::over_tcp_with_a_token_only", on: Lane::tests_the_controller, run: over_tcp },
+    Test { name: "serve::the_description_is_complete", on: Lane::tests_the_controller, run: description },
     Test { name: "serve::python_client", on: Lane::tests_the_controller, run: python_client },
 ];
 
@@ -57,6 +64,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Service {
     process: Process,
     directory: tempfile::TempDir,
+}
+
+/// What a service holds.
+#[derive(Debug)]
+struct Held {
+    descriptors: usize,
+    /// Bytes.
+    resident: u64,
 }
 
 impl Service {
@@ -119,6 +134,40 @@ impl Service {
             }
             ensure!(start.elapsed() < PATIENCE, "not healed: {view}");
             thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The status and JSON of an answer, without a process for the question.
+    fn ask_quickly(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+        let mut client = UnixStream::connect(self.socket())?;
+        client.set_read_timeout(Some(2 * PATIENCE))?;
+        let length = body.len();
+        write!(
+            client,
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
+        let mut text = String::new();
+        client.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").with_context(|| text.clone())?;
+        let status = head.split(' ').nth(1).context("no status")?.parse()?;
+        Ok((status, serde_json::from_str(body).with_context(|| text.clone())?))
+    }
+
+    /// What the service holds, once it holds no more than so many descriptors, or as many for a second.
+    fn settled(&self, descriptors: usize) -> anyhow::Result<Held> {
+        let pid: u32 = self.process.pid().parse()?;
+        let (start, mut last, mut same) = (Instant::now(), 0, 0);
+        loop {
+            let now = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            if (same >= 10 && (descriptors == 0 || now <= descriptors)) || start.elapsed() > PATIENCE {
+                let status = proc_file(pid, "status")?;
+                let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+                let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+                return Ok(Held { descriptors: now, resident: kib * 1024 });
+            }
+            thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -377,38 +426,63 @@ fn slow_requests(_: Lane) -> anyhow::Result<()> {
     service.end()
 }
 
-fn fifty_clients(_: Lane) -> anyhow::Result<()> {
-    let service = Service::start(&["--max-sessions", "50"])?;
-    let target = Process::start(Command::new("sleep").arg("150"))?;
+/// Sessions that are made and deleted by clients of which most are told to wait; then the service holds no more descriptors and
+/// no more memory than before.
+fn two_hundred_clients(_: Lane) -> anyhow::Result<()> {
+    const CLIENTS: usize = 200;
+    const SESSIONS: usize = 48;
+    let service = Service::start(&["--max-sessions", "8"])?;
+    let target = Process::start(Command::new("sleep").arg("300"))?;
     let pid: u32 = target.pid().parse()?;
-    let client = |number: usize| -> anyhow::Result<String> {
-        // Of sessions that drop packets, six fit one network namespace: the others have to wait.
-        let fault = if number.is_multiple_of(10) { "drop port 1" } else { "refuse port 1" };
-        let request = json!({"pid": [pid], "net": [fault], "seed": number}).to_string();
-        let start = Instant::now();
-        let id = loop {
-            let (status, body) = service.ask("POST", "/v1/sessions", Some(&request))?;
-            let answer: Value = serde_json::from_str(&body)?;
-            if status == 201 {
-                break answer["id"].as_str().context("no id")?.to_owned();
+    let (made, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let client = |_| -> anyhow::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        loop {
+            let number = made.load(Ordering::Relaxed);
+            if number >= SESSIONS {
+                return Ok(ids);
             }
-            ensure!(status == 503 && start.elapsed() < Duration::from_secs(100), "{status} {body}");
-            thread::sleep(Duration::from_millis(200));
-        };
-        let path = format!("/v1/sessions/{id}");
-        let view = service.json("GET", &path, None, 200)?;
-        ensure!(view["seed"] == number, "somebody else's session: {view}");
-        let report = service.json("DELETE", &path, None, 200)?;
-        ensure!(report["session"]["seed"] == number, "somebody else's report: {report}");
-        Ok(id)
+            // Of sessions that drop packets, six fit one network namespace: those have to wait for each other, too.
+            let fault = if number.is_multiple_of(4) { "drop port 1" } else { "refuse port 1" };
+            let request = json!({"pid": [pid], "net": [fault], "seed": number}).to_string();
+            let (status, answer) = service.ask_quickly("POST", "/v1/sessions", &request)?;
+            if status == 503 {
+                let code = &answer["error"]["code"];
+                ensure!(code == "too_many_sessions" || code == "busy", "{answer}");
+                refused.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(500));
+                continue;
+            }
+            ensure!(status == 201 && answer["seed"] == number, "{status} {answer}");
+            made.fetch_add(1, Ordering::Relaxed);
+            let id = answer["id"].as_str().context("no id")?.to_owned();
+            let (status, report) = service.ask_quickly("DELETE", &format!("/v1/sessions/{id}"), "")?;
+            ensure!(status == 200 && report["session"]["seed"] == number, "{status} {report}");
+            ids.push(id);
+        }
     };
-    let ids = thread::scope(|scope| {
-        let clients: Vec<_> = (0..50).map(|number| scope.spawn(move || client(number))).collect();
-        let ended = clients.into_iter().map(|client| client.join());
-        ended.map(|id| id.map_err(|_| anyhow::anyhow!("a client"))?).collect::<anyhow::Result<Vec<_>>>()
-    })?;
-    let different: std::collections::BTreeSet<_> = ids.iter().collect();
-    ensure!(different.len() == 50, "ids were used again: {ids:?}");
+    let crowd = |clients: usize| -> anyhow::Result<Vec<String>> {
+        made.store(0, Ordering::Relaxed);
+        let ids = thread::scope(|scope| {
+            let clients: Vec<_> = (0..clients).map(|number| scope.spawn(move || client(number))).collect();
+            let ended = clients.into_iter().map(|client| client.join());
+            ended.map(|ids| ids.map_err(|_| anyhow::anyhow!("a client"))?).collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        Ok(ids.concat())
+    };
+    // The same once before: what a service keeps for later is no leak.
+    let mut ids = crowd(CLIENTS)?;
+    let before = service.settled(0)?;
+    ids.extend(crowd(CLIENTS)?);
+    let after = service.settled(before.descriptors)?;
+    let sum = ids.len();
+    let different: std::collections::BTreeSet<_> = ids.into_iter().collect();
+    ensure!(sum >= 2 * SESSIONS && different.len() == sum, "{sum} sessions, {} ids", different.len());
+    ensure!(refused.load(Ordering::Relaxed) >= CLIENTS, "hardly anybody was told to wait: {refused:?}");
+    ensure!(after.descriptors == before.descriptors, "{before:?} before, {after:?} after");
+    // One session holds more than a megabyte as long as it lives.
+    let grown = after.resident.saturating_sub(before.resident);
+    ensure!(grown < SESSIONS as u64 * 512 * 1024, "{before:?} before, {after:?} after");
     ensure!(service.json("GET", "/v1/sessions", None, 200)? == json!({"sessions": []}), "sessions are left");
     service.end()
 }
@@ -422,15 +496,108 @@ fn events(_: Lane) -> anyhow::Result<()> {
     let url = format!("http://fault/v1/sessions/{id}/events");
     let mut listener = service.curl(&["-N", "-D", "/dev/stderr", &url]);
     let listener = Process::start_until(&mut listener, "HTTP/1.1 200")?;
+    let mut other = service.curl(&["-N", "-D", "/dev/stderr", "-H", "Accept: text/event-stream", &url]);
+    let other = Process::start_until(&mut other, "content-type: text/event-stream")?;
     pair.run()?;
     // The target is gone: so is the session, and with it the stream.
+    let server_sent = other.text()?;
     let text = listener.text()?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let dropped = lines.iter().filter(|line| line["action"] == "drop" && line["rule"] == 0).count() as u64;
     let end = &lines.last().context("no lines")?["end"];
     ensure!(end["lost"] == 0 && end["lost_in_kernel"] == 0 && dropped == FEW, "{dropped} dropped; {end}");
+    // The same as server-sent events: one block of fields each, numbered.
+    let mut blocks: Vec<&str> = server_sent.split_terminator("\n\n").collect();
+    let field = |block: &str, name: &str| {
+        block
+            .lines()
+            .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim_start().to_owned()))
+    };
+    let end = blocks.pop().context("no events")?;
+    ensure!(field(end, "event").as_deref() == Some("end"), "{end}");
+    for (number, (block, line)) in blocks.iter().zip(&lines).enumerate() {
+        ensure!(field(block, "event").as_deref() == Some("injection"), "{block}");
+        ensure!(field(block, "id") == Some(number.to_string()), "{block}");
+        let data = field(block, "data").context("no data")?;
+        ensure!(serde_json::from_str::<Value>(&data)? == *line, "{block} is not {line}");
+    }
+    ensure!(blocks.len() + 1 == lines.len(), "{} blocks for {} lines", blocks.len(), lines.len());
     let report = service.healed(&id)?;
     ensure!(report["session"]["exit"]["reason"] == "target_gone", "{report}");
+    service.end()
+}
+
+fn over_tcp(_: Lane) -> anyhow::Result<()> {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    let directory = tempfile::TempDir::new()?;
+    let file = directory.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n"))?;
+    let file = file.to_str().context("no text")?;
+    let tcp = ["serve", "--listen", "tcp:127.0.0.1:0"];
+    std::fs::set_permissions(file, Permissions::from_mode(0o644))?;
+    for (arguments, word) in [
+        (&["serve", "--listen", "tcp:0.0.0.0:0", "--token-file", file][..], "loopback"),
+        (&tcp[..], "--token-file"),
+        (&[&tcp[..], &["--token-file", "/no/such"]].concat(), "/no/such"),
+        (&[&tcp[..], &["--token-file", file]].concat(), "chmod 600"),
+    ] {
+        let said = refused(arguments, 2)?;
+        ensure!(said.contains(word), "{arguments:?}: {said}");
+    }
+    std::fs::set_permissions(file, Permissions::from_mode(0o600))?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let service = Service::start(&["--listen", &format!("tcp:127.0.0.1:{port}"), "--token-file", file])?;
+    let url = format!("http://127.0.0.1:{port}/v1/sessions");
+    for (header, status) in [
+        (format!("Authorization: Bearer {TOKEN}"), "200"),
+        (format!("Authorization: Bearer {TOKEN}0"), "401"),
+        (format!("Authorization: Basic {TOKEN}"), "401"),
+        ("X-Token: none".to_owned(), "401"),
+    ] {
+        let mut command = Command::new("curl");
+        command.args(["-s", "-S", "-m", "60", "--noproxy", "*", "-w", "\n%{http_code}", "-H", &header, &url]);
+        let ended = Ended::of(&mut command)?;
+        let (body, got) = ended.stdout.rsplit_once('\n').with_context(|| ended.stderr.clone())?;
+        let body: Value = serde_json::from_str(body).with_context(|| body.to_owned())?;
+        ensure!(
+            got == status && (status == "200" || body["error"]["code"] == "no_token"),
+            "{header}: {got} {body}"
+        );
+    }
+    // The socket of the file system needs none.
+    ensure!(service.json("GET", "/v1/sessions", None, 200)? == json!({"sessions": []}), "sessions");
+    service.end()
+}
+
+/// Each path answers the methods that are described, and no others.
+fn description(_: Lane) -> anyhow::Result<()> {
+    let service = Service::start(&[])?;
+    let document = service.json("GET", "/openapi.json", None, 200)?;
+    let mut printed = Command::new("setpriv");
+    printed.args(["--reuid", "65534", "--clear-groups"]).arg(fault(&[]).get_program());
+    let printed = Ended::of(printed.args(["serve", "--openapi"]))?;
+    ensure!(serde_json::from_str::<Value>(&printed.stdout)? == document, "{}", printed.stderr);
+    let paths = document["paths"].as_object().context("no paths")?;
+    ensure!(paths.len() >= 8, "{paths:?}");
+    for (path, methods) in paths {
+        // Nothing that is asked here does anything: there is no such session, and no body.
+        let asked = path.replace("{id}", "none");
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
+            let (status, body) = service.ask(method, &asked, None)?;
+            let described = &methods[method.to_lowercase()];
+            ensure!((status == 405) == described.is_null(), "{method} {path}: {status} {body}");
+            let error = serde_json::from_str::<Value>(&body).unwrap_or_default()["error"]["code"].clone();
+            ensure!(error != "no_such_path", "{method} {path} is described and does not exist");
+            ensure!(
+                described.is_null() || !described["responses"][status.to_string()].is_null(),
+                "{method} {path}: {status} is not described"
+            );
+        }
+    }
+    let codes = document["components"]["schemas"]["Code"].to_string();
+    for code in ["bad_spec", "no_such_session", "too_many_sessions", "no_token"] {
+        ensure!(codes.contains(code), "{codes}");
+    }
     service.end()
 }
 

@@ -24,7 +24,7 @@ const LINK_HEADER: usize = 16;
 const IFLA_STATS64: u16 = 23;
 
 /// Counters of one lane since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LaneStats {
     /// Packets that left fq (super-packets count once per wire segment).
     pub sent_packets: u64,
