@@ -54,8 +54,9 @@ impl Namespace {
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0]).arg(program);
+        // `ip netns exec` would give it a /sys of its own, without cgroups.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.0)).arg(program);
         command
     }
 }
@@ -209,11 +210,15 @@ fn harmless_document(mut document: Value, pid: u32, ids: &[String]) -> Result<Va
     let paths = document["paths"].as_object_mut().context("no paths")?;
     // It answers as long as the session lives.
     paths.remove("/v1/sessions/{id}/events").context("no path of events")?;
-    let known: Vec<&str> = ids.iter().map(String::as_str).chain(["none"]).collect();
-    for operation in
-        paths.values_mut().flat_map(|path| path.as_object_mut()).flat_map(|path| path.values_mut())
+    // One is there to be deleted; the others stay.
+    let (last, staying) = ids.split_last().context("no sessions")?;
+    for (method, operation) in
+        paths.values_mut().filter_map(Value::as_object_mut).flat_map(|path| path.iter_mut())
     {
-        for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let known = if method == "delete" { std::slice::from_ref(last) } else { staying };
+        let known: Vec<&str> = known.iter().map(String::as_str).chain(["none"]).collect();
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
             parameter["schema"] = json!({"type": "string", "enum": known});
         }
     }
@@ -245,10 +250,10 @@ mod tests {
             "components": {"schemas": {"Create": create, "Faults": {"properties": {}}}},
             "paths": {
                 "/v1/sessions/{id}/events": {},
-                "/v1/sessions/{id}": {"get": {"parameters": [{"name": "id", "schema": {"type": "string"}}]}},
+                "/v1/sessions/{id}": {"get": {"parameters": [{"name": "id", "schema": {"type": "string"}}]}, "delete": {}},
             },
         });
-        let harmless = harmless_document(document, 7, &["a-1".to_owned()]).unwrap();
+        let harmless = harmless_document(document, 7, &["a-1".to_owned(), "a-2".to_owned()]).unwrap();
         let create = &harmless["components"]["schemas"]["Create"]["properties"];
         assert!(create["host"].is_null() && create["yes"].is_null());
         assert_eq!(create["pid"]["items"], json!({"enum": [7, 0, 4_194_303]}));

@@ -54,8 +54,8 @@ pub(super) struct Changes {
 
 /// [`Work`] that is done.
 pub(super) enum Done {
-    Armed(Result<Armed, ArmError>),
-    Healed(Healed),
+    Armed(Box<Result<Armed, ArmError>>),
+    Healed(Box<Healed>),
 }
 
 impl Changes {
@@ -74,8 +74,8 @@ impl Changes {
     pub(super) async fn done(&mut self) -> Done {
         match &mut self.work {
             Work::Nothing => pending().await,
-            Work::Arming(armed, ..) => Done::Armed(joined(armed.await)),
-            Work::Healing(healed, _) => Done::Healed(joined(healed.await)),
+            Work::Arming(armed, ..) => Done::Armed(Box::new(joined(armed.await))),
+            Work::Healing(healed, _) => Done::Healed(Box::new(joined(healed.await))),
         }
     }
 
@@ -84,11 +84,11 @@ impl Changes {
         match (done, std::mem::replace(&mut self.work, Work::Nothing)) {
             (Done::Armed(armed), Work::Arming(_, numbers, answer)) => {
                 let result =
-                    armed.map_err(ApiError::from).and_then(|armed| self.relieve(active, armed, numbers));
+                    (*armed).map_err(ApiError::from).and_then(|armed| self.relieve(active, armed, numbers));
                 // A client that has gone needs no answer.
                 _ = answer.send(result);
             }
-            (Done::Healed(healed), _) => self.healed.push(healed),
+            (Done::Healed(healed), _) => self.healed.push(*healed),
             (Done::Armed(_), work) => self.work = work,
         }
         self.go_on(active);
