@@ -19,6 +19,11 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_disks_in_detail,
         run: failed_fsync,
     },
+    Test {
+        name: "databases::postgres_with_no_room_for_its_log",
+        on: Lane::tests_disks_in_detail,
+        run: full_log,
+    },
     Test { name: "databases::postgres_reads_late", on: Lane::tests_disks_in_detail, run: late_reads },
     Test {
         name: "databases::sqlite_rolls_back_a_failed_fsync",
@@ -77,6 +82,44 @@ fn failed_fsync(_: Lane) -> anyhow::Result<()> {
     ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     // The 20 before, the 20 after the recovery, and those in between that were told.
     ensure!(acknowledged.len() >= 40, "{} were acknowledged", acknowledged.len());
+    Ok(())
+}
+
+/// A log that cannot be written is the end of the server that cannot (it panics, and recovers), and nothing that was
+/// acknowledged goes: the table's own files are never refused, nor is the neighbour's log on the same disk.
+fn full_log(_: Lane) -> anyhow::Result<()> {
+    let files = FileSystem::new()?;
+    let mut servers = postgres_lab::make(Path::new(&files.mount_point()), 2)?;
+    for server in &mut servers {
+        server.start()?;
+        let ended = server.sql(TABLE)?;
+        ensure!(ended.status.success(), "{ended:?}");
+    }
+    let [target, bystander] = servers.as_mut_slice() else { unreachable!("two were asked for") };
+    let log = target.directory().join("pg_wal");
+    let spec = format!("error ENOSPC nth 6 write file \"{}/*\"", log.display());
+    let injection = Injection::start(&["--pid", &target.pid()?, "--file", &spec])?;
+    let broken = target.sql(&inserts(0..40))?;
+    let others = numbers(&bystander.sql(&inserts(0..40))?.stdout)?;
+    ensure!(others.len() == 40, "the bystander acknowledged {others:?}");
+    let mut acknowledged = numbers(&broken.stdout)?;
+    ensure!(!broken.status.success() && acknowledged.len() < 40, "nothing broke: {broken:?}");
+    target.answers()?;
+    acknowledged.extend(numbers(&target.sql(&inserts(200..220))?.stdout)?);
+    let report = injection.heal()?;
+    ensure!(report.rule(0, "injected")? == 1, "{}", report.json);
+    let told = target.log()?;
+    for words in ["PANIC:  could not write to log file", "No space left on device", "redo starts at"] {
+        ensure!(told.contains(words), "no `{words}` in the log: {told}");
+    }
+    ensure!(!bystander.log()?.contains("PANIC"), "the bystander: {}", bystander.log()?);
+    target.crash()?;
+    forget_cached()?;
+    target.start()?;
+    let there = numbers(&target.sql("select n from t;\n")?.stdout)?;
+    let lost: Vec<_> = acknowledged.difference(&there).collect();
+    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    ensure!(acknowledged.len() >= 20, "{} were acknowledged", acknowledged.len());
     Ok(())
 }
 
