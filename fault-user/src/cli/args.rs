@@ -192,6 +192,9 @@ pub struct FaultArgs {
     /// A fault of operations on files, e.g. 'error ENOSPC write file /data/wal/**'
     #[arg(long, value_name = "SPEC")]
     pub file: Vec<String>,
+    /// A fault of the processes themselves, e.g. 'pause 5s after 10s'
+    #[arg(long, value_name = "SPEC")]
+    pub proc: Vec<String>,
     /// Spare packets and calls from all net faults, e.g. 'tcp port 22'
     #[arg(long, value_name = "FILTER")]
     pub except: Vec<String>,
@@ -333,7 +336,7 @@ pub fn command() -> clap::Command {
     Cli::command().mut_subcommand("play", optional).mut_subcommand("preset", optional)
 }
 
-/// Parses the command line; keeps the order of faults across `--net`, `--disk` and `--file`.
+/// Parses the command line; keeps the order of faults across `--net`, `--disk`, `--file` and `--proc`.
 ///
 /// # Errors
 /// clap's, which know how to print themselves.

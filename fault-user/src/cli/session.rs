@@ -162,7 +162,7 @@ fn names_of(fault: &Fault) -> Result<Vec<Resolved>, CliError> {
     match fault {
         Fault::Net(net) => return peers_of(&net.filter),
         // Patterns stand for files that are not there yet.
-        Fault::File(_) => {}
+        Fault::File(_) | Fault::Proc(_) => {}
         Fault::Disk(disk) => {
             if let (Some(on), Some(device)) = (&disk.filter.on, device_of(fault)?) {
                 let kind = if device.whole_disk { "disk" } else { "partition" };

@@ -157,7 +157,7 @@ impl<'a> Reading<'a> {
             return Err(origin.wrong(
                 span,
                 "a fault is one spec",
-                "expected `net`, `disk` or `file`, one of them",
+                "expected `net`, `disk`, `file` or `proc`, one of them",
             ));
         };
         let text = value.text()?;

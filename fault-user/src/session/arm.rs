@@ -10,6 +10,7 @@ use super::{
     keeper::Keeper,
     lever::{Earlier, Lever},
     packets::{self, Namespace},
+    pause::Pauser,
     plan::{Needs, Plan},
     rules::Rules,
     sockets::Sockets,
@@ -54,6 +55,7 @@ pub struct Request {
 pub struct Armed {
     pub(super) block: Option<BlockHooks>,
     pub(super) files: FileHooks,
+    pub(super) pauser: Option<Pauser>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
@@ -139,10 +141,15 @@ impl Armed {
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
+        let pauser = match needs.pauses {
+            true => Some(Pauser::new(&loaded, &request.plan, &request.target, &request.keeper)?),
+            false => None,
+        };
         let earlier = Arc::default();
         Ok(Self {
             block,
             files,
+            pauser,
             namespaces,
             sockets,
             tasks,

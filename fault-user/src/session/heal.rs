@@ -135,6 +135,7 @@ impl Active {
         let Armed {
             block,
             files,
+            pauser,
             mut namespaces,
             sockets,
             tasks,
@@ -150,7 +151,7 @@ impl Active {
         } = self.armed;
         loaded.control.active.store(0);
         let ended = Timestamp::now();
-        let mut troubles = Vec::new();
+        let mut troubles = pauser.map(|mut pauser| pauser.stop()).unwrap_or_default();
         let backend = block.as_ref().map(BlockHooks::backend);
         let parking = block.as_ref().and_then(BlockHooks::parking);
         if let Some(block) = block

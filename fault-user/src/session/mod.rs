@@ -13,6 +13,7 @@ pub mod history;
 pub mod keeper;
 pub mod lever;
 mod packets;
+pub mod pause;
 pub mod plan;
 pub mod prepare;
 pub mod residue;

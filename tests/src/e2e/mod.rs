@@ -30,6 +30,7 @@ mod mptcp;
 mod names;
 mod pair;
 mod parked;
+mod pause;
 mod places;
 mod play;
 mod play_ends;
@@ -173,6 +174,7 @@ fn tests() -> Vec<Test> {
         disk_kinds::TESTS,
         disk_rate::TESTS,
         parked::TESTS,
+        pause::TESTS,
         bad_sectors::TESTS,
         file_system::TESTS,
         databases::TESTS,
