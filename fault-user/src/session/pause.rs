@@ -24,7 +24,7 @@ use crate::{
     },
     target::{
         Target,
-        cgroup::{self, Cgroup, CgroupError, Mounts},
+        cgroup::{self, Cgroup, CgroupError, Freeze, Mounts},
     },
 };
 
@@ -220,8 +220,8 @@ struct Clock {
     target: Target,
     keeper: Arc<Keeper>,
     pauses: Vec<Pause>,
-    /// Announced to the keeper.
-    frozen: Vec<Leftover>,
+    /// Announced to the keeper; the lock is there once it is frozen.
+    frozen: Vec<(Leftover, Option<Freeze>)>,
     /// Until when the kernel is waited for: not everybody stands still yet.
     settling: Option<Instant>,
     troubles: Vec<SessionError>,
@@ -252,7 +252,7 @@ impl Clock {
                     *since = now;
                 }
             }
-            let stands = |leftover: &Leftover| match leftover {
+            let stands = |(leftover, _): &(Leftover, _)| match leftover {
                 Leftover::Frozen { path, .. } => cgroup::stands_still(path),
                 Leftover::Cgroup { .. } | Leftover::Controllers { .. } | Leftover::Net(_) => true,
             };
@@ -311,15 +311,17 @@ impl Clock {
         self.target.refresh();
         let until_ns = monotonic_ns() + (lasts + GRACE).as_nanos() as u64;
         for path in cgroups(&self.target)? {
-            let is_ours =
-                |known: &Leftover| matches!(known, Leftover::Frozen { path: known, .. } if *known == path);
-            if !self.frozen.iter().any(is_ours) && cgroup::is_frozen(&path).map_err(PauseError::from)? {
+            let is_ours = |(known, _): &(Leftover, _)| matches!(known, Leftover::Frozen { path: known, .. } if *known == path);
+            let is_new = !self.frozen.iter().any(is_ours);
+            if is_new && cgroup::is_frozen(&path).map_err(PauseError::from)? {
                 return Err(PauseError::Frozen(path).into());
             }
             let leftover = Leftover::Frozen { path: path.clone(), until_ns };
             self.keeper.announce(&leftover)?;
-            self.frozen.push(leftover);
-            cgroup::freeze(&path).map_err(PauseError::from)?;
+            self.frozen.push((leftover, None));
+            if is_new && let Some((_, lock)) = self.frozen.last_mut() {
+                *lock = Some(cgroup::freeze(&path).map_err(PauseError::from)?);
+            }
         }
         self.settling = Some(Instant::now() + SETTLING);
         Ok(())
@@ -327,7 +329,7 @@ impl Clock {
 
     fn thaw(&mut self) {
         self.settling = None;
-        for leftover in std::mem::take(&mut self.frozen) {
+        for (leftover, _lock) in std::mem::take(&mut self.frozen) {
             // The keeper goes on trying what cannot be undone.
             let undone = leftover.undo().map_err(SessionError::from);
             if let Err(error) = undone.and_then(|()| Ok(self.keeper.withdraw(&leftover)?)) {

@@ -8,13 +8,16 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::{Lane, Test, play};
 use crate::{
     cgroup_lab::{self, CgroupLab},
     driver::{Injection, Report, fault, refused, refused_by},
-    process::{Ended, Process},
+    process::{Ended, Process, descendants, proc_file},
     residue::Picture,
 };
 
@@ -24,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pause::of_a_cgroup_and_what_is_below", on: Lane::tests_the_controller, run: subtree },
     Test { name: "pause::of_a_process_by_itself", on: Lane::tests_the_controller, run: process },
     Test { name: "pause::again_and_again", on: Lane::tests_the_controller, run: again },
+    Test { name: "pause::forgotten_by_all_is_swept", on: Lane::tests_the_controller, run: forgotten },
     Test { name: "pause::ends_with_the_session", on: Lane::tests_the_controller, run: healed },
     Test { name: "pause::ends_with_the_controller", on: on_native_and_oldest, run: killed },
     Test {
@@ -38,14 +42,15 @@ fn on_native_and_oldest(lane: Lane) -> bool {
     matches!(lane, Lane::Native | Lane::Debian61)
 }
 
-/// Looks at the clock every 5 ms for so many seconds, and prints the steps of more than so many: those in which nothing ran.
+/// Looks at the clock every 5 ms for so many seconds (0: until a line comes), and prints the steps of more than so many:
+/// those in which nothing ran.
 const CLOCK: &str = "
-import sys, time
+import select, sys, time
 lasts, longest = map(float, sys.argv[1:])
 last = time.monotonic()
 end = last + lasts
 print('ready', file=sys.stderr, flush=True)
-while last < end:
+while last < end if lasts else not select.select([0], [], [], 0)[0]:
     time.sleep(0.005)
     now = time.monotonic()
     if now - last > longest:
@@ -66,21 +71,21 @@ fn steps(text: &str) -> anyhow::Result<Vec<f64>> {
 }
 
 fn stands_still(_: Lane) -> anyhow::Result<()> {
-    let bystander = Process::start_until(&mut clock(Command::new("python3"), "3", "0.7"), "ready")?;
+    let bystander = Process::start_until(&mut clock(Command::new("python3"), "5", "1.3"), "ready")?;
     let report = tempfile::NamedTempFile::new()?;
     let path = report.path().to_string_lossy();
-    let arguments = ["run", "--json", &path, "--proc", "pause 800ms after 500ms", "--", "python3"];
-    let ended = Ended::of(&mut clock(fault(&arguments), "3", "0.7"))?;
+    let arguments = ["run", "--json", &path, "--proc", "pause 1500ms after 1s", "--", "python3"];
+    let ended = Ended::of(&mut clock(fault(&arguments), "5", "1.3"))?;
     ensure!(ended.status.success(), "{ended:?}");
     let stood = steps(&ended.stdout)?;
     // It cannot be shorter by its own clock; how much longer is the machine's business, but not that of another pause.
-    ensure!(matches!(stood.as_slice(), [still] if (0.8..1.6).contains(still)), "{stood:?}: {}", ended.stderr);
+    ensure!(matches!(stood.as_slice(), [still] if (1.5..3.0).contains(still)), "{stood:?}: {}", ended.stderr);
     let others = bystander.text()?;
     ensure!(others.is_empty(), "the bystander stood still, too: {others}");
     let json = serde_json::from_str(&fs::read_to_string(report.path())?)?;
     let report = Report { status: ended.status, json, stderr: ended.stderr };
     ensure!(report.rule(0, "injected")? == 1 && report.rule(0, "matched")? == 1, "{}", report.json);
-    ensure!((800_000_000..1_600_000_000).contains(&report.rule(0, "delay_ns")?), "{}", report.json);
+    ensure!((1_500_000_000..3_000_000_000).contains(&report.rule(0, "delay_ns")?), "{}", report.json);
     Ok(())
 }
 
@@ -88,10 +93,15 @@ fn subtree(_: Lane) -> anyhow::Result<()> {
     let (target, other) = (CgroupLab::new("pause")?, CgroupLab::new("pause-not")?);
     let below = target.child("below")?;
     let started = [&target, &below, &other]
-        .map(|cgroup| Process::start_until(&mut clock(cgroup.command("python3"), "2.5", "0.5"), "ready"));
+        .map(|cgroup| Process::start_until(&mut clock(cgroup.command("python3"), "0", "0.5"), "ready"));
     let injection = Injection::start(&["--cgroup", &target.path(), "--proc", "pause 600ms after 200ms"])?;
+    let path = target.path();
+    wait_until(Path::new(&path), true)?;
+    wait_until(Path::new(&path), false)?;
     for (process, pauses) in started.into_iter().zip([1, 1, 0]) {
-        let stood = steps(&process?.text()?)?;
+        let mut process = process?;
+        process.release()?;
+        let stood = steps(&process.text()?)?;
         ensure!(stood.len() == pauses, "{stood:?}, {pauses} expected");
     }
     let report = injection.heal()?;
@@ -101,17 +111,22 @@ fn subtree(_: Lane) -> anyhow::Result<()> {
 
 fn process(_: Lane) -> anyhow::Result<()> {
     let cgroup = CgroupLab::new("pause")?;
-    let alone = Process::start_until(&mut clock(cgroup.command("python3"), "2", "0.5"), "ready")?;
+    let mut alone = Process::start_until(&mut clock(cgroup.command("python3"), "0", "0.5"), "ready")?;
     let injection = Injection::start(&["--pid", &alone.pid(), "--proc", "pause 600ms after 200ms"])?;
+    let path = cgroup.path();
+    wait_until(Path::new(&path), true)?;
+    wait_until(Path::new(&path), false)?;
+    alone.release()?;
     let stood = steps(&alone.text()?)?;
     let report = injection.wait()?;
     ensure!(stood.len() == 1, "{stood:?}: {}", report.json);
     // Together with somebody who is not meant.
-    let start = || Process::start_until(&mut clock(cgroup.command("python3"), "2", "0.5"), "ready");
+    let start = || Process::start_until(&mut clock(cgroup.command("python3"), "0", "0.9"), "ready");
     let (one, two) = (start()?, start()?);
     let said = refused(&["inject", "--pid", &one.pid(), "--proc", "pause 1s"], 2)?;
     ensure!(said.contains("it shares cgroup") && said.contains(&two.pid()), "{said}");
-    for process in [one, two] {
+    for mut process in [one, two] {
+        process.release()?;
         let stood = process.text()?;
         ensure!(stood.is_empty(), "refused, and paused: {stood}");
     }
@@ -121,10 +136,11 @@ fn process(_: Lane) -> anyhow::Result<()> {
 /// Three pauses, by the phases of a scenario.
 fn again(_: Lane) -> anyhow::Result<()> {
     let scenario = play::file(
-        "[[phase]]\nat = '300ms'\nfor = '700ms'\nevery = '900ms'\nrepeat = 3\n\
+        "[[phase]]\nat = '1500ms'\nfor = '700ms'\nevery = '900ms'\nrepeat = 3\n\
          faults = [{ proc = 'pause 400ms', expect = 'injected == 3' }]\n[[phase]]\nfor = '30s'\n",
     )?;
-    let ended = Ended::of(&mut clock(fault(&["play", &play::path(&scenario), "--", "python3"]), "4", "0.3"))?;
+    let ended =
+        Ended::of(&mut clock(fault(&["play", &play::path(&scenario), "--", "python3"]), "6", "0.35"))?;
     let stood = steps(&ended.stdout)?;
     ensure!(ended.status.success() && stood.len() == 3, "{ended:?}");
     Ok(())
@@ -168,6 +184,29 @@ fn killed(_: Lane) -> anyhow::Result<()> {
     let thawed = wait_until(Path::new(&cgroup.path()), false)?;
     ensure!(thawed < Duration::from_secs(10), "{thawed:?} after SIGKILL");
     process.text()?;
+    before.must_return()
+}
+
+/// Nobody is left who knows: `fault sweep` finds it, and tells it from what somebody else froze.
+fn forgotten(_: Lane) -> anyhow::Result<()> {
+    let (cgroup, others) = (CgroupLab::new("pause")?, CgroupLab::new("pause-not")?);
+    let before = Picture::take()?;
+    fs::write(Path::new(&others.path()).join("cgroup.freeze"), "1")?;
+    let (process, injection) = standing(&cgroup, LONG)?;
+    let keeper = descendants(injection.pid().as_raw() as u32)
+        .into_iter()
+        .find(|pid| proc_file(*pid, "comm").is_ok_and(|comm| comm.trim() == "fault-keeper"))
+        .context("the keeper")?;
+    kill(Pid::from_raw(keeper as i32), Signal::SIGKILL)?;
+    injection.sigkill()?;
+    let said = Ended::of(&mut fault(&["sweep", "--dry-run"]))?;
+    ensure!(said.stdout.contains(&cgroup.path()), "{said:?}");
+    ensure!(!said.stdout.contains(&others.path()), "{said:?}");
+    let swept = Ended::of(&mut fault(&["sweep"]))?;
+    ensure!(swept.stdout.contains("frozen cgroup"), "{swept:?}");
+    wait_until(Path::new(&cgroup.path()), false)?;
+    process.text()?;
+    fs::write(Path::new(&others.path()).join("cgroup.freeze"), "0")?;
     before.must_return()
 }
 

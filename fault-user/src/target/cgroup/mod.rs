@@ -18,7 +18,7 @@ use fault_common::control::CgroupTarget;
 
 use crate::exit::Class;
 pub use controllers::{controllers, disable, enable, mark, needed_by_children};
-pub use freezer::{freeze, is_frozen, stands_still, thaw};
+pub use freezer::{Freeze, freeze, is_forgotten, is_frozen, stands_still, thaw};
 pub(super) use members::subtree;
 pub use members::{evacuate, processes};
 use mount::Version;
