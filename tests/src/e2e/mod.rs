@@ -26,6 +26,7 @@ mod host;
 mod jitter;
 mod lane;
 mod loss;
+mod machines;
 mod mptcp;
 mod names;
 mod pair;
@@ -38,6 +39,7 @@ mod programs;
 mod refusals;
 mod run;
 mod serve;
+mod service_unit;
 mod targets;
 mod units;
 mod verbs;
@@ -146,6 +148,7 @@ fn tests() -> Vec<Test> {
         doctor::TESTS,
         comforts::TESTS,
         loss::TESTS,
+        machines::TESTS,
         targets::TESTS,
         units::TESTS,
         names::TESTS,
@@ -180,6 +183,7 @@ fn tests() -> Vec<Test> {
         file_patterns::TESTS,
         death::TESTS,
         serve::TESTS,
+        service_unit::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]
