@@ -19,6 +19,9 @@ pub const TESTS: &[Test] = &[Test { name: "machines::of_nspawn", on: Lane::has_e
 /// Machines, and whom they ask for echoes.
 const MACHINES: [(&str, &str); 2] = [("e2evictim", PEER_V4), ("e2ebystander", PEER_V4_OTHER)];
 
+/// Something to wait for: the containers start when they have files.
+const READY: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=sleep 600\n";
+
 fn unit(name: &str) -> String {
     format!("systemd-nspawn@{name}.service")
 }
@@ -40,8 +43,9 @@ fn of_nspawn(_: Lane) -> anyhow::Result<()> {
     let lab = NetLab::new("nspawn")?;
     let (victim, bystander) = (unit("e2evictim"), unit("e2ebystander"));
     let units = MACHINES.map(|(name, to)| (unit(name), container(&lab, name, to)));
-    let units = units.each_ref().map(|(name, text)| (name.as_str(), text.clone()));
-    let systemd = SystemdLab::new(&units, &[])?;
+    let mut units: Vec<_> = units.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    units.push(("e2e-ready.service", READY.to_owned()));
+    let systemd = SystemdLab::new(&units, &["e2e-ready.service"])?;
     for (name, _) in MACHINES {
         root_file_system(&std::path::Path::new(SHARED).join(name)).context("the container's files")?;
     }
