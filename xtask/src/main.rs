@@ -3,6 +3,7 @@
 mod apt;
 mod dist;
 mod exec;
+mod fuzz;
 mod host;
 mod kernel;
 mod lane;
@@ -61,6 +62,8 @@ enum Task {
     Demo(ProgramArgs),
     /// Measure what `fault` costs (program fault-bench).
     Bench(ProgramArgs),
+    /// Look for texts that break the readers of specs, scenarios and patterns.
+    Fuzz(fuzz::FuzzArgs),
     /// Make the static binary that runs on other machines, packed and with its checksum in dist/.
     Dist,
 }
@@ -178,6 +181,10 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => test_task(args),
         Task::Demo(args) => program_task("fault-demo", &args),
         Task::Bench(args) => program_task("fault-bench", &args),
+        Task::Fuzz(args) => {
+            fuzz::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Dist => {
             println!("{}", dist::run()?.display());
             Ok(ExitCode::SUCCESS)

@@ -109,6 +109,7 @@ impl Armed {
         }
         // What was found by its name may have been restarted since.
         request.target.refresh();
+        request.target.check_present()?;
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::new(places(needs, &request.target)?);
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;

@@ -40,8 +40,8 @@ pub use disk::{
     BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, IOPS_MAX, SectorRange,
 };
 pub use errno::FileErrno;
-pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
+pub(crate) use error::{clamp, render_report};
 pub use explain::{Explanation, explain};
 pub use file::{FileFault, FileFilter, FileOp, FileVerb};
 pub use glob::{Component, FileGlob, automaton};

@@ -26,6 +26,7 @@ mod host;
 mod jitter;
 mod lane;
 mod loss;
+mod machines;
 mod mptcp;
 mod names;
 mod pair;
@@ -39,6 +40,7 @@ mod programs;
 mod refusals;
 mod run;
 mod serve;
+mod service_unit;
 mod targets;
 mod units;
 mod verbs;
@@ -147,6 +149,7 @@ fn tests() -> Vec<Test> {
         doctor::TESTS,
         comforts::TESTS,
         loss::TESTS,
+        machines::TESTS,
         targets::TESTS,
         units::TESTS,
         names::TESTS,
@@ -182,6 +185,7 @@ fn tests() -> Vec<Test> {
         file_patterns::TESTS,
         death::TESTS,
         serve::TESTS,
+        service_unit::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]

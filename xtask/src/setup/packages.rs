@@ -87,6 +87,7 @@ const TESTS: &[Package] = &[
     program("strace", "strace"),
     // `systemd` alone, in a PID namespace; it need not have booted this machine.
     library("systemd"),
+    program("systemd-container", "systemd-nspawn"),
     program("tcpdump", "tcpdump"),
     program("wireguard-tools", "wg"),
     program("xfsprogs", "mkfs.xfs"),
@@ -103,6 +104,8 @@ const BENCH: &[Package] = &[
 
 const DIST: &[Package] = &[program("gcc", "gcc")];
 
+const FUZZ: &[Package] = &[program("g++", "g++")];
+
 /// What `need` needs.
 pub fn of(need: Need) -> &'static [Package] {
     match need {
@@ -113,6 +116,7 @@ pub fn of(need: Need) -> &'static [Package] {
         Need::Tests => TESTS,
         Need::Bench => BENCH,
         Need::Dist => DIST,
+        Need::Fuzz => FUZZ,
     }
 }
 
