@@ -26,7 +26,6 @@ mod host;
 mod jitter;
 mod lane;
 mod loss;
-mod machines;
 mod mptcp;
 mod names;
 mod pair;
@@ -149,7 +148,6 @@ fn tests() -> Vec<Test> {
         doctor::TESTS,
         comforts::TESTS,
         loss::TESTS,
-        machines::TESTS,
         targets::TESTS,
         units::TESTS,
         names::TESTS,
