@@ -19,6 +19,7 @@ pub mod residue;
 mod rules;
 pub mod simulate;
 mod sockets;
+pub mod switch;
 mod tasks;
 mod whereabouts;
 
