@@ -39,6 +39,7 @@ mod refusals;
 mod run;
 mod serve;
 mod targets;
+mod top;
 mod units;
 mod verbs;
 mod wire;
@@ -180,6 +181,7 @@ fn tests() -> Vec<Test> {
         file_patterns::TESTS,
         death::TESTS,
         serve::TESTS,
+        top::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]

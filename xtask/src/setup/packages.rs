@@ -88,6 +88,8 @@ const TESTS: &[Package] = &[
     // `systemd` alone, in a PID namespace; it need not have booted this machine.
     library("systemd"),
     program("tcpdump", "tcpdump"),
+    // A terminal for the live view.
+    program("tmux", "tmux"),
     program("wireguard-tools", "wg"),
     program("xfsprogs", "mkfs.xfs"),
     // What fio's libaio engine and Python's ctypes load.
