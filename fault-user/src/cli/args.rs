@@ -30,6 +30,8 @@ pub enum Command {
     Preset(PresetArgs),
     /// Serve sessions to other programs: HTTP and JSON over a Unix socket
     Serve(ServeArgs),
+    /// What is being injected on this machine, live: who is hit, how often, how late; pause and heal
+    Top(TopArgs),
     /// What a spec will do, in plain words, and whether this kernel can
     Explain(ExplainArgs),
     /// What this kernel can do, what it cannot, and what to change
@@ -262,6 +264,17 @@ pub struct ServeArgs {
     pub max_sessions: u32,
 }
 
+/// `fault top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print what is so now and end; so it is where standard output is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `fault explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -349,6 +362,7 @@ pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap
         Command::Play(_)
         | Command::Preset(_)
         | Command::Serve(_)
+        | Command::Top(_)
         | Command::Explain(_)
         | Command::Doctor(_)
         | Command::Sweep(_)

@@ -19,7 +19,9 @@ use crate::{
         html,
         output::Destination,
     },
+    sentence::sentence,
     session::{
+        Active,
         arm::{Armed, Request},
         keeper::Keeper,
         plan::Plan,
@@ -119,13 +121,22 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 /// `fault: active …`, which scripts wait for.
-pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
+pub(super) fn announce(active: &Active, target: &str, options: &SessionArgs) {
     if options.quiet {
         return;
     }
+    tell_hidden(active, options);
+    let plan = active.plan();
     let count = plan.rules.len();
     let faults = if count == 1 { "fault" } else { "faults" };
     eprintln!("{ACTIVE}, {count} {faults} on {target}, seed {}", plan.seed);
+}
+
+/// Says why the live view does not see the session, if it does not. Nothing else is the worse for it.
+pub(super) fn tell_hidden(active: &Active, options: &SessionArgs) {
+    if let Some(error) = active.hidden().filter(|_| options.verbose) {
+        eprintln!("fault: `fault top` does not see this session: {}", sentence(error));
+    }
 }
 
 /// `--dry-run`: resolves everything, arms nothing.

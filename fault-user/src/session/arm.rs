@@ -14,9 +14,11 @@ use super::{
     plan::{Needs, Plan},
     rules::Rules,
     sockets::Sockets,
+    switch::Switch,
     tasks::{self, Tasks},
 };
 use crate::{
+    beacon::{self, BeaconError, Face, Registration, RuleFace},
     block::hooks::{BlockHooks, Choice, Wanted},
     file::{
         hooks::FileHooks,
@@ -24,14 +26,14 @@ use crate::{
     },
     kernel::{
         btf::Btf,
-        control::monotonic_ns,
+        control::{CounterBlock, monotonic_ns},
         globals,
-        load::{Loaded, Sizes, load},
+        load::{LoadError, Loaded, Sizes, find, load},
         modify_return::Copies,
         patch::Constant,
     },
     net::lane::LaneStats,
-    report::events::EventWriter,
+    report::events::{EventWriter, Recent},
     target::Target,
 };
 
@@ -71,6 +73,7 @@ pub struct Armed {
     /// Of all rules that were in force: packets may still be under way.
     pub(super) longest_delay: Duration,
     pub(super) request: Request,
+    pub(super) switch: Arc<Switch>,
     /// Of rules that a scenario brought into force again: what they matched before.
     pub(super) earlier: Arc<Earlier>,
 }
@@ -146,6 +149,7 @@ impl Armed {
             true => Some(Pauser::new(&loaded, &request.plan, &request.target, &request.keeper)?),
             false => None,
         };
+        let switch = Switch::new(&loaded)?;
         let earlier = Arc::default();
         Ok(Self {
             block,
@@ -162,6 +166,7 @@ impl Armed {
             needs,
             longest_delay,
             request,
+            switch,
             earlier,
         })
     }
@@ -172,6 +177,27 @@ impl Armed {
     /// When the maps cannot be mapped once more.
     pub fn lever(&self) -> Result<Lever, SessionError> {
         Lever::new(&self.loaded, Arc::clone(&self.earlier))
+    }
+
+    /// Makes the session known to the live view.
+    fn register(&self, recent: Option<Arc<Recent>>) -> Result<Registration, BeaconError> {
+        let map = find(&self.loaded.ebpf, "RULE_COUNTERS")?;
+        beacon::register(beacon::Subject {
+            switch: Arc::clone(&self.switch),
+            counters: CounterBlock::new(map).map_err(LoadError::from)?,
+            earlier: Arc::clone(&self.earlier),
+            recent,
+            seed: self.request.plan.seed,
+            duration: self.request.plan.duration,
+            face: self.face(),
+        })
+    }
+
+    /// What others see of the rules in force.
+    pub(super) fn face(&self) -> Face {
+        let Request { plan, target, .. } = &self.request;
+        let bank = self.loaded.control.bank();
+        Face { target: target.to_string(), bank, rules: plan.rules.iter().map(RuleFace::new).collect() }
     }
 
     /// What was planned.
@@ -186,14 +212,16 @@ impl Armed {
     /// When events were asked for and cannot be had.
     pub fn activate(mut self) -> Result<super::Active, SessionError> {
         let writer = self.request.events.take();
+        let recent = writer.as_ref().map(EventWriter::recent);
         let events = writer.map(|writer| Events::new(&mut self.loaded.ebpf, writer)).transpose()?;
         let now = monotonic_ns();
         let control = &self.loaded.control;
         control.heartbeat_ns.store(now);
         control.started_ns.store(now);
         control.deadline_ns.store(deadline(now, self.request.plan.duration));
-        control.active.store(1);
-        Ok(super::Active::new(self, events))
+        self.switch.on();
+        let registered = self.register(recent);
+        Ok(super::Active::new(self, events, registered))
     }
 }
 

@@ -20,6 +20,7 @@ pub mod residue;
 mod rules;
 pub mod simulate;
 mod sockets;
+pub mod switch;
 mod tasks;
 mod whereabouts;
 

@@ -146,6 +146,9 @@ impl Active {
         armed.longest_delay = armed.longest_delay.max(plan.longest_delay());
         let duration: Option<Duration> = armed.request.plan.duration;
         armed.request.plan = Plan { duration, ..plan };
+        if let Ok(registration) = &self.registered {
+            registration.show(armed.face());
+        }
         Ok(())
     }
 }

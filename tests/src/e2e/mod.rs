@@ -41,6 +41,7 @@ mod run;
 mod serve;
 mod service_unit;
 mod targets;
+mod top;
 mod units;
 mod verbs;
 mod wire;
@@ -184,6 +185,7 @@ fn tests() -> Vec<Test> {
         death::TESTS,
         serve::TESTS,
         service_unit::TESTS,
+        top::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]

@@ -89,6 +89,8 @@ const TESTS: &[Package] = &[
     library("systemd"),
     program("systemd-container", "systemd-nspawn"),
     program("tcpdump", "tcpdump"),
+    // A terminal for the live view.
+    program("tmux", "tmux"),
     program("wireguard-tools", "wg"),
     program("xfsprogs", "mkfs.xfs"),
     // What fio's libaio engine and Python's ctypes load.
