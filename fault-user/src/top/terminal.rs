@@ -6,13 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
+    iterator::Signals,
 };
 
 use super::{
@@ -25,6 +26,8 @@ use crate::{beacon::client, sentence::sentence};
 const EVERY: Duration = Duration::from_secs(1);
 /// How soon a signal is noticed.
 const GLANCE: Duration = Duration::from_millis(200);
+/// How long it may take to end in good order.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Shows the live view until `q`, Ctrl-C or a signal.
 ///
@@ -32,15 +35,29 @@ const GLANCE: Duration = Duration::from_millis(200);
 /// When the terminal cannot be read or written.
 pub fn live() -> io::Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP, SIGINT] {
-        flag::register(signal, Arc::clone(&ended))?;
-    }
+    end_on_signals(Arc::clone(&ended))?;
     // Also gives the terminal back when something panics.
     let mut terminal = ratatui::try_init()?;
     let result = watch(&mut terminal, &ended);
     let restored = ratatui::try_restore();
     // A terminal that was closed is no failure of ours.
     if ended.load(Ordering::Relaxed) { Ok(()) } else { result.and(restored) }
+}
+
+/// Sets `ended` at the first signal. Who reads keys may never come back from a terminal that was closed (crossterm 0.29 reads
+/// its end again and again), so a thread sees to it that the process ends all the same.
+fn end_on_signals(ended: Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            ended.store(true, Ordering::Relaxed);
+            thread::sleep(PARTING);
+            // There may be no terminal any more.
+            _ = ratatui::try_restore();
+            std::process::exit(0);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
 fn watch(terminal: &mut ratatui::DefaultTerminal, ended: &AtomicBool) -> io::Result<()> {
