@@ -43,16 +43,34 @@ fn numbers(text: &str) -> anyhow::Result<BTreeSet<u32>> {
 
 const TABLE: &str = "create table t(n integer, s text);\n";
 
-/// PostgreSQL since 11.2 takes the whole server down when fsync(2) fails, and recovers from its log: the kernel has told its
-/// one time, and a second fsync that succeeds would prove nothing (`data_sync_retry`, and the log never was different).
-fn failed_fsync(_: Lane) -> anyhow::Result<()> {
-    let files = FileSystem::new()?;
+/// Two servers on the same disk, each with an empty table.
+fn with_table(files: &FileSystem) -> anyhow::Result<Vec<Postgres>> {
     let mut servers = postgres_lab::make(Path::new(&files.mount_point()), 2)?;
     for server in &mut servers {
         server.start()?;
         let ended = server.sql(TABLE)?;
         ensure!(ended.status.success(), "{ended:?}");
     }
+    Ok(servers)
+}
+
+/// Every row that was acknowledged is there after a crash.
+fn nothing_lost(server: &mut Postgres, acknowledged: &BTreeSet<u32>) -> anyhow::Result<()> {
+    // From the disk, not from what memory still believes.
+    server.crash()?;
+    forget_cached()?;
+    server.start()?;
+    let there = numbers(&server.sql("select n from t;\n")?.stdout)?;
+    let lost: Vec<_> = acknowledged.difference(&there).collect();
+    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    Ok(())
+}
+
+/// PostgreSQL since 11.2 takes the whole server down when fsync(2) fails, and recovers from its log: the kernel has told its
+/// one time, and a second fsync that succeeds would prove nothing (`data_sync_retry`, and the log never was different).
+fn failed_fsync(_: Lane) -> anyhow::Result<()> {
+    let files = FileSystem::new()?;
+    let mut servers = with_table(&files)?;
     let [target, bystander] = servers.as_mut_slice() else { unreachable!("two were asked for") };
     let mut acknowledged = numbers(&target.sql(&inserts(0..20))?.stdout)?;
     ensure!(acknowledged.len() == 20, "{acknowledged:?}");
@@ -73,13 +91,7 @@ fn failed_fsync(_: Lane) -> anyhow::Result<()> {
         ensure!(log.contains(words), "no `{words}` in the log: {log}");
     }
     ensure!(!bystander.log()?.contains("PANIC"), "the bystander: {}", bystander.log()?);
-    // From the disk, not from what memory still believes.
-    target.crash()?;
-    forget_cached()?;
-    target.start()?;
-    let there = numbers(&target.sql("select n from t;\n")?.stdout)?;
-    let lost: Vec<_> = acknowledged.difference(&there).collect();
-    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    nothing_lost(target, &acknowledged)?;
     // The 20 before, the 20 after the recovery, and those in between that were told.
     ensure!(acknowledged.len() >= 40, "{} were acknowledged", acknowledged.len());
     Ok(())
@@ -89,12 +101,7 @@ fn failed_fsync(_: Lane) -> anyhow::Result<()> {
 /// acknowledged goes: the table's own files are never refused, nor is the neighbour's log on the same disk.
 fn full_log(_: Lane) -> anyhow::Result<()> {
     let files = FileSystem::new()?;
-    let mut servers = postgres_lab::make(Path::new(&files.mount_point()), 2)?;
-    for server in &mut servers {
-        server.start()?;
-        let ended = server.sql(TABLE)?;
-        ensure!(ended.status.success(), "{ended:?}");
-    }
+    let mut servers = with_table(&files)?;
     let [target, bystander] = servers.as_mut_slice() else { unreachable!("two were asked for") };
     let log = target.directory().join("pg_wal");
     let spec = format!("error ENOSPC nth 6 write file \"{}/*\"", log.display());
@@ -113,12 +120,7 @@ fn full_log(_: Lane) -> anyhow::Result<()> {
         ensure!(told.contains(words), "no `{words}` in the log: {told}");
     }
     ensure!(!bystander.log()?.contains("PANIC"), "the bystander: {}", bystander.log()?);
-    target.crash()?;
-    forget_cached()?;
-    target.start()?;
-    let there = numbers(&target.sql("select n from t;\n")?.stdout)?;
-    let lost: Vec<_> = acknowledged.difference(&there).collect();
-    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    nothing_lost(target, &acknowledged)?;
     ensure!(acknowledged.len() >= 20, "{} were acknowledged", acknowledged.len());
     Ok(())
 }
