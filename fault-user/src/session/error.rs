@@ -107,6 +107,18 @@ impl SessionError {
         move |source| Self::Map { name, source: Box::new(source) }
     }
 
+    /// What became of taking an entry out of a map: one that is not there is as good as taken out. aya has an error for that,
+    /// but hands on the kernel's.
+    pub(super) fn removed(name: &'static str, removed: Result<(), MapError>) -> Result<(), Self> {
+        match removed {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(())
+            }
+            Err(error) => Err(Self::map(name)(error)),
+        }
+    }
+
     /// Whether a network device went away while something was being done to it.
     pub(super) fn is_vanished_device(&self) -> bool {
         matches!(self, Self::Net(error) if error.errno() == Some(libc::ENODEV))

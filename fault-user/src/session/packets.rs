@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapError},
+    maps::{Array, HashMap},
 };
 use fault_common::{
     limits::{BANKS, MAX_INTERFACES_PER_NETNS, MAX_NETNS},
@@ -261,10 +261,7 @@ impl Namespace {
         let mut map: HashMap<_, u64, Plain<InterfaceEntry>> =
             HashMap::try_from(map).map_err(SessionError::map("INTERFACES"))?;
         for index in self.names.keys() {
-            match map.remove(&interface_key(self.number, *index)) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(SessionError::map("INTERFACES")(error)),
-            }
+            SessionError::removed("INTERFACES", map.remove(&interface_key(self.number, *index)))?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs::File, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapError},
+    maps::HashMap,
     programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps},
 };
 
@@ -172,10 +172,8 @@ impl Tasks {
         let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
         for tgid in tasks {
-            match map.remove(tgid) {
-                Ok(()) | Err(MapError::KeyNotFound) => _ = self.known.remove(tgid),
-                Err(error) => return Err(SessionError::map("TASKS")(error)),
-            }
+            SessionError::removed("TASKS", map.remove(tgid))?;
+            self.known.remove(tgid);
         }
         Ok(())
     }
