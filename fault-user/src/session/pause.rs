@@ -310,18 +310,30 @@ impl Clock {
         // What is followed by its name may have been started again elsewhere.
         self.target.refresh();
         let until_ns = monotonic_ns() + (lasts + GRACE).as_nanos() as u64;
+        // Who stands still already does not begin again.
+        let goes_on = !self.frozen.is_empty();
         for path in cgroups(&self.target)? {
-            let is_ours = |(known, _): &(Leftover, _)| matches!(known, Leftover::Frozen { path: known, .. } if *known == path);
-            let is_new = !self.frozen.iter().any(is_ours);
-            if is_new && cgroup::is_frozen(&path).map_err(PauseError::from)? {
+            let leftover = Leftover::Frozen { path: path.clone(), until_ns };
+            if let Some((known, _)) = self.frozen.iter_mut().find(|(known, _)| known.is_frozen(&path)) {
+                // Another pause is under way: the keeper waits for the later end of the two.
+                if known.until_ns() < Some(until_ns) {
+                    self.keeper.announce(&leftover)?;
+                    self.keeper.withdraw(&std::mem::replace(known, leftover))?;
+                }
+                continue;
+            }
+            if cgroup::is_frozen(&path).map_err(PauseError::from)? {
                 return Err(PauseError::Frozen(path).into());
             }
-            let leftover = Leftover::Frozen { path: path.clone(), until_ns };
             self.keeper.announce(&leftover)?;
             self.frozen.push((leftover, None));
-            if is_new && let Some((_, lock)) = self.frozen.last_mut() {
-                *lock = Some(cgroup::freeze(&path).map_err(PauseError::from)?);
+            let lock = cgroup::freeze(&path).map_err(PauseError::from)?;
+            if let Some((_, held)) = self.frozen.last_mut() {
+                *held = Some(lock);
             }
+        }
+        if goes_on {
+            return Ok(());
         }
         self.settling = Some(Instant::now() + SETTLING);
         Ok(())

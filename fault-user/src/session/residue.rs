@@ -6,7 +6,10 @@
 
 mod search;
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +88,11 @@ impl Leftover {
 }
 
 impl Leftover {
+    /// Whether it is that `cgroup` stands still.
+    pub(super) fn is_frozen(&self, cgroup: &Path) -> bool {
+        matches!(self, Self::Frozen { path, .. } if path == cgroup)
+    }
+
     /// When it is undone in any case, if it is a matter of time: `CLOCK_MONOTONIC` nanoseconds.
     #[must_use]
     pub const fn until_ns(&self) -> Option<u64> {

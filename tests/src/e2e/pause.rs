@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pause::stands_still_and_goes_on", on: on_native_and_oldest, run: stands_still },
     Test { name: "pause::of_a_cgroup_and_what_is_below", on: Lane::tests_the_controller, run: subtree },
     Test { name: "pause::of_a_process_by_itself", on: Lane::tests_the_controller, run: process },
+    Test { name: "pause::two_at_once", on: Lane::tests_the_controller, run: two_at_once },
     Test { name: "pause::again_and_again", on: Lane::tests_the_controller, run: again },
     Test { name: "pause::forgotten_by_all_is_swept", on: Lane::tests_the_controller, run: forgotten },
     Test { name: "pause::ends_with_the_session", on: Lane::tests_the_controller, run: healed },
@@ -130,6 +131,30 @@ fn process(_: Lane) -> anyhow::Result<()> {
         let stood = process.text()?;
         ensure!(stood.is_empty(), "refused, and paused: {stood}");
     }
+    Ok(())
+}
+
+/// The end of the shorter one is not the end of the longer one, neither for the controller nor, 1.5 s later, for the keeper.
+fn two_at_once(_: Lane) -> anyhow::Result<()> {
+    let cgroup = CgroupLab::new("pause")?;
+    let mut process = Process::start_until(&mut clock(cgroup.command("python3"), "0", "0.5"), "ready")?;
+    let path = cgroup.path();
+    let injection =
+        Injection::start(&["--cgroup", &path, "--proc", "pause 1s", "--proc", "pause 4s after 200ms"])?;
+    wait_until(Path::new(&path), true)?;
+    wait_until(Path::new(&path), false)?;
+    process.release()?;
+    let stood = steps(&process.text()?)?;
+    let report = injection.heal()?;
+    ensure!(matches!(stood.as_slice(), [still] if *still >= 4.0), "{stood:?}: {}", report.json);
+    for (id, least) in [(0, 1_000_000_000), (1, 4_000_000_000)] {
+        ensure!(
+            report.rule(id, "injected")? == 1 && report.rule(id, "delay_ns")? >= least,
+            "{}",
+            report.json
+        );
+    }
+    ensure!(report.rule(0, "delay_ns")? < 3_000_000_000, "{}", report.json);
     Ok(())
 }
 

@@ -443,14 +443,18 @@ fn report_is_sound(error: &SpecError, text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn is_what_it_prints(fault: &Fault) -> Result<(), TestCaseError> {
+    match parse(fault.layer(), &fault.to_string()) {
+        Ok(read) => prop_assert_eq!(&read, fault),
+        Err(error) => prop_assert!(false, "{}", error.render(false)),
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn a_net_fault_is_what_it_prints(fault in net_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::Net, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
     }
 
     #[test]
@@ -465,29 +469,17 @@ proptest! {
 
     #[test]
     fn a_disk_fault_is_what_it_prints(fault in disk_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::Disk, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
     }
 
     #[test]
     fn a_file_fault_is_what_it_prints(fault in file_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::File, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
     }
 
     #[test]
     fn a_proc_fault_is_what_it_prints(fault in proc_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::Proc, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
     }
 
     #[test]
