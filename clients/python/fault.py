@@ -33,9 +33,9 @@ class Refused(Error):
         self.status = status
 
 
-def _options(net, disk, file, exceptions, seed, lasting):
+def _options(net, disk, file, proc, exceptions, seed, lasting):
     options = []
-    for name, values in (("--net", net), ("--disk", disk), ("--file", file), ("--except", exceptions)):
+    for name, values in (("--net", net), ("--disk", disk), ("--file", file), ("--proc", proc), ("--except", exceptions)):
         if isinstance(values, str):
             values = [values]
         for value in values:
@@ -120,6 +120,7 @@ def inject(
     net=(),
     disk=(),
     file=(),
+    proc=(),
     exceptions=(),
     seed=None,
     lasting=None,
@@ -136,12 +137,12 @@ def inject(
             targets += [f"--{name}", str(value)]
     if only:
         targets.append("--only")
-    return Session(targets + _options(net, disk, file, exceptions, seed, lasting))
+    return Session(targets + _options(net, disk, file, proc, exceptions, seed, lasting))
 
 
-def run(command, *, net=(), disk=(), file=(), exceptions=(), seed=None, lasting=None, **popen):
+def run(command, *, net=(), disk=(), file=(), proc=(), exceptions=(), seed=None, lasting=None, **popen):
     """`subprocess.run` of a command under faults, in a cgroup of its own: `fault run`. More arguments go to it."""
-    options = _options(net, disk, file, exceptions, seed, lasting)
+    options = _options(net, disk, file, proc, exceptions, seed, lasting)
     return subprocess.run([_binary(), "run", "--quiet", *options, "--", *command], **popen)
 
 

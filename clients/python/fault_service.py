@@ -73,9 +73,10 @@ class Session:
         """What it does at the moment, with its counters."""
         return self._ask("GET")
 
-    def change(self, net=(), disk=(), file=(), **more):
+    def change(self, net=(), disk=(), file=(), proc=(), **more):
         """Other faults on the same target. When they are refused, the old ones stay in force."""
-        return self._ask("PUT", "/faults", {"net": _list(net), "disk": _list(disk), "file": _list(file), **more})
+        faults = {"net": _list(net), "disk": _list(disk), "file": _list(file), "proc": _list(proc)}
+        return self._ask("PUT", "/faults", {**faults, **more})
 
     def heal(self):
         """Ends it and returns the report, as of `fault --json`."""
@@ -95,7 +96,7 @@ class Session:
 
 def inject(socket_path=None, **request):
     """Injects faults. Fields are those of POST /v1/sessions; a single value may stand for a list of one."""
-    several = ("pid", "cgroup", "container", "unit", "comm", "net", "disk", "file", "except")
+    several = ("pid", "cgroup", "container", "unit", "comm", "net", "disk", "file", "proc", "except")
     request = {name.rstrip("_"): value for name, value in request.items()}
     request = {name: _list(value) if name in several else value for name, value in request.items()}
     request.setdefault("lease", "connection")

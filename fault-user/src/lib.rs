@@ -11,12 +11,15 @@
 //! | `session` | plan → arm → heal, heartbeat, residue |
 //! | `scenario` | phases in time, several targets, expectations |
 //! | `serve` | sessions for other programs, over HTTP |
+//! | `beacon` | what the sessions of this machine say of themselves, and how they are paused |
+//! | `top` | the live view |
 //! | `report` | table, JSON, events |
 //! | `cli` | the command line |
 //! | `client` | faults from test code |
 //!
 //! Programs that only want faults need [`client`] and nothing else.
 
+pub mod beacon;
 pub mod block;
 pub mod cli;
 pub mod client;
@@ -32,3 +35,4 @@ pub mod serve;
 pub mod session;
 pub mod spec;
 pub mod target;
+pub mod top;

@@ -148,3 +148,36 @@ pub fn forget_cached() -> anyhow::Result<()> {
     nix::unistd::sync();
     fs::write("/proc/sys/vm/drop_caches", "3").context("dropping caches")
 }
+
+/// A piece of a file that lies in one piece on its disk; in sectors of 512 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// From the start of the file.
+    pub logical: u64,
+    /// From the start of the block device its file system is on.
+    pub physical: u64,
+    /// How many.
+    pub length: u64,
+}
+
+impl Extent {
+    /// The longest of `file`, as filefrag(8) tells once everything is written.
+    ///
+    /// # Errors
+    /// When it does not, or there is none.
+    pub fn longest(file: &str) -> anyhow::Result<Self> {
+        nix::unistd::sync();
+        let text = sh(&format!("filefrag -b512 -e {file}"))?;
+        text.lines()
+            .filter_map(Self::of_line)
+            .max_by_key(|extent| extent.length)
+            .with_context(|| format!("no extent in {text}"))
+    }
+
+    /// `ext: logical: physical: length: …`, ranges as `first.. last`.
+    fn of_line(line: &str) -> Option<Self> {
+        let mut fields = line.split(':').skip(1).map(str::trim);
+        let mut first = || fields.next()?.split("..").next()?.trim().parse().ok();
+        Some(Self { logical: first()?, physical: first()?, length: first()? })
+    }
+}

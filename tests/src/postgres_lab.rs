@@ -101,6 +101,12 @@ pub fn make(place: &Path, count: usize) -> anyhow::Result<Vec<Postgres>> {
 }
 
 impl Postgres {
+    /// Its data directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Starts it and waits until it answers.
     ///
     /// # Errors

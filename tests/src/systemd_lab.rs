@@ -30,6 +30,8 @@ pub struct SystemdLab {
     manager: Option<Process>,
     cgroup: PathBuf,
     programs: tempfile::TempDir,
+    /// Where its root file system can be reached.
+    root: PathBuf,
 }
 
 impl SystemdLab {
@@ -41,14 +43,17 @@ impl SystemdLab {
         ensure!(!Path::new(SHARED).join("system").exists(), "this machine has a systemd");
         let cgroup = cgroup_lab::root()?.join("e2e-systemd");
         fs::create_dir(&cgroup)?;
-        let mut lab = Self { manager: None, cgroup, programs: tempfile::tempdir()? };
+        let mut lab = Self { manager: None, cgroup, programs: tempfile::tempdir()?, root: PathBuf::new() };
         fs::create_dir_all(SHARED)?;
         sh(&format!("mount -t tmpfs e2e-systemd {SHARED}"))?;
         let directory = Path::new(SHARED).join("system");
         fs::create_dir(&directory)?;
         let target = format!("[Unit]\nDefaultDependencies=no\nWants={}\n", wants.join(" "));
         for (name, text) in units.iter().map(|(name, text)| (*name, text)).chain([("e2e.target", &target)]) {
-            fs::write(directory.join(name), text)?;
+            let path = directory.join(name);
+            // Of a drop-in: `x.service.d`.
+            fs::create_dir_all(path.parent().context("a directory")?)?;
+            fs::write(path, text)?;
         }
         // Its own /run, /tmp and /proc: it tidies up in them.
         let inside = format!(
@@ -67,7 +72,7 @@ impl SystemdLab {
         Ok(lab)
     }
 
-    fn write_systemctl(&self) -> anyhow::Result<()> {
+    fn write_systemctl(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         // Children of `unshare`; the cgroup lists them as this namespace knows them.
         let manager = loop {
@@ -80,10 +85,17 @@ impl SystemdLab {
             }
             std::thread::sleep(Duration::from_millis(50));
         };
+        self.root = format!("/proc/{manager}/root").into();
         let path = self.programs.path().join("systemctl");
         let script = format!("#!/bin/sh\nexec nsenter -t {manager} -p -m -- /usr/bin/systemctl \"$@\"\n");
         fs::write(&path, script)?;
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
+    }
+
+    /// Its root file system, from outside: `/run` and `/tmp` are its own.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// `PATH` with a `systemctl` that talks to this manager.

@@ -3,6 +3,7 @@
 mod apt;
 mod dist;
 mod exec;
+mod fuzz;
 mod fuzz_api;
 mod host;
 mod kernel;
@@ -68,6 +69,8 @@ enum Task {
         #[arg(long, default_value = "2m", value_parser = parse_duration)]
         budget: Duration,
     },
+    /// Look for texts that break the readers of specs, scenarios and patterns.
+    Fuzz(fuzz::FuzzArgs),
     /// Make the static binary that runs on other machines, packed and with its checksum in dist/.
     Dist,
 }
@@ -80,13 +83,13 @@ struct TestArgs {
     /// Only what needs no VM.
     #[arg(long)]
     host_only: bool,
-    /// How many lanes at once (default: as many as processors and memory allow).
+    /// How many VMs at once (default: as many as processors and memory allow; half as many more for tests that may be late).
     #[arg(long)]
     jobs: Option<usize>,
     /// End-to-end tests of the debug build, which is quicker to make, instead of the one that ships.
     #[arg(long)]
     debug: bool,
-    /// A lane that takes longer has failed.
+    /// A VM that takes longer has failed.
     #[arg(long, default_value = "45m", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
@@ -186,6 +189,10 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(args) => program_task("fault-demo", &args),
         Task::Bench(args) => program_task("fault-bench", &args),
         Task::FuzzApi { budget } => Ok(passed(fuzz_api::run(budget)?)),
+        Task::Fuzz(args) => {
+            fuzz::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Dist => {
             println!("{}", dist::run()?.display());
             Ok(ExitCode::SUCCESS)
@@ -201,7 +208,7 @@ fn test_task(args: TestArgs) -> Result<ExitCode> {
         (false, false) => (false, args.lane),
     };
     let profile = workspace::Profile::from_release(!args.debug);
-    let jobs = args.jobs.unwrap_or_else(|| host::room_for(&machine)).max(1);
+    let jobs = args.jobs.map_or_else(|| host::room_for(&machine), test::Jobs::exactly);
     let plan = test::Plan { lanes, host, profile, filter: args.filter, jobs, timeout: args.timeout, machine };
     Ok(passed(test::run(&plan)?))
 }

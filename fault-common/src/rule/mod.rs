@@ -25,6 +25,8 @@ pub enum Layer {
     Disk = 2,
     /// Operations on files, at the hooks of security modules and at system calls.
     File = 3,
+    /// Processes: the controller's own business, which no program looks at.
+    Proc = 4,
 }
 
 /// What a rule does to the operation it hits.

@@ -31,6 +31,7 @@ fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
         Layer::Net => vec![Verb::Drop, Verb::Reset, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay],
         Layer::Disk => vec![Verb::Error, Verb::Rate, Verb::Delay, Verb::DelayThenError],
         Layer::File => vec![Verb::Fail],
+        Layer::Proc => vec![Verb::Delay],
     };
     prop::sample::select(verbs)
 }

@@ -30,6 +30,8 @@ pub enum Command {
     Preset(PresetArgs),
     /// Serve sessions to other programs: HTTP and JSON over a Unix socket
     Serve(ServeArgs),
+    /// What is being injected on this machine, live: who is hit, how often, how late; pause and heal
+    Top(TopArgs),
     /// What a spec will do, in plain words, and whether this kernel can
     Explain(ExplainArgs),
     /// What this kernel can do, what it cannot, and what to change
@@ -192,6 +194,9 @@ pub struct FaultArgs {
     /// A fault of operations on files, e.g. 'error ENOSPC write file /data/wal/**'
     #[arg(long, value_name = "SPEC")]
     pub file: Vec<String>,
+    /// A fault of the processes themselves, e.g. 'pause 5s after 10s'
+    #[arg(long, value_name = "SPEC")]
+    pub proc: Vec<String>,
     /// Spare packets and calls from all net faults, e.g. 'tcp port 22'
     #[arg(long, value_name = "FILTER")]
     pub except: Vec<String>,
@@ -264,6 +269,17 @@ pub struct ServeArgs {
     /// Print what can be asked, as an OpenAPI document, and do nothing else
     #[arg(long)]
     pub openapi: bool,
+}
+
+/// `fault top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print what is so now and end; so it is where standard output is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fault explain`.
@@ -340,7 +356,7 @@ pub fn command() -> clap::Command {
     Cli::command().mut_subcommand("play", optional).mut_subcommand("preset", optional)
 }
 
-/// Parses the command line; keeps the order of faults across `--net`, `--disk` and `--file`.
+/// Parses the command line; keeps the order of faults across `--net`, `--disk`, `--file` and `--proc`.
 ///
 /// # Errors
 /// clap's, which know how to print themselves.
@@ -353,6 +369,7 @@ pub fn parse<I: IntoIterator<Item = OsString>>(arguments: I) -> Result<Cli, clap
         Command::Play(_)
         | Command::Preset(_)
         | Command::Serve(_)
+        | Command::Top(_)
         | Command::Explain(_)
         | Command::Doctor(_)
         | Command::Sweep(_)

@@ -71,6 +71,12 @@ pub enum CliError {
     /// Not root.
     #[error("this needs root: it loads eBPF programs (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); use sudo")]
     NotRoot,
+    /// Not root, and nothing would be loaded.
+    #[error("this needs root: those who inject answer nobody else; use sudo")]
+    NotRootToLook,
+    /// The terminal.
+    #[error("drawing on the terminal failed")]
+    Terminal(#[source] io::Error),
     /// The asynchronous runtime or its signal handlers.
     #[error("starting the runtime failed")]
     Runtime(#[source] io::Error),
@@ -137,13 +143,14 @@ impl CliError {
             // 126 and 127 as a shell has them.
             Self::Command(error) => return error.status(),
             Self::Unsupported(error) => error.class(),
-            Self::NotRoot => Class::NotPermitted,
+            Self::NotRoot | Self::NotRootToLook => Class::NotPermitted,
             Self::Leash(_) => Class::Usage,
             Self::Output(error) => error.class(),
             Self::Serve(crate::serve::ServeError::Listen(_)) => Class::Usage,
             Self::Serve(crate::serve::ServeError::Signals(_))
             | Self::Keeper(_)
             | Self::Runtime(_)
+            | Self::Terminal(_)
             | Self::Stdout(_) => Class::Other,
         };
         class.status()

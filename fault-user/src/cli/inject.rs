@@ -50,7 +50,7 @@ async fn inject(
     if options.report.is_some() {
         active.record();
     }
-    session::announce(active.plan(), &words, options);
+    session::announce(&active, &words, options);
     let released = async {
         match leash {
             Some(leash) => leash.ended().await,

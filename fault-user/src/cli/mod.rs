@@ -13,6 +13,7 @@ mod run;
 mod serve;
 mod session;
 mod sweep;
+mod top;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -40,6 +41,7 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
         Command::Play(arguments) => play::main(&arguments),
         Command::Preset(arguments) => preset::main(&arguments),
         Command::Serve(arguments) => serve::main(&arguments),
+        Command::Top(arguments) => top::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Sweep(arguments) => sweep::main(&arguments),

@@ -51,7 +51,8 @@ async fn run(arguments: &RunArgs, plan: Plan, keeper: &Arc<Keeper>) -> Result<Ex
         active.record();
     }
     let mut subject = finish::Subject::command(&arguments.command);
-    session::announce(active.plan(), &subject.target, options);
+    active.introduce(&subject.target, |_, _| ());
+    session::announce(&active, &subject.target, options);
     let command = held.release()?;
     let finished = active.live(&mut signals, command.ended(), |number| forward(&command, number)).await;
     let (end, ending, trouble) = match finished {

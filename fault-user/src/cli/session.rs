@@ -19,7 +19,9 @@ use crate::{
         html,
         output::Destination,
     },
+    sentence::sentence,
     session::{
+        Active,
         arm::{Armed, Request},
         keeper::Keeper,
         plan::Plan,
@@ -74,7 +76,7 @@ pub(super) fn request(
             EventWriter::open(&Destination::from(path.clone()), Box::new(rule_of))
         })
         .transpose()?;
-    Ok(Request { plan, target, backend: backend(options), events, keeper: Arc::clone(keeper) })
+    Ok(Request { backend: backend(options), events, ..Request::new(plan, target, Arc::clone(keeper)) })
 }
 
 /// `--block-backend`.
@@ -119,13 +121,22 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 /// `fault: active …`, which scripts wait for.
-pub(super) fn announce(plan: &Plan, target: &str, options: &SessionArgs) {
+pub(super) fn announce(active: &Active, target: &str, options: &SessionArgs) {
     if options.quiet {
         return;
     }
+    tell_hidden(active, options);
+    let plan = active.plan();
     let count = plan.rules.len();
     let faults = if count == 1 { "fault" } else { "faults" };
     eprintln!("{ACTIVE}, {count} {faults} on {target}, seed {}", plan.seed);
+}
+
+/// Says why the live view does not see the session, if it does not. Nothing else is the worse for it.
+pub(super) fn tell_hidden(active: &Active, options: &SessionArgs) {
+    if let Some(error) = active.hidden().filter(|_| options.verbose) {
+        eprintln!("fault: `fault top` does not see this session: {}", sentence(error));
+    }
 }
 
 /// `--dry-run`: resolves everything, arms nothing.
@@ -162,7 +173,7 @@ fn names_of(fault: &Fault) -> Result<Vec<Resolved>, CliError> {
     match fault {
         Fault::Net(net) => return peers_of(&net.filter),
         // Patterns stand for files that are not there yet.
-        Fault::File(_) => {}
+        Fault::File(_) | Fault::Proc(_) => {}
         Fault::Disk(disk) => {
             if let (Some(on), Some(device)) = (&disk.filter.on, device_of(fault)?) {
                 let kind = if device.whole_disk { "disk" } else { "partition" };

@@ -78,6 +78,11 @@ impl Faults {
         self.fault(Layer::File, text)
     }
 
+    /// A fault of the processes themselves: `--proc`.
+    pub fn proc(self, text: &str) -> Self {
+        self.fault(Layer::Proc, text)
+    }
+
     /// What passes this filter is spared by every net fault: `--except`.
     pub fn except(self, filter: &str) -> Self {
         self.checked("--except", filter, spec::parse_exception(filter).map(drop))

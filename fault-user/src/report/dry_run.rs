@@ -1,8 +1,11 @@
 //! `--dry-run`: what would be armed, and what to expect of it.
 
-use crate::session::{
-    plan::{Plan, PlannedRule},
-    simulate::{Expectation, simulate},
+use crate::{
+    session::{
+        plan::{Plan, PlannedRule},
+        simulate::{Expectation, simulate},
+    },
+    spec::{Fault, ProcVerb},
 };
 
 use super::number;
@@ -47,6 +50,11 @@ fn names(resolved: &[Vec<Resolved>], id: u32) -> String {
 
 /// One sentence about a simulation.
 pub(super) fn expect(planned: &PlannedRule, seed: u64) -> String {
+    if let Fault::Proc(fault) = &planned.fault {
+        let ProcVerb::Pause(lasts) = fault.verb;
+        let lasts = number::nanoseconds(lasts.as_nanos().try_into().unwrap_or(u64::MAX));
+        return format!("everybody stands still once, for {lasts}");
+    }
     let expectation = simulate(planned, seed, OPERATIONS);
     let Expectation { matched, injected, .. } = expectation;
     let is_hit = if injected == 1 { "is hit" } else { "are hit" };

@@ -12,6 +12,7 @@ impl Exit {
         match end {
             End::Deadline => Self::Elapsed,
             End::Signal(number) => Self::Interrupted { signal: signal(number) },
+            End::Asked => Self::Healed,
             End::Deleted => Self::Deleted,
             End::LeaseExpired => Self::LeaseExpired,
             End::TargetGone => Self::TargetGone,

@@ -50,6 +50,7 @@ fn unmatched(fault: &Fault, lasted: Duration) -> String {
     }
     match fault {
         Fault::Net(fault) => unmatched_net(fault),
+        Fault::Proc(_) => "the session ended before it was its time".to_owned(),
         Fault::File(fault) => match fault.filter.to_string().trim() {
             "" => "the target did nothing with any file".to_owned(),
             filter => format!("the target did nothing with a file that is `{filter}`"),

@@ -147,6 +147,8 @@ pub enum Exit {
     Deleted,
     /// A client of the service did not renew its lease, or closed the connection that was the lease.
     LeaseExpired,
+    /// Somebody healed it from the live view (`fault top`).
+    Healed,
     /// Nobody was left to suffer.
     TargetGone,
     /// Who had started the controller let go of it (`--until-eof`).

@@ -72,7 +72,7 @@ pub fn render(report: &SessionReport, style: Style) -> String {
     text
 }
 
-fn rules(rules: &[RuleReport], style: Style) -> Table {
+pub(crate) fn rules(rules: &[RuleReport], style: Style) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     match style.width {
@@ -112,7 +112,7 @@ fn rules(rules: &[RuleReport], style: Style) -> Table {
     table
 }
 
-pub(super) fn rate(rule: &RuleReport) -> String {
+pub(crate) fn rate(rule: &RuleReport) -> String {
     if rule.matched == 0 {
         return "-".to_owned();
     }
@@ -130,6 +130,7 @@ pub(super) fn exit(exit: &Exit) -> String {
         }
         Exit::Deleted => "ended by a client".to_owned(),
         Exit::LeaseExpired => "its lease expired".to_owned(),
+        Exit::Healed => "healed from `fault top`".to_owned(),
         Exit::TargetGone => "nobody was left to suffer".to_owned(),
         Exit::Released => "who had started it let go".to_owned(),
         Exit::Failed { error } => format!("healed early: {error}"),

@@ -4,11 +4,14 @@ use std::fmt;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
-use super::text::Text;
+use super::{SCENARIO_MAX_BYTES, text::Text};
 use crate::{
     exit::Class,
-    spec::{Span, SpecError, render_report, visible},
+    spec::{Span, SpecError, clamp, render_report, visible},
 };
+
+/// How much of a file that is too long an error message shows, in characters.
+const SHOWN_MAX_CHARS: usize = 40;
 
 /// A scenario that cannot be played.
 ///
@@ -39,6 +42,15 @@ impl Origin {
         self.error(sentence.into(), vec![(span, label.into())], None)
     }
 
+    /// It is longer than any scenario; only its beginning is shown.
+    pub(super) fn too_long(&self) -> ScenarioError {
+        let first = self.text.lines().next().unwrap_or_default().chars().take(SHOWN_MAX_CHARS).collect();
+        let shown = Self { name: self.name.clone(), text: first };
+        let sentence = format!("a scenario of {} bytes", self.text.len());
+        let label = format!("at most {} MiB", SCENARIO_MAX_BYTES >> 20);
+        shown.wrong(Span::new(0, shown.text.len()), sentence, label)
+    }
+
     /// What is wrong with a spec that `text` holds.
     pub(super) fn spec(&self, text: &Text, error: &SpecError) -> ScenarioError {
         let labels = error.labels().into_iter().flatten();
@@ -63,18 +75,9 @@ impl Origin {
             // An empty file has no place to point at.
             shown.push(' ');
         }
-        let clamp = |span: Span| {
-            let start = floor(&shown, span.start);
-            Span::new(start, floor(&shown, span.end).max(start))
-        };
-        let labels = labels.into_iter().map(|(span, label)| (clamp(span), label)).collect();
+        let labels = labels.into_iter().map(|(span, label)| (clamp(&shown, span), label)).collect();
         ScenarioError(Box::new(Inner { sentence, labels, help, source: NamedSource::new(&self.name, shown) }))
     }
-}
-
-fn floor(text: &str, at: usize) -> usize {
-    let at = at.min(text.len());
-    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 impl ScenarioError {

@@ -39,6 +39,9 @@ use crate::{
 /// Name of the target that the command line names, or COMMAND.
 pub const GIVEN: &str = "given";
 
+/// The longest file, in bytes; also, how much its parameters may put into it.
+pub const SCENARIO_MAX_BYTES: usize = 1 << 20;
+
 /// The longest time a scenario can name: a year.
 const LONGEST: Duration = crate::spec::WINDOW_MAX;
 

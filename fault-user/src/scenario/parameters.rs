@@ -1,11 +1,11 @@
 //! `[parameters]`: what `${NAME}` stands for.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    Origin, Parameter, ScenarioError, Text,
+    Origin, Parameter, SCENARIO_MAX_BYTES, ScenarioError, Text,
     table::{Reader, Table},
 };
 use crate::spec::{Span, nearest_word};
@@ -16,10 +16,11 @@ use crate::spec::{Span, nearest_word};
 /// When it is no scenario, as far as that.
 pub fn outline(origin: &Origin) -> Result<(Option<String>, Vec<Outlined>), ScenarioError> {
     let document = parse(origin)?;
-    let none = BTreeMap::new();
-    let mut top =
-        Reader { origin, parameters: &none }.table("a scenario", Span::default(), document.get_ref());
-    let about = top.take("about").map(|value| value.text()).transpose()?.map(|text| text.value);
+    let (none, room) = (BTreeMap::new(), Cell::new(0));
+    let reader = Reader { origin, parameters: &none, room: &room };
+    let mut top = reader.table("a scenario", Span::default(), document.get_ref());
+    // Its parameters may have no values yet.
+    let about = top.take("about").map(|value| value.verbatim()).transpose()?.map(|text| text.value);
     let declared = declared(&mut top)?;
     Ok((about, declared.into_iter().map(|(_, outlined)| outlined).collect()))
 }
@@ -36,6 +37,9 @@ pub struct Outlined {
 }
 
 pub(super) fn parse(origin: &Origin) -> Result<Spanned<DeTable<'_>>, ScenarioError> {
+    if origin.text.len() > SCENARIO_MAX_BYTES {
+        return Err(origin.too_long());
+    }
     DeTable::parse(&origin.text).map_err(|error| {
         let span = error.span().map_or(Span::default(), Span::from);
         // The first line is the sentence; what follows is about the document as toml would show it.

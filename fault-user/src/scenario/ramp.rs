@@ -37,7 +37,7 @@ pub(super) fn turns(from: &Fault, to: &Fault) -> Result<Option<Vec<Turn>>, Compi
         (Fault::Net(from), Fault::Net(to)) => from.filter == to.filter,
         (Fault::Disk(from), Fault::Disk(to)) => from.filter == to.filter,
         (Fault::File(from), Fault::File(to)) => from.filter == to.filter,
-        (Fault::Net(_) | Fault::Disk(_) | Fault::File(_), _) => false,
+        (Fault::Net(_) | Fault::Disk(_) | Fault::File(_) | Fault::Proc(_), _) => false,
     };
     // A fault without a probability is decided about without a draw.
     let both_by_chance = from.trigger().probability.is_some() == to.trigger().probability.is_some();

@@ -1,10 +1,10 @@
 //! From the text of a file to a [`Scenario`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use super::{
-    Expectation, GIVEN, NamedTarget, Origin, Phase, Probe, SHORTEST_STEP_NS, Scenario, ScenarioError,
-    Schedule, Text, TimedFault, nanoseconds,
+    Expectation, GIVEN, NamedTarget, Origin, Phase, Probe, SCENARIO_MAX_BYTES, SHORTEST_STEP_NS, Scenario,
+    ScenarioError, Schedule, Text, TimedFault, nanoseconds,
     parameters::{parameters, parse},
     ramp,
     table::{Reader, Table, Value},
@@ -24,13 +24,13 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 pub fn read(origin: Origin, values: &[(String, String)], has_given: bool) -> Result<Scenario, ScenarioError> {
     let document = parse(&origin)?;
     let whole = Span::new(0, origin.text.find('\n').unwrap_or(origin.text.len()));
-    let none = BTreeMap::new();
-    let reader = Reader { origin: &origin, parameters: &none };
+    let (none, room) = (BTreeMap::new(), Cell::new(SCENARIO_MAX_BYTES));
+    let reader = Reader { origin: &origin, parameters: &none, room: &room };
     let mut top = reader.table("a scenario", whole, document.get_ref());
     let parameters = parameters(&mut top, &origin, values)?;
     let known = parameters.iter().map(|one| (one.name.clone(), one.value.clone())).collect();
 
-    let reader = Reader { origin: &origin, parameters: &known };
+    let reader = Reader { origin: &origin, parameters: &known, room: &room };
     let mut top = reader.table("a scenario", whole, document.get_ref());
     top.take("parameters");
     let mut reading =
@@ -157,7 +157,7 @@ impl<'a> Reading<'a> {
             return Err(origin.wrong(
                 span,
                 "a fault is one spec",
-                "expected `net`, `disk` or `file`, one of them",
+                "expected `net`, `disk`, `file` or `proc`, one of them",
             ));
         };
         let text = value.text()?;

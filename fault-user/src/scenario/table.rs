@@ -1,12 +1,13 @@
 //! Tables of the file, key by key; what nobody asked for is an unknown key.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
+    SCENARIO_MAX_BYTES,
     error::{Origin, ScenarioError},
-    text::Text,
+    text::{ExpandError, Text},
 };
 use crate::spec::{Flaw, Span, nearest_word, read_duration};
 
@@ -16,6 +17,8 @@ pub(super) struct Reader<'a> {
     pub(super) origin: &'a Origin,
     /// What `${NAME}` stands for.
     pub(super) parameters: &'a BTreeMap<String, String>,
+    /// How many bytes parameters may still put in.
+    pub(super) room: &'a Cell<usize>,
 }
 
 /// A table of the file.
@@ -114,16 +117,29 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A string, as it stands.
+    pub(super) fn verbatim(&self) -> Result<Text, ScenarioError> {
+        let DeValue::String(value) = self.value else { return Err(self.not("a string in quotes")) };
+        Ok(Text::new(&self.reader.origin.text, self.span, value))
+    }
+
     /// A string, with its parameters put in.
     pub(super) fn text(&self) -> Result<Text, ScenarioError> {
-        let DeValue::String(value) = self.value else { return Err(self.not("a string in quotes")) };
-        let text = Text::new(&self.reader.origin.text, self.span, value);
+        let text = self.verbatim()?;
         let parameters = self.reader.parameters;
-        text.expand(|name| parameters.get(name).map(String::as_str)).map_err(|(name, span)| {
-            let names = parameters.keys().map(String::as_str);
-            let label = "not in `[parameters]`";
-            let error = self.reader.origin.wrong(span, format!("unknown parameter `{name}`"), label);
-            error.did_you_mean(nearest_word(&name, names))
+        let value_of = |name: &str| parameters.get(name).map(String::as_str);
+        text.expand(value_of, self.reader.room).map_err(|error| match error {
+            ExpandError::Unknown { name, span } => {
+                let names = parameters.keys().map(String::as_str);
+                let label = "not in `[parameters]`";
+                let error = self.reader.origin.wrong(span, format!("unknown parameter `{name}`"), label);
+                error.did_you_mean(nearest_word(&name, names))
+            }
+            ExpandError::TooMuch { span } => self.reader.origin.wrong(
+                span,
+                format!("what parameters stand for is longer than {} MiB in all", SCENARIO_MAX_BYTES >> 20),
+                "no room for this one: use shorter values, or fewer of them",
+            ),
         })
     }
 

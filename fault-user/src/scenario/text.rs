@@ -1,5 +1,7 @@
 //! A string of the file: what it says, and where in the file each of its characters stands.
 
+use std::cell::Cell;
+
 use crate::spec::Span;
 
 /// See the module.
@@ -11,6 +13,23 @@ pub struct Text {
     pub span: Span,
     /// For each byte of `value` where in the file what stands for it begins and ends.
     places: Vec<Span>,
+}
+
+/// A parameter that cannot be put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ExpandError {
+    /// Nobody knows it.
+    Unknown {
+        /// Its name.
+        name: String,
+        /// Where it stands in the file.
+        span: Span,
+    },
+    /// What parameters stand for is more than there is room for.
+    TooMuch {
+        /// Where the first one stands that has no room.
+        span: Span,
+    },
 }
 
 impl Text {
@@ -35,11 +54,16 @@ impl Text {
         Span::new(first.start, last.end.max(first.start))
     }
 
-    /// The same with `${NAME}` replaced by what `value_of` says. The first name that it does not know, and where.
+    /// The same with `${NAME}` replaced by what `value_of` says. `room` is how many bytes may be put in, and then how many
+    /// more may be.
+    ///
+    /// # Errors
+    /// At the first name that is not known, or whose value there is no room for.
     pub(super) fn expand<'a>(
         &self,
         value_of: impl Fn(&str) -> Option<&'a str>,
-    ) -> Result<Self, (String, Span)> {
+        room: &Cell<usize>,
+    ) -> Result<Self, ExpandError> {
         let mut expanded = Self { value: String::new(), span: self.span, places: Vec::new() };
         let mut at = 0;
         while let Some(found) = self.value[at..].find("${") {
@@ -47,7 +71,9 @@ impl Text {
             let Some(length) = self.value[start..].find('}') else { break };
             let name = &self.value[start + 2..start + length];
             let place = self.span_of(Span::new(start, start + length + 1));
-            let value = value_of(name).ok_or_else(|| (name.to_owned(), place))?;
+            let value =
+                value_of(name).ok_or_else(|| ExpandError::Unknown { name: name.to_owned(), span: place })?;
+            room.set(room.get().checked_sub(value.len()).ok_or(ExpandError::TooMuch { span: place })?);
             expanded.value += &self.value[at..start];
             expanded.places.extend(&self.places[at..start]);
             expanded.value += value;
@@ -137,7 +163,7 @@ mod tests {
     fn what_was_put_in_stands_where_its_name_stands() {
         let file = "net = \"delay ${d} otu\"";
         let text = Text::new(file, Span::new(6, file.len()), "delay ${d} otu");
-        let expanded = text.expand(|name| (name == "d").then_some("300ms")).unwrap();
+        let expanded = text.expand(|name| (name == "d").then_some("300ms"), &Cell::new(5)).unwrap();
         assert_eq!(expanded.value, "delay 300ms otu");
         let at = |word: &str| {
             let start = expanded.value.find(word).unwrap();
@@ -145,6 +171,9 @@ mod tests {
             &file[span.start..span.end]
         };
         assert_eq!((at("300ms"), at("otu"), at("00")), ("${d}", "otu", "${d}"));
-        assert_eq!(text.expand(|_| None), Err(("d".to_owned(), Span::new(13, 17))));
+        let span = Span::new(13, 17);
+        let unknown = ExpandError::Unknown { name: "d".to_owned(), span };
+        assert_eq!(text.expand(|_| None, &Cell::new(5)), Err(unknown));
+        assert_eq!(text.expand(|_| Some("300ms"), &Cell::new(4)), Err(ExpandError::TooMuch { span }));
     }
 }

@@ -75,7 +75,7 @@ async fn live(hub: Arc<Hub>, draft: Draft, ready: oneshot::Sender<Result<Entry, 
     let (writers, listeners) = listened.then(Writers::new).unzip();
     let events = writers.as_ref().map(|writers| writers.writer(numbers.clone()));
     let keeper = Arc::clone(&hub.keeper);
-    let request = Request { plan, target, backend: Default::default(), events, keeper };
+    let request = Request { events, ..Request::new(plan, target, keeper) };
     let armed = {
         // One after the other: what arms needs the processor, and other sessions' heartbeats do, too.
         let _turn = hub.turn();

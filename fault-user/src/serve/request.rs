@@ -59,6 +59,8 @@ pub struct Create {
     disk: Vec<String>,
     /// Specs of faults of file operations.
     file: Vec<String>,
+    /// Specs of faults of processes: pauses.
+    proc: Vec<String>,
     /// Filters of packets to spare.
     except: Vec<String>,
     /// It ends by itself after that: a duration.
@@ -83,6 +85,8 @@ pub struct Faults {
     disk: Vec<String>,
     /// Specs of faults of file operations.
     file: Vec<String>,
+    /// Specs of faults of processes: pauses.
+    proc: Vec<String>,
     /// Filters of packets to spare.
     except: Vec<String>,
     /// What decisions depend on; without it, as before.
@@ -96,7 +100,7 @@ pub struct Faults {
 pub struct Explain {
     /// The spec.
     pub spec: String,
-    /// `net`, `disk` or `file`; without it, whichever has such a spec.
+    /// `net`, `disk`, `file` or `proc`; without it, whichever has such a spec.
     pub layer: Option<String>,
 }
 
@@ -128,6 +132,7 @@ impl Create {
             net: self.net.clone(),
             disk: self.disk.clone(),
             file: self.file.clone(),
+            proc: self.proc.clone(),
             except: self.except.clone(),
             seed: self.seed,
         };
@@ -160,16 +165,23 @@ impl Create {
 }
 
 impl Faults {
-    /// Compiles them: those of packets first, those of files last. `seed` counts unless one is given. Blocks: names are looked up, so that the
+    /// Compiles them: those of packets first, then those of disks, of files, of processes. `seed` counts unless one is given. Blocks: names are looked up, so that the
     /// owner of the session finds them known.
     pub(super) fn plan(&self, seed: Option<u64>, length: Option<Duration>) -> Result<Plan, ApiError> {
         let of = |layer: Layer, specs: &[String]| -> Vec<_> {
             specs.iter().map(|spec| (layer, spec.clone())).collect()
         };
-        let faults =
-            [of(Layer::Net, &self.net), of(Layer::Disk, &self.disk), of(Layer::File, &self.file)].concat();
+        let faults = [
+            of(Layer::Net, &self.net),
+            of(Layer::Disk, &self.disk),
+            of(Layer::File, &self.file),
+            of(Layer::Proc, &self.proc),
+        ]
+        .concat();
         if faults.is_empty() {
-            return Err(ApiError::bad_request("the request has no fault: give `net`, `disk` or `file`"));
+            return Err(ApiError::bad_request(
+                "the request has no fault: give `net`, `disk`, `file` or `proc`",
+            ));
         }
         let plan = prepare::plan(&faults, &self.except, self.seed.or(seed), length)?;
         for (_, filter) in plan.net_filters() {

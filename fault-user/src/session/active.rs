@@ -14,7 +14,12 @@ use super::{
     arm::Armed, error::SessionError, events::Events, history::History, plan::Plan, tasks::Tasks,
     whereabouts::LOOK,
 };
-use crate::{kernel::control::monotonic_ns, net::interfaces::Change, target::Target};
+use crate::{
+    beacon::{BeaconError, Face, Registration, RuleFace},
+    kernel::control::monotonic_ns,
+    net::interfaces::Change,
+    target::Target,
+};
 
 /// Why a session stopped being active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,16 @@ pub enum End {
     Stalled(Duration),
     /// The target could no longer be followed; the report says why.
     Trouble,
+    /// Somebody healed it from the live view (`fault top`).
+    Asked,
+}
+
+impl End {
+    /// Whether somebody wanted it to end there and then, whatever was still to come.
+    #[must_use]
+    pub const fn is_interruption(self) -> bool {
+        matches!(self, Self::Signal(_) | Self::Asked)
+    }
 }
 
 /// Faults happen.
@@ -45,6 +60,8 @@ pub struct Active {
     pub(super) events: Option<Events>,
     pub(super) started: Timestamp,
     pub(super) history: Option<History>,
+    /// Why the live view does not see it, if it does not.
+    pub(super) registered: Result<Registration, BeaconError>,
     deadline: Option<Instant>,
 }
 
@@ -86,9 +103,13 @@ impl Signals {
 }
 
 impl Active {
-    pub(super) fn new(armed: Armed, events: Option<Events>) -> Self {
+    pub(super) fn new(
+        armed: Armed,
+        events: Option<Events>,
+        registered: Result<Registration, BeaconError>,
+    ) -> Self {
         let deadline = armed.request.plan.duration.map(|duration| Instant::now() + duration);
-        Self { armed, events, started: Timestamp::now(), history: None, deadline }
+        Self { armed, events, started: Timestamp::now(), history: None, registered, deadline }
     }
 
     /// Began when `old` did, and ends when that would have.
@@ -101,12 +122,29 @@ impl Active {
 
     /// Nothing is injected from now on. What else there is to be put back is the business of [`Active::heal`].
     pub fn stop(&self) {
-        self.armed.loaded.control.active.store(0);
+        self.armed.switch.stop();
     }
 
     /// Writes down from now on what the rules do, every half second: [`Healed::history`](super::heal::Healed::history).
     pub fn record(&mut self) {
         self.history = Some(History::new());
+    }
+
+    /// What the live view calls the target, and what it says of each rule: by [`super::plan::PlannedRule::id`].
+    pub fn introduce(&self, target: &str, describe: impl Fn(u32, &mut RuleFace)) {
+        if let Ok(registration) = &self.registered {
+            let mut face = Face { target: target.to_owned(), ..self.armed.face() };
+            for rule in &mut face.rules {
+                describe(rule.id, rule);
+            }
+            registration.show(face);
+        }
+    }
+
+    /// Why the live view does not see this session, if it does not.
+    #[must_use]
+    pub fn hidden(&self) -> Option<&BeaconError> {
+        self.registered.as_ref().err()
     }
 
     /// What was planned.
@@ -173,6 +211,7 @@ impl Active {
             tokio::select! {
                 biased;
                 () = at(self.deadline) => return Ok(End::Deadline),
+                () = asked(&self.registered) => return Ok(End::Asked),
                 // Before what may always be ready: a flood of events must not look like a dead controller.
                 _ = beat.tick() => {
                     if let Some(end) = self.beat()? {
@@ -228,6 +267,13 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+async fn asked(registered: &Result<Registration, BeaconError>) {
+    match registered {
+        Ok(registration) => registration.asked_to_heal().await,
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -10,12 +10,15 @@ use super::{
     keeper::Keeper,
     lever::{Earlier, Lever},
     packets::{self, Namespace},
+    pause::Pauser,
     plan::{Needs, Plan},
     rules::Rules,
     sockets::Sockets,
+    switch::Switch,
     tasks::{self, Tasks},
 };
 use crate::{
+    beacon::{self, BeaconError, Face, Registration, RuleFace},
     block::hooks::{BlockHooks, Choice, Wanted},
     file::{
         hooks::FileHooks,
@@ -23,14 +26,14 @@ use crate::{
     },
     kernel::{
         btf::Btf,
-        control::monotonic_ns,
+        control::{CounterBlock, monotonic_ns},
         globals,
-        load::{Loaded, Sizes, load},
+        load::{LoadError, Loaded, Sizes, find, load},
         modify_return::Copies,
         patch::Constant,
     },
     net::lane::LaneStats,
-    report::events::EventWriter,
+    report::events::{EventWriter, Recent},
     target::Target,
 };
 
@@ -46,6 +49,25 @@ pub struct Request {
     pub events: Option<EventWriter>,
     /// Undoes what no descriptor owns, should we be killed.
     pub keeper: Arc<Keeper>,
+    /// Whether it is the first for its target.
+    pub origin: Origin,
+}
+
+impl Request {
+    /// The first session for its target, with the backend that fits and without events.
+    #[must_use]
+    pub fn new(plan: Plan, target: Target, keeper: Arc<Keeper>) -> Self {
+        Self { plan, target, backend: Choice::Auto, events: None, keeper, origin: Origin::First }
+    }
+}
+
+/// What a session begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A target that nobody of ours has touched.
+    First,
+    /// One that [another session](super::Active::successor) is about to hand over.
+    Successor,
 }
 
 /// Everything is in place and inactive.
@@ -54,6 +76,7 @@ pub struct Request {
 pub struct Armed {
     pub(super) block: Option<BlockHooks>,
     pub(super) files: FileHooks,
+    pub(super) pauser: Option<Pauser>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
     pub(super) tasks: Tasks,
@@ -69,6 +92,7 @@ pub struct Armed {
     /// Of all rules that were in force: packets may still be under way.
     pub(super) longest_delay: Duration,
     pub(super) request: Request,
+    pub(super) switch: Arc<Switch>,
     /// Of rules that a scenario brought into force again: what they matched before.
     pub(super) earlier: Arc<Earlier>,
 }
@@ -107,6 +131,7 @@ impl Armed {
         }
         // What was found by its name may have been restarted since.
         request.target.refresh();
+        request.target.check_present()?;
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::new(places(needs, &request.target)?);
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;
@@ -139,10 +164,16 @@ impl Armed {
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
             block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
         }
+        let pauser = match needs.pauses {
+            true => Some(Pauser::new(&loaded, &request)?),
+            false => None,
+        };
+        let switch = Switch::new(&loaded)?;
         let earlier = Arc::default();
         Ok(Self {
             block,
             files,
+            pauser,
             namespaces,
             sockets,
             tasks,
@@ -154,6 +185,7 @@ impl Armed {
             needs,
             longest_delay,
             request,
+            switch,
             earlier,
         })
     }
@@ -164,6 +196,27 @@ impl Armed {
     /// When the maps cannot be mapped once more.
     pub fn lever(&self) -> Result<Lever, SessionError> {
         Lever::new(&self.loaded, Arc::clone(&self.earlier))
+    }
+
+    /// Makes the session known to the live view.
+    fn register(&self, recent: Option<Arc<Recent>>) -> Result<Registration, BeaconError> {
+        let map = find(&self.loaded.ebpf, "RULE_COUNTERS")?;
+        beacon::register(beacon::Subject {
+            switch: Arc::clone(&self.switch),
+            counters: CounterBlock::new(map).map_err(LoadError::from)?,
+            earlier: Arc::clone(&self.earlier),
+            recent,
+            seed: self.request.plan.seed,
+            duration: self.request.plan.duration,
+            face: self.face(),
+        })
+    }
+
+    /// What others see of the rules in force.
+    pub(super) fn face(&self) -> Face {
+        let Request { plan, target, .. } = &self.request;
+        let bank = self.loaded.control.bank();
+        Face { target: target.to_string(), bank, rules: plan.rules.iter().map(RuleFace::new).collect() }
     }
 
     /// What was planned.
@@ -178,14 +231,16 @@ impl Armed {
     /// When events were asked for and cannot be had.
     pub fn activate(mut self) -> Result<super::Active, SessionError> {
         let writer = self.request.events.take();
+        let recent = writer.as_ref().map(EventWriter::recent);
         let events = writer.map(|writer| Events::new(&mut self.loaded.ebpf, writer)).transpose()?;
         let now = monotonic_ns();
         let control = &self.loaded.control;
         control.heartbeat_ns.store(now);
         control.started_ns.store(now);
         control.deadline_ns.store(deadline(now, self.request.plan.duration));
-        control.active.store(1);
-        Ok(super::Active::new(self, events))
+        self.switch.on();
+        let registered = self.register(recent);
+        Ok(super::Active::new(self, events, registered))
     }
 }
 

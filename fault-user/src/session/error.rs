@@ -4,7 +4,7 @@ use std::io;
 
 use aya::{maps::MapError, programs::ProgramError};
 
-use super::{keeper::KeeperError, plan::PlanError};
+use super::{keeper::KeeperError, pause::PauseError, plan::PlanError, residue::UndoError};
 use crate::{
     block::hooks::BlockError,
     exit::Class,
@@ -45,6 +45,12 @@ pub enum SessionError {
     /// Operations on files.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Pauses.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    /// Something could not be put back.
+    #[error(transparent)]
+    Undo(#[from] UndoError),
     /// The events.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -129,8 +135,9 @@ impl SessionError {
             Self::Net(error) => error.class(),
             Self::Block(error) => error.class(),
             Self::File(error) => error.class(),
+            Self::Pause(error) => error.class(),
             Self::Output(error) => error.class(),
-            Self::Ring(_) | Self::Thread(_) => Class::Other,
+            Self::Ring(_) | Self::Thread(_) | Self::Undo(_) => Class::Other,
             Self::Btf(_) | Self::Program { .. } => Class::Unsupported,
             Self::Keeper(_) | Self::NoProgram(_) | Self::NoMap(_) | Self::Map { .. } | Self::Open { .. } => {
                 Class::Other

@@ -150,10 +150,13 @@ impl Active {
         let started = self.started;
         let mut events = self.events;
         let mut history = self.history;
+        // Seen as long as it is not over.
+        let registered = self.registered;
         self.armed.write_down(&mut history);
         let Armed {
             block,
             files,
+            pauser,
             mut namespaces,
             sockets,
             tasks,
@@ -165,11 +168,12 @@ impl Active {
             needs,
             longest_delay,
             request,
+            switch,
             earlier,
         } = self.armed;
-        loaded.control.active.store(0);
+        switch.stop();
         let ended = Timestamp::now();
-        let mut troubles = Vec::new();
+        let mut troubles = pauser.map(|mut pauser| pauser.stop()).unwrap_or_default();
         let backend = block.as_ref().map(BlockHooks::backend);
         let parking = block.as_ref().and_then(BlockHooks::parking);
         if let Some(block) = block
@@ -203,7 +207,7 @@ impl Active {
                 troubles.push(error);
             }
         }
-        drop((files, sockets, tasks, rules, loaded));
+        drop((registered, files, sockets, tasks, rules, switch, loaded));
         Healed {
             plan: request.plan,
             started,

@@ -37,7 +37,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::residue::Leftover;
-use crate::target::pid::pidfd_open;
+use crate::{kernel::control::monotonic_ns, target::pid::pidfd_open};
 
 /// Name in `/proc/PID/comm`, at most 15 bytes.
 pub const COMM: &std::ffi::CStr = c"fault-keeper";
@@ -296,7 +296,7 @@ fn listen(socket: RawFd, controller: RawFd) -> BTreeMap<u64, Leftover> {
             libc::pollfd { fd: controller, events: libc::POLLIN, revents: 0 },
         ];
         // SAFETY: two initialised entries.
-        unsafe { libc::poll(waiting.as_mut_ptr(), 2, -1) };
+        unsafe { libc::poll(waiting.as_mut_ptr(), 2, undo_due(&announced)) };
         if waiting[0].revents == 0 {
             if waiting[1].revents != 0 {
                 return announced;
@@ -315,6 +315,24 @@ fn listen(socket: RawFd, controller: RawFd) -> BTreeMap<u64, Leftover> {
         // If it is gone by now, the next round notices.
         _ = retry(|| send(socket, &[1], MsgFlags::MSG_NOSIGNAL));
     }
+}
+
+/// Undoes what is a matter of time and overdue; milliseconds until the next of that, or -1: there is none. It stays announced,
+/// for the controller to withdraw: to undo it again does nothing.
+fn undo_due(announced: &BTreeMap<u64, Leftover>) -> i32 {
+    let now = monotonic_ns();
+    let mut next = None;
+    for leftover in announced.values() {
+        match leftover.until_ns() {
+            Some(until) if until <= now => {
+                // Once more when the controller is gone, if this fails.
+                _ = leftover.undo();
+            }
+            Some(until) => next = next.into_iter().chain([until]).min(),
+            None => {}
+        }
+    }
+    next.map_or(-1, |until| ((until - now) / 1_000_000 + 1).try_into().unwrap_or(i32::MAX))
 }
 
 /// Whether everything could be undone.

@@ -24,7 +24,7 @@ impl Default for Earlier {
 }
 
 impl Earlier {
-    pub(super) fn matched(&self, slot: u32) -> u64 {
+    pub(crate) fn matched(&self, slot: u32) -> u64 {
         self.0[slot as usize % MAX_RULES].load()
     }
 }
@@ -66,10 +66,5 @@ impl Lever {
         self.earlier.0[slot as usize % MAX_RULES].fetch_add(matched);
         counters.matched.fetch_add(matched.wrapping_neg());
         counters.claimed.store(0);
-    }
-
-    /// Nothing is injected any more.
-    pub fn stop(&self) {
-        self.control.active.store(0);
     }
 }

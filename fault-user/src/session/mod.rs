@@ -13,6 +13,7 @@ pub mod history;
 pub mod keeper;
 pub mod lever;
 mod packets;
+pub mod pause;
 pub mod plan;
 pub mod prepare;
 pub mod residue;
@@ -20,6 +21,7 @@ mod rules;
 pub mod simulate;
 mod sockets;
 mod succession;
+pub mod switch;
 mod tasks;
 mod whereabouts;
 

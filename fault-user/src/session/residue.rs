@@ -6,7 +6,10 @@
 
 mod search;
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +39,13 @@ pub enum Leftover {
         child: PathBuf,
         /// The controllers.
         names: Vec<String>,
+    },
+    /// A cgroup that stands still.
+    Frozen {
+        /// The cgroup.
+        path: PathBuf,
+        /// When it goes on whoever lives: `CLOCK_MONOTONIC` nanoseconds.
+        until_ns: u64,
     },
     /// Something in a network namespace.
     Net(net::leftover::Leftover),
@@ -71,7 +81,24 @@ impl Leftover {
             Self::Controllers { path, child, names } => {
                 cgroup::disable(path, child, names).map_err(UndoError::from)
             }
+            Self::Frozen { path, .. } => cgroup::thaw(path).map_err(UndoError::from),
             Self::Net(leftover) => leftover.undo().map_err(UndoError::from),
+        }
+    }
+}
+
+impl Leftover {
+    /// Whether it is that `cgroup` stands still.
+    pub(super) fn is_frozen(&self, cgroup: &Path) -> bool {
+        matches!(self, Self::Frozen { path, .. } if path == cgroup)
+    }
+
+    /// When it is undone in any case, if it is a matter of time: `CLOCK_MONOTONIC` nanoseconds.
+    #[must_use]
+    pub const fn until_ns(&self) -> Option<u64> {
+        match self {
+            Self::Frozen { until_ns, .. } => Some(*until_ns),
+            Self::Cgroup { .. } | Self::Controllers { .. } | Self::Net(_) => None,
         }
     }
 }
@@ -83,6 +110,7 @@ impl fmt::Display for Leftover {
             Self::Controllers { path, names, .. } => {
                 write!(f, "controllers {} of the children of {}", names.join(" "), path.display())
             }
+            Self::Frozen { path, .. } => write!(f, "frozen cgroup {}", path.display()),
             Self::Net(net::leftover::Leftover::ClsactFilter(filter)) => {
                 write!(f, "filter on interface {} of network namespace {}", filter.interface, filter.netns)
             }

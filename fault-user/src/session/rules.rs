@@ -140,9 +140,15 @@ impl Active {
         control.seed.store(plan.seed);
         control.started_ns.store(crate::kernel::control::monotonic_ns());
         control.generation.store(generation);
+        if let Some(pauser) = &armed.pauser {
+            pauser.change(&plan);
+        }
         armed.longest_delay = armed.longest_delay.max(plan.longest_delay());
         let duration: Option<Duration> = armed.request.plan.duration;
         armed.request.plan = Plan { duration, ..plan };
+        if let Ok(registration) = &self.registered {
+            registration.show(armed.face());
+        }
         Ok(())
     }
 }

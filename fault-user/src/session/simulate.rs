@@ -54,7 +54,7 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
         bytes: match (&planned.fault, is_link) {
             (_, false) => 0,
             (Fault::Net(_), true) => FULL_FRAME,
-            (Fault::Disk(_) | Fault::File(_), true) => PAGE,
+            (Fault::Disk(_) | Fault::File(_) | Fault::Proc(_), true) => PAGE,
         },
         ..Moment::default()
     };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     active::Active,
-    arm::{Armed, Request},
+    arm::{Armed, Origin, Request},
     error::SessionError,
     plan::Plan,
     tasks::{Joined, Tasks},
@@ -25,7 +25,7 @@ impl Active {
     /// # Errors
     /// When the processes of the target cannot be read.
     pub fn successor(&self, plan: Plan, events: Option<EventWriter>) -> Result<Request, SessionError> {
-        let Request { target, backend, keeper, plan: old, events: _ } = &self.armed.request;
+        let Request { target, backend, keeper, plan: old, events: _, origin: _ } = &self.armed.request;
         let mut target = target.clone();
         let members = self.armed.members_by_number()?;
         target.inherit(members);
@@ -33,7 +33,14 @@ impl Active {
         let members = self.armed.members_by_number()?;
         target.keep_heirs(&members);
         let plan = Plan { duration: old.duration, ..plan };
-        Ok(Request { plan, target, backend: *backend, events, keeper: Arc::clone(keeper) })
+        Ok(Request {
+            plan,
+            target,
+            backend: *backend,
+            events,
+            keeper: Arc::clone(keeper),
+            origin: Origin::Successor,
+        })
     }
 }
 
@@ -59,7 +66,22 @@ impl Armed {
                 sockets.add_more(&(&missed - &gone))?;
             }
         }
-        let mut new = self.activate()?;
+        // What stands still for one could not be paused by the other.
+        if let Some(pauser) = &old.armed.pauser {
+            pauser.rest();
+        }
+        let mut new = match self.activate() {
+            Ok(new) => new,
+            Err(error) => {
+                if let Some(pauser) = &old.armed.pauser {
+                    pauser.change(old.plan());
+                }
+                return Err(error);
+            }
+        };
+        if old.armed.switch.is_paused() {
+            new.armed.switch.pause();
+        }
         old.stop();
         new.continues(old);
         Ok(new)

@@ -190,8 +190,8 @@ fn characters() -> ThemeCharacters {
     }
 }
 
-/// `span` on character boundaries inside `text`.
-fn clamp(text: &str, span: Span) -> Span {
+/// `span` on character boundaries inside `text`, where it should be already: a report must not fail because of a wrong one.
+pub(crate) fn clamp(text: &str, span: Span) -> Span {
     let boundary = |at: usize| {
         let mut at = at.min(text.len());
         while !text.is_char_boundary(at) {
@@ -200,7 +200,9 @@ fn clamp(text: &str, span: Span) -> Span {
         at
     };
     let start = boundary(span.start);
-    Span::new(start, boundary(span.end).max(start))
+    let inside = Span::new(start, boundary(span.end).max(start));
+    debug_assert_eq!(inside, span, "a place that is not in {text:?}");
+    inside
 }
 
 #[cfg(test)]

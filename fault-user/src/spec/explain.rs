@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Display};
 use super::{
     Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb,
     Distribution, Fault, FileFault, FileOp, FileVerb, Hold, NetFault, NetFilter, NetVerb, Part, Peer,
-    Probability, Protocol, Segment, Trigger,
+    Probability, ProcVerb, Protocol, Segment, Trigger,
     units::{print_duration, print_probability},
 };
 
@@ -41,6 +41,18 @@ pub fn explain(fault: &Fault) -> Explanation {
                 ),
                 which: operations_on_files(file),
                 when: when(&file.trigger, "operation"),
+            }
+        }
+        Fault::Proc(proc) => {
+            let ProcVerb::Pause(duration) = proc.verb;
+            Explanation {
+                what: format!(
+                    "every process stands still for {}, as on a machine that was suspended: it runs no instruction, answers \
+                     nothing, and is told nothing of it",
+                    print_duration(duration)
+                ),
+                which: "the target, all of it at once (its cgroup is frozen, and thawed)".to_owned(),
+                when: when(&proc.trigger, "process"),
             }
         }
     }
@@ -384,6 +396,7 @@ mod tests {
             (Layer::File, "error ENOSPC write file /data/wal/**"),
             (Layer::File, "error EMFILE 10% open"),
             (Layer::File, "error EIO nth 3"),
+            (Layer::Proc, "pause 5s after 10s"),
         ];
         let mut text = String::new();
         for (layer, spec) in specs {

@@ -21,6 +21,7 @@ mod net;
 mod parse;
 mod print;
 mod problem;
+mod proc;
 mod quantity;
 mod rate;
 mod size;
@@ -39,8 +40,8 @@ pub use disk::{
     BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, IOPS_MAX, SectorRange,
 };
 pub use errno::FileErrno;
-pub(crate) use error::render_report;
 pub use error::{SpecError, wants_color};
+pub(crate) use error::{clamp, render_report};
 pub use explain::{Explanation, explain};
 pub use file::{FileFault, FileFilter, FileOp, FileVerb};
 pub use glob::{Component, FileGlob, automaton};
@@ -50,6 +51,7 @@ pub use net::{
 };
 pub use parse::SPEC_MAX_BYTES;
 pub use problem::Problem;
+pub use proc::{PAUSE_MAX, ProcFault, ProcVerb};
 pub use quantity::Quantity;
 pub use size::ByteSize;
 pub(crate) use source::visible;
@@ -68,11 +70,13 @@ pub enum Layer {
     Disk,
     /// Operations on files: `--file`.
     File,
+    /// Whole processes: `--proc`.
+    Proc,
 }
 
 impl Layer {
     /// All layers of this version.
-    pub const ALL: &'static [Layer] = &[Layer::Net, Layer::Disk, Layer::File];
+    pub const ALL: &'static [Layer] = &[Layer::Net, Layer::Disk, Layer::File, Layer::Proc];
 
     /// The layer's name, as in scenario files and reports.
     pub const fn name(self) -> &'static str {
@@ -80,6 +84,7 @@ impl Layer {
             Self::Net => "net",
             Self::Disk => "disk",
             Self::File => "file",
+            Self::Proc => "proc",
         }
     }
 
@@ -89,6 +94,7 @@ impl Layer {
             Self::Net => "--net",
             Self::Disk => "--disk",
             Self::File => "--file",
+            Self::Proc => "--proc",
         }
     }
 }
@@ -102,6 +108,8 @@ pub enum Fault {
     Disk(DiskFault),
     /// With operations on files.
     File(FileFault),
+    /// With processes.
+    Proc(ProcFault),
 }
 
 impl Fault {
@@ -111,6 +119,7 @@ impl Fault {
             Self::Net(_) => Layer::Net,
             Self::Disk(_) => Layer::Disk,
             Self::File(_) => Layer::File,
+            Self::Proc(_) => Layer::Proc,
         }
     }
 
@@ -120,6 +129,7 @@ impl Fault {
             Self::Net(fault) => &fault.trigger,
             Self::Disk(fault) => &fault.trigger,
             Self::File(fault) => &fault.trigger,
+            Self::Proc(fault) => &fault.trigger,
         }
     }
 
@@ -129,6 +139,7 @@ impl Fault {
             Self::Net(fault) => &mut fault.trigger,
             Self::Disk(fault) => &mut fault.trigger,
             Self::File(fault) => &mut fault.trigger,
+            Self::Proc(fault) => &mut fault.trigger,
         }
     }
 
@@ -138,6 +149,7 @@ impl Fault {
             Self::Net(fault) => &fault.source,
             Self::Disk(fault) => &fault.source,
             Self::File(fault) => &fault.source,
+            Self::Proc(fault) => &fault.source,
         }
     }
 }
@@ -151,6 +163,7 @@ pub fn parse(layer: Layer, text: &str) -> Result<Fault, SpecError> {
         Layer::Net => parse::net::fault(text).map(Fault::Net),
         Layer::Disk => parse::disk::fault(text).map(Fault::Disk),
         Layer::File => parse::file::fault(text).map(Fault::File),
+        Layer::Proc => parse::proc::fault(text).map(Fault::Proc),
     }
 }
 
@@ -175,6 +188,14 @@ impl FromStr for FileFault {
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
         parse::file::fault(text)
+    }
+}
+
+impl FromStr for ProcFault {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        parse::proc::fault(text)
     }
 }
 

@@ -10,6 +10,7 @@ use super::net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
     NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
 };
+use super::proc::{ProcFault, ProcVerb};
 use super::size::{self, ByteSize};
 use super::trigger::{Cycle, Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
@@ -21,6 +22,7 @@ impl Display for Fault {
             Self::Net(fault) => fault.fmt(f),
             Self::Disk(fault) => fault.fmt(f),
             Self::File(fault) => fault.fmt(f),
+            Self::Proc(fault) => fault.fmt(f),
         }
     }
 }
@@ -49,6 +51,14 @@ impl Display for FileFault {
         self.verb.fmt(f)?;
         chance(&self.trigger, f)?;
         self.filter.fmt(f)?;
+        clauses(&self.trigger, f)
+    }
+}
+
+impl Display for ProcFault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let ProcVerb::Pause(duration) = self.verb;
+        write!(f, "pause {}", print_duration(duration))?;
         clauses(&self.trigger, f)
     }
 }

@@ -95,6 +95,14 @@ pub enum Problem {
         /// The verbs that have such a clause.
         owners: &'static [&'static str],
     },
+    /// A clause that chooses among operations, for what is none.
+    #[error("`{word}` chooses among operations, and `{verb}` happens once")]
+    HappensOnce {
+        /// The clause.
+        word: &'static str,
+        /// The verb of this fault.
+        verb: &'static str,
+    },
     /// Nothing, or another keyword, where an operand must follow.
     #[error("`{keyword}` needs {}", wanted.name())]
     Missing {
@@ -218,6 +226,7 @@ impl Problem {
             Self::NotYet { .. } => "known, but not in this version".to_owned(),
             Self::OtherLayer { layer, .. } => format!("expected a word of {layer} faults"),
             Self::Case { .. } => "expected lower case".to_owned(),
+            Self::HappensOnce { .. } => "expected `after DURATION`, or nothing".to_owned(),
             Self::NotForVerb { owners: [owner], .. } => format!("only `{owner}` takes this"),
             Self::NotForVerb { owners, .. } => format!("only {} take this", and(owners)),
             Self::Missing { wanted, .. } => format!("expected {}", wanted.example()),
@@ -275,6 +284,9 @@ impl Problem {
             }
             Self::SecondVerb { .. } => {
                 format!("give it in a fault of its own: a second {}", layer.option())
+            }
+            Self::HappensOnce { .. } => {
+                "a scenario repeats it: `every` and `repeat` of a phase, see docs/scenarios.md".to_owned()
             }
             Self::Errno { .. } => "write `error` or `error EIO`".to_owned(),
             Self::JitterAboveDelay { .. } => {

@@ -228,6 +228,23 @@ pub(super) static FILE: Vocabulary<FileVerbWord, FileClause> = Vocabulary {
     ],
 };
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProcVerbWord {
+    Pause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProcClause {
+    After,
+}
+
+/// Its words are these alone: nothing is counted here, nor late.
+pub(super) static PROC: Vocabulary<ProcVerbWord, ProcClause> = Vocabulary {
+    layer: Layer::Proc,
+    verbs: &[now("pause", "pause DURATION", ProcVerbWord::Pause)],
+    clauses: &[now("after", "after DURATION", ProcClause::After)],
+};
+
 /// The operands of `delay` that have a keyword; every layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DelayWord {
@@ -297,12 +314,14 @@ fn all<V, C>(vocabulary: &Vocabulary<V, C>) -> Vec<Known> {
         .collect()
 }
 
-/// Every word of a layer: its verbs, its clauses, the words of `delay`, the words of the trigger.
+/// Every word of a layer: its verbs, its clauses, and, where operations are looked at, the words of `delay` and of the
+/// trigger.
 pub(super) fn of(layer: Layer) -> Vec<Known> {
     match layer {
         Layer::Net => all(&NET),
         Layer::Disk => all(&DISK),
         Layer::File => all(&FILE),
+        Layer::Proc => known(PROC.verbs, true).chain(known(PROC.clauses, false)).collect(),
     }
 }
 

@@ -3,8 +3,8 @@
 use fault_common::limits::MAX_CGROUPS;
 
 use super::{
-    cgroup::CgroupError, comm::CommError, container::ContainerError, host::HostError, pid::PidError,
-    unit::UnitError,
+    TargetRequest, cgroup::CgroupError, comm::CommError, container::ContainerError, host::HostError,
+    pid::PidError, unit::UnitError,
 };
 use crate::exit::Class;
 
@@ -29,6 +29,9 @@ pub enum TargetError {
     /// About the whole machine.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Something with a name was found, and stopped since.
+    #[error("{0} has stopped in the meantime: start it first")]
+    Stopped(TargetRequest),
     /// More than the kernel programs have room for.
     #[error(
         "{0} cgroups (units and containers are cgroups, too) in one session; the limit is {MAX_CGROUPS}: aim at what they have in common"
@@ -47,7 +50,7 @@ impl TargetError {
             Self::Container(error) => error.class(),
             Self::Comm(error) => error.class(),
             Self::Host(error) => error.class(),
-            Self::TooManyCgroups(_) => Class::Usage,
+            Self::Stopped(_) | Self::TooManyCgroups(_) => Class::Usage,
         }
     }
 }

@@ -31,11 +31,12 @@ use fault_common::{
 };
 
 use crate::{net::netns::NetnsHandle, spec::Exception};
-use cgroup::Cgroup;
+use cgroup::{Cgroup, CgroupError};
 use comm::CommError;
 pub use error::TargetError;
 pub use follow::{Again, Followed};
 use host::HostError;
+use pid::PidError;
 pub use request::TargetRequest;
 
 /// Who suffers. Several may be named; together they are one target.
@@ -220,6 +221,26 @@ impl Target {
     pub fn refresh(&mut self) -> bool {
         // No short cut: each of them has to look.
         self.followed.iter_mut().fold(false, |moved, followed| followed.refresh() | moved)
+    }
+
+    /// Makes sure that everything that was named is still there, the same as when it was found: between the finding and the
+    /// arming a process may end, a cgroup be removed, a container stop. Call [`Target::refresh`] first, which finds what was
+    /// only restarted.
+    ///
+    /// # Errors
+    /// About the first that is gone.
+    pub fn check_present(&self) -> Result<(), TargetError> {
+        if let Some(pid) = self.ended().first() {
+            return Err(PidError::Ended(*pid).into());
+        }
+        if let Some(cgroup) = self.cgroups.iter().find(|cgroup| !cgroup.exists()) {
+            return Err(CgroupError::Removed(cgroup.path.clone()).into());
+        }
+        let is_down = |followed: &&Followed| !followed.cgroup().is_some_and(Cgroup::is_populated);
+        match self.followed.iter().find(is_down) {
+            Some(followed) => Err(TargetError::Stopped(followed.request.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Who belongs to the target now. Take it after the fork programs are attached (see [`pid::snapshot`]).

@@ -31,6 +31,9 @@ pub enum PidError {
     /// It has exited and only waits for its parent to notice.
     #[error("process {0} has already exited (zombie)")]
     Exited(u32),
+    /// It was looked up, and has ended since; its number may be somebody else's.
+    #[error("process {0} has ended in the meantime, and nobody was hit in its place")]
+    Ended(u32),
     /// The kernel's own.
     #[error(
         "process {pid} ({comm}) is a kernel thread: faults are aimed at user processes; for the I/O it does on their behalf, aim at those (their cgroup)"

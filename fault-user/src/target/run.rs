@@ -175,7 +175,7 @@ impl Transient {
             match leftover {
                 Leftover::Cgroup { path, home } => moved += cgroup::evacuate(path, home)?,
                 Leftover::Controllers { path, child, names } => cgroup::disable(path, child, names)?,
-                Leftover::Net(_) => {}
+                Leftover::Frozen { .. } | Leftover::Net(_) => {}
             }
             self.keeper.withdraw(leftover)?;
         }

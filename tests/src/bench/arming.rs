@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fault_user::{
-    block::hooks::Choice,
     session::{
         Active, End,
         arm::{Armed, Request},
@@ -112,7 +111,7 @@ fn arm(setting: &Setting, pid: u32) -> anyhow::Result<Active> {
     let keeper = Arc::clone(&setting.keeper);
     let mut target = Victims::nobody([keeper.pid()]);
     target.add_pid(pid)?;
-    let request = Request { plan: rules()?, target, backend: Choice::Auto, events: None, keeper };
+    let request = Request::new(rules()?, target, keeper);
     Ok(Armed::arm(request)?.activate()?)
 }
 

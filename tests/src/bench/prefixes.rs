@@ -5,7 +5,6 @@ use std::{fmt::Write as _, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use fault_user::{
-    block::hooks::Choice,
     session::{
         End,
         arm::{Armed, Request},
@@ -166,7 +165,7 @@ fn arm(setting: &Setting, lab: &NetLab, count: usize) -> anyhow::Result<f64> {
             let plan = Plan::new(faults, &[], 1, None)?;
             let mut target = Victims::nobody([keeper.pid()]);
             target.add_pid(victim.pid().parse()?)?;
-            let request = Request { plan, target, backend: Choice::Auto, events: None, keeper };
+            let request = Request::new(plan, target, keeper);
             let active = Armed::arm(request)?.activate()?;
             let took = started.elapsed().as_secs_f64() * 1e3;
             let healed = active.heal(End::Deadline).await;

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fault_user::{
-    block::hooks::Choice,
     session::{
         Active, End,
         active::Signals,
@@ -177,7 +176,7 @@ impl Session {
             target.add_pid(pid.parse()?)?;
         }
         let plan = sets::everything(whole).plan(1)?;
-        let request = Request { plan: plan.clone(), target, backend: Choice::Auto, events: None, keeper };
+        let request = Request::new(plan.clone(), target, keeper);
         let active = Armed::arm(request)?.activate()?;
         let ledger = Ledger::new(std::process::id(), &plan)?;
         let mut session = Self { active, ledger, signals: Signals::catch()?, whole, changes: 0 };

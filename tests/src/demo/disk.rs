@@ -3,10 +3,7 @@
 use anyhow::{Context as _, ensure};
 
 use super::{Scene, net::plain_shell, shell::Shell};
-use crate::{
-    disk_lab::{FORMATTED, FileSystem, forget_cached},
-    net_lab::sh,
-};
+use crate::disk_lab::{Extent, FORMATTED, FileSystem, forget_cached};
 
 /// Late reads, and a range of sectors that cannot be read.
 pub(super) fn scenes() -> anyhow::Result<Vec<Scene>> {
@@ -62,20 +59,8 @@ fn sqlite(shell: &mut Shell, database: &str) -> anyhow::Result<String> {
     Ok(last.trim_start_matches("Error: ").trim_start_matches("stepping, ").to_owned())
 }
 
-/// The second half of a file, in sectors of its disk, as filefrag(8) tells.
+/// The second half of a file, in sectors of its disk.
 fn sectors(file: &str) -> anyhow::Result<(u64, u64)> {
-    nix::unistd::sync();
-    let text = sh(&format!("filefrag -b512 -e {file}"))?;
-    let mut extents: Vec<(u64, u64)> = text
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':').skip(2);
-            let (physical, length) = (fields.next()?, fields.next()?);
-            let start = physical.trim().split("..").next()?.trim().parse().ok()?;
-            Some((start, start + length.trim().parse::<u64>().ok()?))
-        })
-        .collect();
-    extents.sort_by_key(|(start, end)| end - start);
-    let (start, end) = *extents.last().with_context(|| format!("no extent in {text}"))?;
-    Ok((start + (end - start) / 2, end))
+    let extent = Extent::longest(file)?;
+    Ok((extent.physical + extent.length / 2, extent.physical + extent.length))
 }

@@ -177,16 +177,19 @@ fn lost_messages(_: Lane) -> anyhow::Result<()> {
     {
         let url = [format!("http://{PEER_V4}:8080/{path}")];
         let mut curl = curls(lab.in_target("sh"), &url, 3)?;
-        let injection = Injection::start(&["--pid", &curl.pid(), "--net", spec])?;
+        // Keeps the session alive beyond curl, whose kernel goes on sending what it left behind.
+        let witness = Process::start(Command::new("sleep").arg("600"))?;
+        let pids = [curl.pid(), witness.pid()];
+        let injection = Injection::start(&["--pid", &pids[0], "--pid", &pids[1], "--net", spec])?;
         let mut bystander =
             curls(lab.in_target("sh"), &[format!("http://{PEER_V4}:8080/bystander-{path}")], 20)?;
         bystander.release()?;
         ensure!(statuses(&bystander.text()?) == "0", "{spec}: the bystander waited, too");
         curl.release()?;
         let text = curl.text()?;
-        let report = injection.wait()?;
-        ensure!(statuses(&text) == "28", "{spec}: {text}: {}", report.json);
         let done = std::fs::read_to_string(log.path())?.contains(&format!("GET /{path} "));
+        let report = injection.heal()?;
+        ensure!(statuses(&text) == "28", "{spec}: {text}: {}", report.json);
         ensure!(done == worked, "{spec}: the server did {} the work", if done { "" } else { "not" });
     }
     drop(server);

@@ -19,6 +19,11 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_disks_in_detail,
         run: failed_fsync,
     },
+    Test {
+        name: "databases::postgres_with_no_room_for_its_log",
+        on: Lane::tests_disks_in_detail,
+        run: full_log,
+    },
     Test { name: "databases::postgres_reads_late", on: Lane::tests_disks_in_detail, run: late_reads },
     Test {
         name: "databases::sqlite_rolls_back_a_failed_fsync",
@@ -38,16 +43,34 @@ fn numbers(text: &str) -> anyhow::Result<BTreeSet<u32>> {
 
 const TABLE: &str = "create table t(n integer, s text);\n";
 
-/// PostgreSQL since 11.2 takes the whole server down when fsync(2) fails, and recovers from its log: the kernel has told its
-/// one time, and a second fsync that succeeds would prove nothing (`data_sync_retry`, and the log never was different).
-fn failed_fsync(_: Lane) -> anyhow::Result<()> {
-    let files = FileSystem::new()?;
+/// Two servers on the same disk, each with an empty table.
+fn with_table(files: &FileSystem) -> anyhow::Result<Vec<Postgres>> {
     let mut servers = postgres_lab::make(Path::new(&files.mount_point()), 2)?;
     for server in &mut servers {
         server.start()?;
         let ended = server.sql(TABLE)?;
         ensure!(ended.status.success(), "{ended:?}");
     }
+    Ok(servers)
+}
+
+/// Every row that was acknowledged is there after a crash.
+fn nothing_lost(server: &mut Postgres, acknowledged: &BTreeSet<u32>) -> anyhow::Result<()> {
+    // From the disk, not from what memory still believes.
+    server.crash()?;
+    forget_cached()?;
+    server.start()?;
+    let there = numbers(&server.sql("select n from t;\n")?.stdout)?;
+    let lost: Vec<_> = acknowledged.difference(&there).collect();
+    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    Ok(())
+}
+
+/// PostgreSQL since 11.2 takes the whole server down when fsync(2) fails, and recovers from its log: the kernel has told its
+/// one time, and a second fsync that succeeds would prove nothing (`data_sync_retry`, and the log never was different).
+fn failed_fsync(_: Lane) -> anyhow::Result<()> {
+    let files = FileSystem::new()?;
+    let mut servers = with_table(&files)?;
     let [target, bystander] = servers.as_mut_slice() else { unreachable!("two were asked for") };
     let mut acknowledged = numbers(&target.sql(&inserts(0..20))?.stdout)?;
     ensure!(acknowledged.len() == 20, "{acknowledged:?}");
@@ -68,15 +91,37 @@ fn failed_fsync(_: Lane) -> anyhow::Result<()> {
         ensure!(log.contains(words), "no `{words}` in the log: {log}");
     }
     ensure!(!bystander.log()?.contains("PANIC"), "the bystander: {}", bystander.log()?);
-    // From the disk, not from what memory still believes.
-    target.crash()?;
-    forget_cached()?;
-    target.start()?;
-    let there = numbers(&target.sql("select n from t;\n")?.stdout)?;
-    let lost: Vec<_> = acknowledged.difference(&there).collect();
-    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    nothing_lost(target, &acknowledged)?;
     // The 20 before, the 20 after the recovery, and those in between that were told.
     ensure!(acknowledged.len() >= 40, "{} were acknowledged", acknowledged.len());
+    Ok(())
+}
+
+/// A log that cannot be written is the end of the server that cannot (it panics, and recovers), and nothing that was
+/// acknowledged goes: the table's own files are never refused, nor is the neighbour's log on the same disk.
+fn full_log(_: Lane) -> anyhow::Result<()> {
+    let files = FileSystem::new()?;
+    let mut servers = with_table(&files)?;
+    let [target, bystander] = servers.as_mut_slice() else { unreachable!("two were asked for") };
+    let log = target.directory().join("pg_wal");
+    let spec = format!("error ENOSPC nth 6 write file \"{}/*\"", log.display());
+    let injection = Injection::start(&["--pid", &target.pid()?, "--file", &spec])?;
+    let broken = target.sql(&inserts(0..40))?;
+    let others = numbers(&bystander.sql(&inserts(0..40))?.stdout)?;
+    ensure!(others.len() == 40, "the bystander acknowledged {others:?}");
+    let mut acknowledged = numbers(&broken.stdout)?;
+    ensure!(!broken.status.success() && acknowledged.len() < 40, "nothing broke: {broken:?}");
+    target.answers()?;
+    acknowledged.extend(numbers(&target.sql(&inserts(200..220))?.stdout)?);
+    let report = injection.heal()?;
+    ensure!(report.rule(0, "injected")? == 1, "{}", report.json);
+    let told = target.log()?;
+    for words in ["PANIC:  could not write to log file", "No space left on device", "redo starts at"] {
+        ensure!(told.contains(words), "no `{words}` in the log: {told}");
+    }
+    ensure!(!bystander.log()?.contains("PANIC"), "the bystander: {}", bystander.log()?);
+    nothing_lost(target, &acknowledged)?;
+    ensure!(acknowledged.len() >= 20, "{} were acknowledged", acknowledged.len());
     Ok(())
 }
 

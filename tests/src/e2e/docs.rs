@@ -15,6 +15,11 @@ pub const TESTS: &[Test] = &[
         run: commands_about_clients_run,
     },
     Test { name: "docs::commands_about_files_run", on: Lane::has_files, run: commands_about_files_run },
+    Test {
+        name: "docs::the_live_view_is_asked",
+        on: Lane::tests_the_controller,
+        run: the_live_view_is_asked,
+    },
     Test { name: "docs::the_service_is_asked", on: Lane::tests_the_controller, run: the_service_is_asked },
     Test { name: "docs::scenarios_are_played", on: Lane::tests_packets, run: scenarios_are_played },
 ];
@@ -54,6 +59,10 @@ fn commands_about_clients_run(_: Lane) -> anyhow::Result<()> {
 
 fn commands_about_files_run(_: Lane) -> anyhow::Result<()> {
     commands_run(include_str!("../../../docs/files.md"), 1)
+}
+
+fn the_live_view_is_asked(_: Lane) -> anyhow::Result<()> {
+    commands_run(include_str!("../../../docs/top.md"), 2)
 }
 
 fn the_service_is_asked(_: Lane) -> anyhow::Result<()> {

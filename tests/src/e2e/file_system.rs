@@ -11,9 +11,10 @@ use anyhow::{Context as _, ensure};
 use super::{Lane, Test};
 use crate::{
     cgroup_lab::CgroupLab,
-    disk_lab::{FileSystem, Kind, forget_cached},
+    disk_lab::{Extent, FileSystem, Kind, forget_cached},
     driver::{Injection, fault, victim},
     process::{Ended, Process},
+    victim::report::Timed,
 };
 
 /// The tests of this file.
@@ -22,6 +23,11 @@ pub const TESTS: &[Test] = &[
     Test { name: "file_system::mapped_page_is_sigbus", on: Lane::has_block, run: mapped_page_is_sigbus },
     Test { name: "file_system::writeback_is_the_writers", on: Lane::has_block, run: writeback },
     Test { name: "file_system::fsync_fails_once", on: Lane::has_block, run: fsync_fails_once },
+    Test {
+        name: "file_system::failing_and_not_failed",
+        on: Lane::tests_disks_in_detail,
+        run: failing_and_not_failed,
+    },
     Test { name: "file_system::errors_are_told_once", on: Lane::tests_disks_in_detail, run: told_once },
 ];
 
@@ -120,10 +126,42 @@ fn fsync_fails_once(_: Lane) -> anyhow::Result<()> {
     let mut target = super::disk::reader(&file, &arguments)?;
     let injection = Injection::start(&[&["--pid", &target.pid()], &options[..]].concat())?;
     target.release()?;
-    let timed: crate::victim::report::Timed = target.report()?;
+    let timed: Timed = target.report()?;
     let report = injection.wait()?;
     ensure!(timed.failed == [0] && timed.errors.get("EIO") == Some(&1), "{timed:?}");
     ensure!(report.rule(0, "injected")? == 1, "{}", report.json);
+    Ok(())
+}
+
+/// What a dying disk is like: writes go through, nearly all reads do, and three blocks take three seconds each to say no.
+fn failing_and_not_failed(_: Lane) -> anyhow::Result<()> {
+    const BLOCKS: u64 = 64;
+    const BAD: std::ops::Range<u64> = 20..23;
+    const STALL: u64 = 3_000_000_000;
+    let system = FileSystem::new()?;
+    let (old, new) = (system.file("old", BLOCKS as usize * 4096)?, system.file("new", 1 << 16)?);
+    let extent = Extent::longest(&old)?;
+    ensure!((extent.logical, extent.length) == (0, BLOCKS * 8), "a new file on a new disk: {extent:?}");
+    let sectors = format!("{}..{}", extent.physical + BAD.start * 8, extent.physical + BAD.end * 8);
+    let spec = format!("hang 3s then error read sectors {sectors} on {}", system.mount_point());
+    let count = BLOCKS.to_string();
+    let read = ["--count", &count];
+    let (mut reader, mut bystander) = (super::disk::reader(&old, &read)?, super::disk::reader(&old, &read)?);
+    let mut writer = super::disk::reader(&new, &["--write", "--buffered", "--fsync", "--count", "16"])?;
+    let injection = Injection::start(&["--pid", &reader.pid(), "--pid", &writer.pid(), "--disk", &spec])?;
+    for process in [&mut reader, &mut writer, &mut bystander] {
+        process.release()?;
+    }
+    let (written, spared): (Timed, Timed) = (writer.report()?, bystander.report()?);
+    let timed: Timed = reader.report()?;
+    let report = injection.wait()?;
+    ensure!(written.errors.is_empty() && written.latencies_ns.len() == 16, "writes: {written:?}");
+    ensure!(spared.errors.is_empty() && spared.wall_ns < STALL, "the bystander: {spared:?}");
+    let expected: Vec<u64> = BAD.collect();
+    ensure!(timed.failed == expected && timed.errors.get("EIO") == Some(&3), "{timed:?}");
+    ensure!(timed.failed_latencies_ns.iter().all(|latency| *latency >= STALL), "{timed:?}");
+    ensure!(timed.latencies_ns.iter().all(|latency| *latency < STALL), "{timed:?}");
+    ensure!(report.rule(0, "injected")? == 3, "{}", report.json);
     Ok(())
 }
 

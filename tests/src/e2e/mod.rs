@@ -30,6 +30,7 @@ mod mptcp;
 mod names;
 mod pair;
 mod parked;
+mod pause;
 mod places;
 mod play;
 mod play_ends;
@@ -38,7 +39,9 @@ mod programs;
 mod refusals;
 mod run;
 mod serve;
+mod service_unit;
 mod targets;
+mod top;
 mod units;
 mod verbs;
 mod wire;
@@ -173,6 +176,7 @@ fn tests() -> Vec<Test> {
         disk_kinds::TESTS,
         disk_rate::TESTS,
         parked::TESTS,
+        pause::TESTS,
         bad_sectors::TESTS,
         file_system::TESTS,
         databases::TESTS,
@@ -180,6 +184,8 @@ fn tests() -> Vec<Test> {
         file_patterns::TESTS,
         death::TESTS,
         serve::TESTS,
+        service_unit::TESTS,
+        top::TESTS,
         // The last of these asks `fault sweep` whether all of the above left anything.
         refusals::TESTS,
     ]

@@ -28,7 +28,7 @@ fn aim(systemd: &SystemdLab) -> Command {
 }
 
 /// A service that asks `to` for echoes, fifty a second.
-fn pinger(lab: &NetLab, to: &str) -> String {
+pub(super) fn pinger(lab: &NetLab, to: &str) -> String {
     format!(
         "[Unit]\nDefaultDependencies=no\n[Service]\nStandardOutput=null\nKillSignal=SIGKILL\n\
          ExecStart=nsenter --net=/run/netns/{} -- ping -q -i 0.02 {to}\n",

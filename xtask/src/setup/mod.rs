@@ -29,12 +29,22 @@ pub enum Need {
     Bench,
     /// Link a static binary.
     Dist,
+    /// Compile libFuzzer.
+    Fuzz,
 }
 
 impl Need {
     /// Everything.
-    pub const ALL: [Self; 7] =
-        [Self::Ebpf, Self::Kernel, Self::StockKernel, Self::Vm, Self::Tests, Self::Bench, Self::Dist];
+    pub const ALL: [Self; 8] = [
+        Self::Ebpf,
+        Self::Kernel,
+        Self::StockKernel,
+        Self::Vm,
+        Self::Tests,
+        Self::Bench,
+        Self::Dist,
+        Self::Fuzz,
+    ];
 }
 
 /// Makes sure that `needs` can be done here. Says what it is about to install before it does;

@@ -87,7 +87,10 @@ const TESTS: &[Package] = &[
     program("strace", "strace"),
     // `systemd` alone, in a PID namespace; it need not have booted this machine.
     library("systemd"),
+    program("systemd-container", "systemd-nspawn"),
     program("tcpdump", "tcpdump"),
+    // A terminal for the live view.
+    program("tmux", "tmux"),
     program("wireguard-tools", "wg"),
     program("xfsprogs", "mkfs.xfs"),
     // What fio's libaio engine and Python's ctypes load.
@@ -103,6 +106,8 @@ const BENCH: &[Package] = &[
 
 const DIST: &[Package] = &[program("gcc", "gcc")];
 
+const FUZZ: &[Package] = &[program("g++", "g++")];
+
 /// What `need` needs.
 pub fn of(need: Need) -> &'static [Package] {
     match need {
@@ -113,6 +118,7 @@ pub fn of(need: Need) -> &'static [Package] {
         Need::Tests => TESTS,
         Need::Bench => BENCH,
         Need::Dist => DIST,
+        Need::Fuzz => FUZZ,
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::super::{args::SessionArgs, error::CliError, session};
 use crate::{
+    beacon::RuleFace,
     report::{
         events::{self, EventWriter, SharedLines},
         output::Destination,
@@ -35,6 +36,7 @@ pub(super) fn activate(
     scenario: &Scenario,
     parts: Vec<Part>,
     targets: Vec<Target>,
+    words: &[String],
     options: &SessionArgs,
     keeper: &Arc<Keeper>,
 ) -> Result<(Ensemble, Score), CliError> {
@@ -54,11 +56,9 @@ pub(super) fn activate(
             EventWriter::sharing(lines.clone(), destination, Box::new(rule_of))
         });
         let request = Request {
-            plan: part.plan.clone(),
-            target,
             backend: session::backend(options),
             events: writer,
-            keeper: Arc::clone(keeper),
+            ..Request::new(part.plan.clone(), target, Arc::clone(keeper))
         };
         armed.push(session::arm(request)?);
     }
@@ -67,10 +67,23 @@ pub(super) fn activate(
         score.add(armed.lever()?, armed.plan(), &part.timed);
     }
     let mut sessions = armed.into_iter().map(|armed| armed.activate()).collect::<Result<Vec<_>, _>>()?;
+    for ((active, part), words) in sessions.iter().zip(&parts).zip(words) {
+        session::tell_hidden(active, options);
+        active.introduce(words, |id, face| describe(scenario, part, id, face));
+    }
     if options.report.is_some() {
         sessions.iter_mut().for_each(Active::record);
     }
     Ok((Ensemble { sessions, parts, started: Timestamp::now() }, score))
+}
+
+/// Calls a rule what the scenario calls it.
+fn describe(scenario: &Scenario, part: &Part, id: u32, face: &mut RuleFace) {
+    let Some(timed) = part.timed.get(id as usize) else { return };
+    let fault = &scenario.faults[timed.number];
+    face.id = u32::try_from(timed.number).unwrap_or(u32::MAX);
+    face.spec = fault.words();
+    face.phase = Some(scenario.phases[fault.phase].name.clone());
 }
 
 /// Number in the scenario of the fault in `slot`.

@@ -19,21 +19,18 @@ use super::{
 };
 use crate::{
     report::timeline::timeline,
-    scenario::{self, GIVEN, Origin, Part, Scenario},
+    scenario::{self, GIVEN, Origin, Part, SCENARIO_MAX_BYTES, Scenario},
     session::{keeper::Keeper, plan::Plan},
     target::Target,
 };
-
-/// Bytes of the largest scenario.
-const LARGEST: u64 = 1 << 20;
 
 pub(super) fn main(arguments: &PlayArgs) -> Result<ExitCode, CliError> {
     let path = arguments.scenario.display().to_string();
     let failed = |source| CliError::ReadScenario { path: path.clone(), source };
     let mut text = String::new();
     let file = File::open(&arguments.scenario).map_err(failed)?;
-    file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > LARGEST {
+    file.take(SCENARIO_MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() > SCENARIO_MAX_BYTES {
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB")));
     }
     play(Origin { name: path, text }, &arguments.parameters, &arguments.stage)

@@ -80,9 +80,10 @@ pub(super) async fn perform(
         tell_unmatched(&part.plan, &target, options)?;
         targets.push(target);
     }
+    let each = words.clone();
     let words = if words.is_empty() { "nobody".to_owned() } else { words.join("; ") };
 
-    let (mut ensemble, score) = ensemble::activate(scenario, parts, targets, options, keeper)?;
+    let (mut ensemble, score) = ensemble::activate(scenario, parts, targets, &each, options, keeper)?;
     let mut conductor = score.begin()?;
     announce(scenario, &words, seed, options);
     let command = held.map(Held::release).transpose()?;
@@ -102,7 +103,7 @@ pub(super) async fn perform(
     if let (Some(command), None) = (&command, curtain.ending) {
         curtain.ending = Some(outlive(command, &mut signals).await?);
     }
-    let interrupted = matches!(curtain.end, End::Signal(_));
+    let interrupted = curtain.end.is_interruption();
     for (place, probe) in scenario.probes.iter().enumerate() {
         if probe.at.is_none() && !interrupted {
             curtain.found[place] = tokio::select! {
@@ -221,7 +222,7 @@ impl Cast<'_> {
             }
         }
         // A probe that is due at the very end still runs, but nobody waits for one after Ctrl-C.
-        if !matches!(curtain.end, End::Signal(_)) {
+        if !curtain.end.is_interruption() {
             if matches!(curtain.end, End::Deadline) {
                 let due = due.into_iter().filter(|(at, _)| over.is_some_and(|over| began + *at <= over));
                 running.extend(due.map(|(_, place)| judge(place, &probes[place])));

@@ -25,7 +25,7 @@ pub(super) struct Line {
     time: String,
     monotonic_ns: u64,
     /// The fault that decided: the one that dropped or failed the operation, else the first that delayed it.
-    rule: Option<u32>,
+    pub(super) rule: Option<u32>,
     /// All faults that hit.
     rules: Vec<u32>,
     layer: &'static str,

@@ -2,15 +2,20 @@
 
 mod line;
 mod names;
+mod recent;
 mod shared;
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    sync::Arc,
+};
 
 use fault_common::event::{Event, FileEvent};
 use nix::time::{ClockId, clock_gettime};
 
 use super::output::{Destination, OutputError};
 pub use names::{Names, SystemNames};
+pub use recent::{DELAY_STEPS_NS, Recent};
 pub use shared::SharedLines;
 
 /// An item of the ring buffer `EVENTS` is no event of this version.
@@ -86,6 +91,9 @@ pub struct EventWriter {
     rule_of: RuleOf,
     names: Box<dyn Names + Send>,
     written: u64,
+    /// The line being written.
+    line: Vec<u8>,
+    recent: Arc<Recent>,
 }
 
 impl EventWriter {
@@ -119,7 +127,16 @@ impl EventWriter {
         rule_of: RuleOf,
         names: Box<dyn Names + Send>,
     ) -> Self {
-        Self { out: BufWriter::with_capacity(1 << 16, out), destination, clock, rule_of, names, written: 0 }
+        Self {
+            out: BufWriter::with_capacity(1 << 16, out),
+            destination,
+            clock,
+            rule_of,
+            names,
+            written: 0,
+            line: Vec::new(),
+            recent: Arc::default(),
+        }
     }
 
     /// Writes every item; returns how many were no events. aya's ring buffer lends one item at a time:
@@ -171,9 +188,12 @@ impl EventWriter {
 
     fn line(&mut self, event: &Event, file: Option<&FileEvent>) -> Result<(), OutputError> {
         let line = line::Line::new((event, file), self.clock, &self.rule_of, self.names.as_mut());
-        let written = serde_json::to_writer(&mut self.out, &line)
-            .map_err(io::Error::from)
-            .and_then(|()| self.out.write_all(b"\n"));
+        self.line.clear();
+        let written = serde_json::to_writer(&mut self.line, &line).map_err(io::Error::from).and_then(|()| {
+            self.recent.add(line.rule, event.delay_ns, &self.line);
+            self.line.push(b'\n');
+            self.out.write_all(&self.line)
+        });
         self.written += 1;
         self.result(written)
     }
@@ -185,6 +205,12 @@ impl EventWriter {
     pub fn flush(&mut self) -> Result<(), OutputError> {
         let flushed = self.out.flush();
         self.result(flushed)
+    }
+
+    /// The last of what was written, for whoever looks on.
+    #[must_use]
+    pub fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.recent)
     }
 
     /// Events written so far.

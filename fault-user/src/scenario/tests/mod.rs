@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{GIVEN, Origin, Scenario, ScenarioError, read};
+use super::{GIVEN, Origin, SCENARIO_MAX_BYTES, Scenario, ScenarioError, outline, read};
 use crate::{report::timeline::timeline, session::plan::Plan};
 
 const OUTAGE: &str = include_str!("outage.toml");
@@ -238,4 +238,31 @@ proptest! {
             }
         }
     }
+}
+
+/// 64 KiB of it would have stood for 250 MB.
+#[test]
+fn what_parameters_stand_for_has_a_limit() {
+    let text = |times: usize| {
+        let value = "x".repeat(SCENARIO_MAX_BYTES / 8);
+        format!("[parameters]\na = \"{value}\"\n[[phase]]\nname = \"{}\"", "${a}".repeat(times))
+    };
+    scenario(&text(8));
+    let error = wrong(&text(9), true);
+    assert_eq!(error.to_string(), "what parameters stand for is longer than 1 MiB in all");
+}
+
+#[test]
+fn a_file_has_a_longest_length() {
+    let error = wrong(&"#".repeat(SCENARIO_MAX_BYTES + 1), true);
+    assert_eq!(error.to_string(), "a scenario of 1048577 bytes");
+    assert!(error.render(false).contains("at most 1 MiB"));
+    scenario(&format!("[[phase]]\n{}", "#".repeat(SCENARIO_MAX_BYTES - 10)));
+}
+
+#[test]
+fn an_outline_needs_no_values() {
+    let text = "about = \"loses ${p}\"\n[parameters]\np.about = \"how much\"\n[[phase]]";
+    let (about, parameters) = outline(&origin(text)).unwrap();
+    assert_eq!((about.as_deref(), parameters.len()), (Some("loses ${p}"), 1));
 }

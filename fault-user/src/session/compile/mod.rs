@@ -24,7 +24,7 @@ use fault_common::{
 use crate::block::device::DeviceNumber;
 use crate::spec::{
     self, ByteRate, Call, DelaySpec, DiskFault, DiskManner, DiskOp, DiskVerb, Distribution, Exception, Fault,
-    FileFault, FileVerb, NetFault, NetVerb, Probability, Protocol, Segment,
+    FileFault, FileVerb, NetFault, NetVerb, Probability, ProcFault, ProcVerb, Protocol, Segment,
 };
 
 /// What could not be compiled.
@@ -71,6 +71,7 @@ pub fn compile(id: u32, fault: &Fault, device: Option<DeviceNumber>) -> Result<R
         Fault::Net(fault) => net(id, fault)?,
         Fault::Disk(fault) => disk(fault, device),
         Fault::File(fault) => file(fault),
+        Fault::Proc(fault) => proc(fault),
     };
     rule.id = id;
     rule.trigger = trigger(fault.trigger());
@@ -302,6 +303,17 @@ fn file(fault: &FileFault) -> Rule {
             ops: fault.filter.ops.iter().fold(0, |mask, op| mask | op.bit()),
             globbed: fault.filter.glob.is_some().into(),
         },
+        ..Rule::default()
+    }
+}
+
+/// For the report, and for how much there may be of everything: the kernel looks at no such rule.
+fn proc(fault: &ProcFault) -> Rule {
+    let ProcVerb::Pause(duration) = fault.verb;
+    Rule {
+        layer: RuleLayer::Proc as u32,
+        verb: Verb::Delay as u32,
+        delay: Delay { mean_ns: nanoseconds(duration), ..Delay::default() },
         ..Rule::default()
     }
 }

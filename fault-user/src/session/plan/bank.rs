@@ -16,6 +16,7 @@ impl Plan {
         for planned in &self.rules {
             match &planned.fault {
                 Fault::Net(fault) => fault_masks(&mut bank, planned, fault),
+                Fault::Proc(_) => {}
                 Fault::File(_) => {
                     let filter = planned.rule.file;
                     for (number, slots) in bank.file.iter_mut().enumerate() {

@@ -13,7 +13,7 @@ use fault_common::{
 use super::compile::{CompileError, compile, queue_ns, spare};
 use crate::{
     block::device::DeviceNumber,
-    spec::{Exception, Fault, FileGlob, NetFilter, NetVerb},
+    spec::{Exception, Fault, FileGlob, NetFilter, NetVerb, ProcVerb},
 };
 
 pub use needs::Needs;
@@ -172,7 +172,7 @@ impl Plan {
     pub fn net_filters(&self) -> impl Iterator<Item = (u32, &NetFilter)> {
         let faults = self.rules.iter().filter_map(|planned| match &planned.fault {
             Fault::Net(fault) => Some((planned.slot, &fault.filter)),
-            Fault::Disk(_) | Fault::File(_) => None,
+            Fault::Disk(_) | Fault::File(_) | Fault::Proc(_) => None,
         });
         faults.chain(self.exceptions.iter().map(|planned| (planned.slot, &planned.exception.filter)))
     }
@@ -181,7 +181,18 @@ impl Plan {
     pub fn globs(&self) -> impl Iterator<Item = (u32, &FileGlob)> {
         self.rules.iter().filter_map(|planned| match &planned.fault {
             Fault::File(fault) => fault.filter.glob.as_ref().map(|glob| (planned.slot, &glob.value)),
-            Fault::Net(_) | Fault::Disk(_) => None,
+            Fault::Net(_) | Fault::Disk(_) | Fault::Proc(_) => None,
+        })
+    }
+
+    /// Every pause, with its slot: when, from when it is in force, and for how long.
+    pub fn pauses(&self) -> impl Iterator<Item = (u32, Duration, Duration)> {
+        self.rules.iter().filter_map(|planned| match &planned.fault {
+            Fault::Proc(fault) => {
+                let ProcVerb::Pause(duration) = fault.verb;
+                Some((planned.slot, fault.trigger.after.unwrap_or_default(), duration))
+            }
+            Fault::Net(_) | Fault::Disk(_) | Fault::File(_) => None,
         })
     }
 
@@ -200,7 +211,7 @@ impl Plan {
                 | NetVerb::Hang
                 | NetVerb::Fail { .. } => Duration::ZERO,
             },
-            Fault::Disk(_) | Fault::File(_) => Duration::ZERO,
+            Fault::Disk(_) | Fault::File(_) | Fault::Proc(_) => Duration::ZERO,
         };
         let of = |planned: &PlannedRule| planned.faults().map(of).max().unwrap_or_default();
         self.rules.iter().map(of).sum()

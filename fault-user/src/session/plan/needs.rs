@@ -33,6 +33,8 @@ pub struct Needs {
     pub files: u32,
     /// Patterns of paths.
     pub globs: bool,
+    /// Somebody who freezes and thaws.
+    pub pauses: bool,
 }
 
 impl Needs {
@@ -50,6 +52,7 @@ impl Needs {
             && (self.bio_delay || !other.bio_delay)
             && other.files & !self.files == 0
             && (self.globs || !other.globs)
+            && (self.pauses || !other.pauses)
     }
 }
 
@@ -76,6 +79,7 @@ impl Plan {
                     needs.files |= if ops == 0 { (1 << OPS) - 1 } else { ops };
                     needs.globs |= fault.filter.glob.is_some();
                 }
+                Fault::Proc(_) => needs.pauses = true,
                 Fault::Disk(fault) => {
                     needs.bios = true;
                     match fault.verb {

@@ -3,6 +3,7 @@
 //! | what | how it is told from a living session's |
 //! |---|---|
 //! | transient cgroups | the owner holds a lock on the directory |
+//! | frozen cgroups | who froze it holds a lock on `cgroup.freeze` |
 //! | filters, lane devices | a living session has bound its bit in the namespace |
 //! | helper processes | their parent is the program they were forked from |
 //! | eBPF programs | some process has a descriptor of the program or of its link |
@@ -32,7 +33,7 @@ use super::{Leftover, UndoError};
 use crate::{
     net::{leftover, netns::NetnsHandle},
     target::{
-        cgroup::{Cgroup, CgroupError},
+        cgroup::{self, Cgroup, CgroupError},
         run,
     },
 };
@@ -210,6 +211,10 @@ fn cgroups() -> Result<Vec<Residue>, CgroupError> {
                 continue;
             }
             let path = entry.path();
+            if cgroup::is_forgotten(&path) {
+                // Whatever time it was given is over: nobody keeps it any more.
+                found.push(Residue::Leftover(Leftover::Frozen { path: path.clone(), until_ns: 0 }));
+            }
             if is_transient_name(&entry.file_name()) && is_orphan(&path) {
                 found.push(Residue::Leftover(Leftover::Cgroup { path, home: directory.clone() }));
             } else {

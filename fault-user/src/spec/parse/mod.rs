@@ -7,6 +7,7 @@ pub(super) mod file;
 pub(super) mod net;
 mod once;
 mod peer;
+pub(super) mod proc;
 mod trigger;
 
 use super::Layer;

@@ -10,8 +10,13 @@ enum Reader {
 }
 
 impl Reader {
-    const ALL: [Self; 4] =
-        [Self::Fault(Layer::Net), Self::Fault(Layer::Disk), Self::Fault(Layer::File), Self::Exception];
+    const ALL: [Self; 5] = [
+        Self::Fault(Layer::Net),
+        Self::Fault(Layer::Disk),
+        Self::Fault(Layer::File),
+        Self::Fault(Layer::Proc),
+        Self::Exception,
+    ];
 
     const fn option(self) -> &'static str {
         match self {
@@ -84,6 +89,7 @@ fn every_word_of_a_later_version_is_known_as_such() {
                 Layer::Net => "drop",
                 Layer::Disk => "error",
                 Layer::File => "error EIO",
+                Layer::Proc => "pause 1s",
             };
             let text = match known.verb {
                 true => known.word.to_owned(),

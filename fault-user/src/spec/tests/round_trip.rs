@@ -14,8 +14,9 @@ use crate::spec::{
     BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
     DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
     Exception, Fault, FileErrno, FileFault, FileFilter, FileGlob, FileOp, FileVerb, Gilbert, Hold, IOPS_MAX,
-    Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Probability,
-    Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX, parse, parse_exception,
+    Layer, Located, NET_DELAY_MAX, NetFault, NetFilter, NetVerb, PAUSE_MAX, Part, Peer, PortRange,
+    Probability, ProcFault, ProcVerb, Protocol, SectorRange, Segment, Source, SpecError, Trigger, WINDOW_MAX,
+    parse, parse_exception,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -349,6 +350,14 @@ fn file_faults() -> impl Strategy<Value = Fault> {
     })
 }
 
+fn proc_faults() -> impl Strategy<Value = Fault> {
+    (durations(1, PAUSE_MAX), option::of(durations(0, WINDOW_MAX))).prop_map(|(pause, after)| {
+        let verb = ProcVerb::Pause(pause);
+        let trigger = Trigger { after, ..Trigger::default() };
+        Fault::Proc(ProcFault { verb, trigger, source: Source::default() })
+    })
+}
+
 /// Text made of the language's own words, which gets far into the parser.
 fn near_misses() -> impl Strategy<Value = String> {
     let word = prop_oneof![
@@ -434,14 +443,18 @@ fn report_is_sound(error: &SpecError, text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn is_what_it_prints(fault: &Fault) -> Result<(), TestCaseError> {
+    match parse(fault.layer(), &fault.to_string()) {
+        Ok(read) => prop_assert_eq!(&read, fault),
+        Err(error) => prop_assert!(false, "{}", error.render(false)),
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn a_net_fault_is_what_it_prints(fault in net_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::Net, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
     }
 
     #[test]
@@ -456,20 +469,17 @@ proptest! {
 
     #[test]
     fn a_disk_fault_is_what_it_prints(fault in disk_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::Disk, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
     }
 
     #[test]
     fn a_file_fault_is_what_it_prints(fault in file_faults()) {
-        let text = fault.to_string();
-        match parse(Layer::File, &text) {
-            Ok(read) => prop_assert_eq!(read, fault),
-            Err(error) => prop_assert!(false, "{}", error.render(false)),
-        }
+        is_what_it_prints(&fault)?;
+    }
+
+    #[test]
+    fn a_proc_fault_is_what_it_prints(fault in proc_faults()) {
+        is_what_it_prints(&fault)?;
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A cgroup v2 subtree as a target.
 
 mod controllers;
+mod freezer;
 mod level;
 mod members;
 mod mount;
@@ -17,6 +18,7 @@ use fault_common::control::CgroupTarget;
 
 use crate::exit::Class;
 pub use controllers::{controllers, disable, enable, mark, needed_by_children};
+pub use freezer::{Freeze, freeze, is_forgotten, is_frozen, stands_still, thaw};
 pub(super) use members::subtree;
 pub use members::{evacuate, processes};
 use mount::Version;
@@ -245,13 +247,19 @@ impl Cgroup {
     }
 }
 
-/// The id of the v2 cgroup that `pid` lives in; none when it is gone, or lives outside of what `mounts` show.
+/// The directory of the v2 cgroup that `pid` lives in; none when it is gone, or lives outside of what `mounts` show.
 #[must_use]
-pub fn id_of_process(mounts: &Mounts, pid: u32) -> Option<u64> {
+pub fn of_process(mounts: &Mounts, pid: u32) -> Option<PathBuf> {
     let path = mount::path_of_process(&pid.to_string()).ok()?;
     let mount = mounts.best();
     let below = path.strip_prefix(&mount.root).ok().filter(|_| !mount::is_above_namespace(&path))?;
-    id_of(&mount.point.join(below)).ok()
+    Some(mount.point.join(below))
+}
+
+/// The id of the v2 cgroup that `pid` lives in, as [`of_process`].
+#[must_use]
+pub fn id_of_process(mounts: &Mounts, pid: u32) -> Option<u64> {
+    id_of(&of_process(mounts, pid)?).ok()
 }
 
 /// The id the kernel gives a cgroup.

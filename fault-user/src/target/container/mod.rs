@@ -1,4 +1,5 @@
-//! `--container NAME|ID`: containers of Docker, Podman, containerd, CRI-O, runc and crun, and those of Kubernetes pods.
+//! `--container NAME|ID`: containers of Docker, Podman, containerd, CRI-O, runc, crun and systemd-nspawn, and those of
+//! Kubernetes pods.
 //!
 //! Engines know names, the cgroup tree knows who runs. So the engines are asked for ids and names (the API socket where
 //! there is one that is always answered, the state directories elsewhere), and the cgroup is the directory that has the
@@ -7,6 +8,7 @@
 
 mod docker;
 mod id;
+mod machine;
 mod oci;
 mod podman;
 mod source;
@@ -68,7 +70,8 @@ fn known(there: &[String], nearest: Option<&str>) -> String {
     match (nearest, there) {
         (Some(nearest), _) => format!(": did you mean {nearest:?}?"),
         (None, []) => {
-            ": neither Docker, Podman, containerd, CRI-O, runc nor crun has any, and no cgroup looks like one"
+            ": neither Docker, Podman, containerd, CRI-O, runc, crun nor systemd-nspawn has any, and no cgroup looks \
+             like one"
                 .to_owned()
         }
         (None, there) => format!(": there are {}", listed(there)),
@@ -99,6 +102,7 @@ enum Engine {
     Crio,
     Runc,
     Crun,
+    Nspawn,
     /// Only a cgroup says so.
     Nobody,
 }
@@ -112,6 +116,7 @@ impl Engine {
             Self::Crio => "cri-o",
             Self::Runc => "runc",
             Self::Crun => "crun",
+            Self::Nspawn => "systemd-nspawn",
             Self::Nobody => "cgroup",
         }
     }
@@ -174,6 +179,7 @@ pub fn find(given: &str) -> Result<Found, ContainerError> {
         .chain(podman::containers())
         .chain(oci::containers())
         .chain(state::containers())
+        .chain(machine::containers()?)
         .chain(cgroups.keys().map(|id| Container {
             engine: Engine::Nobody,
             id: id.clone(),

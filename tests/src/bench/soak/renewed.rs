@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use fault_user::{
-    block::hooks::Choice,
     session::{
         End,
         active::Signals,
@@ -46,7 +45,7 @@ pub(super) fn lost(setting: &Setting) -> anyhow::Result<f64> {
     runtime.block_on(async {
         let mut target = Victims::nobody([keeper.pid()]);
         target.add_pid(flood.pid().parse()?)?;
-        let request = Request { plan: plan(LINK)?, target, backend: Choice::Auto, events: None, keeper };
+        let request = Request::new(plan(LINK)?, target, keeper);
         let mut active = Armed::arm(request)?.activate()?;
         let mut signals = Signals::catch()?;
         flood.release()?;
