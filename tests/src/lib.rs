@@ -20,6 +20,7 @@ pub mod parity;
 pub mod postgres_lab;
 pub mod process;
 pub mod residue;
+pub mod service_lab;
 pub mod stats;
 pub mod systemd_lab;
 pub mod victim;

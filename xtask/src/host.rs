@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::test::Jobs;
 use crate::vm::{Accel, Machine};
 
 /// Root of the workspace this xtask was started from.
@@ -59,14 +60,14 @@ pub fn which(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// How many VMs like `machine` this host can run at once without slowing each other down.
-pub fn room_for(machine: &Machine) -> usize {
+/// How many VMs like `machine` this host can run at once.
+pub fn room_for(machine: &Machine) -> Jobs {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     vms(machine, processors, available_mib(&memory).unwrap_or(0))
 }
 
-fn vms(machine: &Machine, processors: usize, available_mib: u64) -> usize {
+fn vms(machine: &Machine, processors: usize, available_mib: u64) -> Jobs {
     let processors_each = match machine.accel {
         // One thread for all of the guest's processors.
         Accel::Tcg => 1,
@@ -74,7 +75,8 @@ fn vms(machine: &Machine, processors: usize, available_mib: u64) -> usize {
     };
     let by_memory = available_mib / u64::from(machine.memory_mib.max(1));
     let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
-    (processors / processors_each).min(by_memory).max(1)
+    let timed = processors / processors_each;
+    Jobs { patient: (timed * 3 / 2).min(by_memory).max(1), timed: timed.min(by_memory).max(1) }
 }
 
 fn available_mib(meminfo: &str) -> Option<u64> {
@@ -114,10 +116,11 @@ mod tests {
 
     #[test]
     fn an_emulated_machine_takes_one_processor_and_its_memory() {
-        assert_eq!(vms(&machine(Accel::Tcg), 2, 20_000), 2);
-        assert_eq!(vms(&machine(Accel::Kvm), 2, 20_000), 1);
-        assert_eq!(vms(&machine(Accel::Tcg), 8, 9_000), 2);
-        assert_eq!(vms(&machine(Accel::Tcg), 8, 100), 1);
+        let jobs = |patient, timed| Jobs { patient, timed };
+        assert_eq!(vms(&machine(Accel::Tcg), 2, 20_000), jobs(3, 2));
+        assert_eq!(vms(&machine(Accel::Kvm), 2, 20_000), jobs(1, 1));
+        assert_eq!(vms(&machine(Accel::Tcg), 8, 9_000), jobs(2, 2));
+        assert_eq!(vms(&machine(Accel::Tcg), 8, 100), jobs(1, 1));
     }
 
     #[test]

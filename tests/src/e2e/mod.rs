@@ -7,6 +7,7 @@ mod comforts;
 mod connections;
 mod containers;
 mod corrupt;
+mod crowd;
 mod cycle;
 mod databases;
 mod death;
@@ -30,6 +31,7 @@ mod mptcp;
 mod names;
 mod pair;
 mod parked;
+mod part;
 mod pause;
 mod places;
 mod play;
@@ -39,6 +41,7 @@ mod programs;
 mod refusals;
 mod run;
 mod serve;
+mod serve_clients;
 mod service_unit;
 mod targets;
 mod top;
@@ -58,6 +61,7 @@ use std::{
 
 pub use lane::Lane;
 use libtest_mimic::{Arguments, Failed, Trial};
+pub use part::{Part, Rooms, Shard};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -92,9 +96,9 @@ pub struct Test {
     pub run: fn(Lane) -> anyhow::Result<()>,
 }
 
-/// Runs all tests that apply to `lane`, one after the other, and returns the exit status.
+/// Runs `part` of the tests that apply to `lane`, one after the other, and returns the exit status.
 #[must_use]
-pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
+pub fn main(lane: Lane, part: Part, mut arguments: Arguments) -> std::process::ExitCode {
     // Tests share one machine: pictures of it before and after would see each other, in other processes as well.
     arguments.test_threads = Some(1);
     offspring::mark();
@@ -105,11 +109,8 @@ pub fn main(lane: Lane, mut arguments: Arguments) -> std::process::ExitCode {
             return std::process::ExitCode::FAILURE;
         }
     };
-    let trials = tests()
-        .into_iter()
-        .filter(|test| (test.on)(lane))
-        .map(|test| Trial::test(test.name, move || guarded(&test, lane)))
-        .collect();
+    let applies = tests().filter(|(test, _)| (test.on)(lane));
+    let trials = part.of(applies).map(|test| Trial::test(test.name, move || guarded(&test, lane))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         eprint!("{}", slowest(TIMES.lock().unwrap_or_else(PoisonError::into_inner).clone()));
@@ -143,53 +144,55 @@ pub(crate) fn alone() -> std::io::Result<File> {
     Ok(file)
 }
 
-fn tests() -> Vec<Test> {
-    [
-        docs::TESTS,
-        doctor::TESTS,
-        comforts::TESTS,
-        loss::TESTS,
-        targets::TESTS,
-        units::TESTS,
-        names::TESTS,
-        host::TESTS,
-        containers::TESTS,
-        run::TESTS,
-        programs::TESTS,
-        delay::TESTS,
-        jitter::TESTS,
-        verbs::TESTS,
-        wire::TESTS,
-        corrupt::TESTS,
-        connections::TESTS,
-        places::TESTS,
-        mptcp::TESTS,
-        calls::TESTS,
-        cycle::TESTS,
-        play::TESTS,
-        play_ends::TESTS,
-        presets::TESTS,
-        clients::TESTS,
-        disk::TESTS,
-        disk_delay::TESTS,
-        disk_gone::TESTS,
-        disk_kinds::TESTS,
-        disk_rate::TESTS,
-        parked::TESTS,
-        pause::TESTS,
-        bad_sectors::TESTS,
-        file_system::TESTS,
-        databases::TESTS,
-        file_errors::TESTS,
-        file_patterns::TESTS,
-        death::TESTS,
-        serve::TESTS,
-        service_unit::TESTS,
-        top::TESTS,
+fn tests() -> impl Iterator<Item = (Test, Rooms)> {
+    let all = [
+        (docs::TESTS, Rooms::Patient),
+        (doctor::TESTS, Rooms::Patient),
+        (comforts::TESTS, Rooms::Patient),
+        (loss::TESTS, Rooms::Patient),
+        (targets::TESTS, Rooms::Patient),
+        (units::TESTS, Rooms::Patient),
+        (names::TESTS, Rooms::Patient),
+        (host::TESTS, Rooms::Patient),
+        (containers::TESTS, Rooms::Patient),
+        (run::TESTS, Rooms::Patient),
+        (programs::TESTS, Rooms::Patient),
+        (delay::TESTS, Rooms::Timed),
+        (jitter::TESTS, Rooms::Timed),
+        (verbs::TESTS, Rooms::Timed),
+        (wire::TESTS, Rooms::Patient),
+        (corrupt::TESTS, Rooms::Patient),
+        (connections::TESTS, Rooms::Patient),
+        (places::TESTS, Rooms::Patient),
+        (mptcp::TESTS, Rooms::Patient),
+        (calls::TESTS, Rooms::Patient),
+        (cycle::TESTS, Rooms::Patient),
+        (play::TESTS, Rooms::Timed),
+        (play_ends::TESTS, Rooms::Patient),
+        (presets::TESTS, Rooms::Patient),
+        (clients::TESTS, Rooms::Patient),
+        (disk::TESTS, Rooms::Patient),
+        (disk_delay::TESTS, Rooms::Timed),
+        (disk_gone::TESTS, Rooms::Patient),
+        (disk_kinds::TESTS, Rooms::Patient),
+        (disk_rate::TESTS, Rooms::Timed),
+        (parked::TESTS, Rooms::Timed),
+        (pause::TESTS, Rooms::Patient),
+        (bad_sectors::TESTS, Rooms::Patient),
+        (file_system::TESTS, Rooms::Patient),
+        (databases::TESTS, Rooms::Timed),
+        (file_errors::TESTS, Rooms::Patient),
+        (file_patterns::TESTS, Rooms::Patient),
+        (death::TESTS, Rooms::Patient),
+        (serve::TESTS, Rooms::Patient),
+        (serve_clients::TESTS, Rooms::Patient),
+        (crowd::TESTS, Rooms::Patient),
+        (service_unit::TESTS, Rooms::Patient),
+        (top::TESTS, Rooms::Patient),
         // The last of these asks `fault sweep` whether all of the above left anything.
-        refusals::TESTS,
-    ]
-    .concat()
+        (refusals::TESTS, Rooms::Patient),
+    ];
+    all.into_iter().flat_map(|(tests, rooms)| tests.iter().map(move |test| (*test, rooms)))
 }
 
 /// What is wrong after a test.

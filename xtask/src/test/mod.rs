@@ -1,5 +1,5 @@
 //! `cargo xtask test`: unit and property tests, then the end-to-end tests on this machine's kernel
-//! and on every lane, one boot each.
+//! and on every lane.
 
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,8 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 mod report;
+mod round;
 
 use self::report::{Part, Report, Row, failures, last_result, row};
+pub use self::round::Jobs;
+use self::round::{Piece, Round};
 use crate::lane::Lane;
 use crate::progress::seconds;
 use crate::setup::{self, Need};
@@ -30,9 +33,9 @@ pub struct Plan {
     pub profile: Profile,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
-    /// How many lanes at once; an emulated machine keeps one processor busy.
-    pub jobs: usize,
-    /// A lane that takes longer has failed.
+    /// How many VMs at once.
+    pub jobs: Jobs,
+    /// A VM that takes longer has failed.
     pub timeout: Duration,
     /// The machine every lane boots on.
     pub machine: Machine,
@@ -62,30 +65,36 @@ pub fn run(plan: &Plan) -> Result<bool> {
 /// The end-to-end tests without a VM.
 const HERE: &str = "end to end, this kernel";
 
-/// Runs the tests on this machine's kernel, and then the lanes, `plan.jobs` at a time: an emulated machine keeps a
-/// processor busy, and whoever shares it with other tests is late by what is not its own. Kernels are made first, one after
-/// the other: that uses all processors anyway, and it is not part of a lane's time.
+/// Runs the tests on this machine's kernel, and then the lanes, round by round, several VMs at once. Kernels are made first, one
+/// after the other: that uses all processors anyway, and it is not part of a lane's time.
 fn end_to_end(plan: &Plan) -> Vec<Row> {
-    let queue: Vec<(Lane, Result<()>)> =
-        plan.lanes.iter().map(|lane| (*lane, kernel::ensure(*lane, false).map(drop))).collect();
-    let count = queue.len();
-    let workers = plan.jobs.min(count);
-    // The longest first, so that nobody waits for it at the end.
-    let mut queue: Vec<_> = queue.into_iter().enumerate().collect();
-    queue.sort_by_key(|(_, (lane, _))| std::cmp::Reverse(weight(*lane)));
-    let queue = Mutex::new(queue.into_iter());
-    let rows = Mutex::new(Vec::with_capacity(count));
+    let here = plan.host && host::is_root();
+    let mut rows = Vec::from_iter(here.then(|| row(HERE, || native(plan))));
+    let mut bootable = Vec::new();
+    for lane in &plan.lanes {
+        match kernel::ensure(*lane, false) {
+            Ok(_) => bootable.push(*lane),
+            Err(error) => rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
+        }
+    }
+    for round in round::rounds(&bootable, plan.filter.is_some(), plan.jobs) {
+        rows.extend(in_vms(&round, plan));
+    }
+    rows
+}
+
+fn in_vms(round: &Round, plan: &Plan) -> Vec<Row> {
+    let workers = round.jobs.min(round.pieces.len());
+    let queue = Mutex::new(round.pieces.iter().enumerate());
+    let rows = Mutex::new(Vec::with_capacity(round.pieces.len()));
     let work = || {
         // In a statement of its own: the guard must not live while the lane runs.
-        while let Some((place, (lane, kernel))) = next(&queue) {
-            let label = (workers > 1).then(|| lane.name().to_owned());
-            let row =
-                row(&format!("end to end, lane {lane}"), || kernel.and_then(|()| in_vm(lane, plan, label)));
+        while let Some((place, piece)) = next(&queue) {
+            let label = (workers > 1).then(|| piece.to_string());
+            let row = row(&format!("end to end, {piece}"), || in_vm(*piece, plan, label));
             lock(&rows).push((place, row));
         }
     };
-    let here = plan.host && host::is_root();
-    let mut ended = Vec::from_iter(here.then(|| row(HERE, || native(plan))));
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(work);
@@ -93,18 +102,7 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
     });
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(place, _)| *place);
-    ended.extend(rows.into_iter().map(|(_, row)| row));
-    ended
-}
-
-/// About how long the tests of a lane take, in minutes.
-const fn weight(lane: Lane) -> u32 {
-    match lane {
-        Lane::Fault => 20,
-        Lane::Debian61 => 18,
-        Lane::Debian612 => 12,
-        Lane::FmodOnly => 15,
-    }
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
@@ -122,17 +120,10 @@ fn cargo_test(filter: Option<&str>) -> Result<Part> {
     Ok(Part { passed: status.success(), ..Part::default() })
 }
 
-/// Arguments of the end-to-end program on `lane`.
-fn e2e_args(lane: &str, filter: Option<&str>) -> Vec<String> {
-    let mut args = vec!["--lane".to_owned(), lane.to_owned()];
-    args.extend(filter.map(str::to_owned));
-    args
-}
-
 fn native(plan: &Plan) -> Result<Part> {
     let program = plan.profile.output_dir().join(E2E);
     let mut command = Command::new(program);
-    command.args(e2e_args("native", plan.filter.as_deref()));
+    command.args(["--lane", "native"]).args(&plan.filter);
     let mut output = String::new();
     let end = exec::run_lines(&mut command, |line| {
         println!("native: {line}");
@@ -143,11 +134,12 @@ fn native(plan: &Plan) -> Result<Part> {
     Ok(Part { passed: end.is_ok(), detail, failures: failures(&output) })
 }
 
-fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
+fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     let mut command = vec![E2E.to_owned()];
-    command.extend(e2e_args(lane.name(), plan.filter.as_deref()));
+    command.extend(piece.args());
+    command.extend(plan.filter.clone());
     let outcome = vm::run(&vm::Request {
-        lane,
+        lane: piece.lane,
         machine: plan.machine.clone(),
         timeout: plan.timeout,
         share: None,
@@ -155,7 +147,7 @@ fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
         command,
         label,
     })
-    .with_context(|| format!("lane {lane}"))?;
+    .with_context(|| piece.to_string())?;
     let mut detail = last_result(&outcome.stdout_tail).unwrap_or_default().to_owned();
     match outcome.status {
         0 => {}
@@ -168,14 +160,4 @@ fn in_vm(lane: Lane, plan: &Plan, label: Option<String>) -> Result<Part> {
     }
     let failures = failures(&outcome.stdout_tail);
     Ok(Part { passed: outcome.status == 0 && !outcome.splat, detail, failures })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_to_end_program_knows_its_lane() {
-        assert_eq!(e2e_args("debian-6.1", Some("drop")), ["--lane", "debian-6.1", "drop"]);
-    }
 }
