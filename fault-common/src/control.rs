@@ -38,11 +38,13 @@ pub struct Bank {
     pub disk: u64,
     /// Slots of disk rules that ask which sectors were written.
     pub disk_until_written: u64,
+    /// Slots of disk rules with patterns.
+    pub disk_globbed: u64,
     /// Slots of file rules, by the number of the bit of [`crate::rule::file::op`].
     pub file: [u64; OPS],
     /// Slots of file rules with patterns.
     pub file_globbed: u64,
-    /// Number of patterns of the file rules.
+    /// Number of patterns, of disk rules and of file rules.
     pub globs: u64,
 }
 

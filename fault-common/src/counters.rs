@@ -93,6 +93,9 @@ pub enum Counter {
     UringSync = 18,
     /// Operations on files whose path is too long for a pattern, or could not be read; no pattern matched them.
     PathUnknown = 19,
+    /// Block operations whose pages are no file's, and which are not of the kernel's common way of direct I/O; no pattern matched
+    /// them.
+    BioFileUnknown = 20,
 }
 
 /// Number of [`Counter`]s.
@@ -100,7 +103,7 @@ pub const COUNTERS: u32 = Counter::ALL.len() as u32;
 
 impl Counter {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Unparsable,
         Self::LaneIn,
         Self::LaneOut,
@@ -121,6 +124,7 @@ impl Counter {
         Self::Forgotten,
         Self::UringSync,
         Self::PathUnknown,
+        Self::BioFileUnknown,
     ];
 }
 

@@ -137,7 +137,15 @@ pub static FILE_STATES: LocalStorage<
     { BPF_MAP_TYPE_TASK_STORAGE as usize },
     { BPF_F_NO_PREALLOC as usize },
 > = LocalStorage::new();
-/// Patterns of file rules: index `bank * MAX_GLOBS + number`.
+/// Threads that do block I/O of the target, of rules that name files. Not [`FILE_STATES`]: block I/O may begin while a thread is in
+/// the middle of an operation on a file.
+#[btf_map]
+pub static BIO_FILES: LocalStorage<
+    FileState,
+    { BPF_MAP_TYPE_TASK_STORAGE as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = LocalStorage::new();
+/// Patterns of rules that name files: index `bank * MAX_GLOBS + number`.
 #[btf_map]
 pub static GLOBS: Array<Glob, { BANKS * MAX_GLOBS }> = Array::new();
 /// An empty queue to copy from: it is larger than a program's stack.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What the manager and `systemctl` share.
-const SHARED: &str = "/run/systemd";
+pub const SHARED: &str = "/run/systemd";
 /// How long it may take to start, on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -21,7 +21,7 @@ use fault_common::{
     who::{PendingPark, TaskState},
 };
 
-use super::{aio, batch, bio, owner, state, written};
+use super::{aio, batch, bio, file, owner, state, written};
 use crate::{
     decision::{self, Memory},
     emit,
@@ -94,7 +94,8 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
         return Fate::Pass;
     }
     let bank = control.bank();
-    let candidates = control.banks[bank as usize & 1].disk & control.in_force.load();
+    let masks = &control.banks[bank as usize & 1];
+    let mut candidates = masks.disk & control.in_force.load();
     if control.active.load() == 0 || candidates == 0 {
         return Fate::Pass;
     }
@@ -103,6 +104,13 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     if !control.is_live(now_ns) {
         return Fate::Pass;
+    }
+    let globbed = candidates & masks.disk_globbed;
+    if globbed != 0 {
+        candidates &= !globbed | file::slots_by_file(bio, bank);
+        if candidates == 0 {
+            return Fate::Pass;
+        }
     }
     let Some(state) = state::numbered(control) else { return Fate::Pass };
     let facts = bio::facts(bio);

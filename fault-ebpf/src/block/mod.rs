@@ -6,7 +6,7 @@
 //! | [`park`] | sleepable fmod_ret, several copies | next | the first copy that is free on this CPU claims the deadline and sleeps |
 //! | [`tally`] | fmod_ret | last | counts a deadline that no copy was free to claim |
 //!
-//!
+//! [`file`] finds out which file a bio is about, for rules that ask.
 //! [`written`] remembers which sectors were written, for rules that ask.
 //!
 //! Asynchronous I/O keeps its depth: who submits many operations does not wait for each.
@@ -31,6 +31,7 @@ mod batch;
 mod bio;
 mod decide;
 mod fields;
+mod file;
 mod owner;
 mod park;
 mod punt;

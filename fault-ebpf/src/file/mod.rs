@@ -9,7 +9,7 @@
 //! | [`path`] | the path of a file within its file system, and the patterns of rules |
 //! | [`fields`] | where the kernel keeps what these read |
 
-mod fields;
+pub mod fields;
 mod hooks;
 mod judge;
-mod path;
+pub mod path;

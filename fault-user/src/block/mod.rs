@@ -3,6 +3,7 @@
 mod asynchronous;
 pub mod device;
 pub mod fields;
+pub mod files;
 pub mod hooks;
 pub mod parking_lot;
 pub mod selftest;

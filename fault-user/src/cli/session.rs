@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     block::hooks::Choice,
-    file::present,
+    file::{places::Pattern, present},
     net::peers,
     report::{
         dry_run::{self, Resolved},
@@ -106,7 +106,7 @@ pub(super) fn tell_unmatched(plan: &Plan, target: &Target, options: &SessionArgs
     let root =
         target.snapshot()?.members.first().map(|process| PathBuf::from(format!("/proc/{process}/root")));
     let root = root.filter(|root| root.exists()).unwrap_or_else(|| PathBuf::from("/"));
-    for (_, glob) in plan.globs() {
+    for Pattern { glob, .. } in plan.globs() {
         // Nothing is said where it would take too long to find out.
         if present::any(&root, glob) == Some(false) {
             eprintln!("fault: no file matches {glob} yet; those that will be are hit");

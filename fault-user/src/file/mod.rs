@@ -43,6 +43,19 @@ pub enum FileError {
         /// The mount point.
         mount: String,
     },
+    /// A pattern for block operations where there are none.
+    #[error(
+        "`file {glob}` leads to {mount}, a {kind}, which lies on no disk that could be late or fail: fail operations on its files by \
+         --file 'error ERRNO … file {glob}', or name them where they lie on a disk"
+    )]
+    NoDisk {
+        /// As written.
+        glob: String,
+        /// The mount point.
+        mount: String,
+        /// The type of the file system.
+        kind: String,
+    },
 }
 
 impl FileError {
@@ -52,7 +65,7 @@ impl FileError {
         match self {
             Self::NoHook { source, .. } => source.class(),
             Self::Mounts { .. } => Class::Other,
-            Self::TooMany(_) | Self::TooLong { .. } => Class::Usage,
+            Self::TooMany(_) | Self::TooLong { .. } | Self::NoDisk { .. } => Class::Usage,
         }
     }
 }

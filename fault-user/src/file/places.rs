@@ -31,6 +31,19 @@ pub struct Mount {
     pub root: Vec<u8>,
     /// Where.
     pub point: Vec<u8>,
+    /// The type of the file system.
+    pub kind: Vec<u8>,
+}
+
+/// A pattern of a rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Pattern<'a> {
+    /// The rule's slot.
+    pub slot: u32,
+    /// As written.
+    pub glob: &'a FileGlob,
+    /// Only where the file system lies on a disk.
+    pub on_disk: bool,
 }
 
 /// What one mount namespace looks like to one of its processes.
@@ -39,6 +52,8 @@ pub struct Place {
     /// Its root directory; `None` is that of a test.
     root: Option<File>,
     mounts: Vec<Mount>,
+    /// Types of file systems that lie on no disk.
+    diskless: BTreeSet<Vec<u8>>,
 }
 
 /// The places of `processes`, one for each mount namespace; ours when nobody lives yet.
@@ -69,12 +84,15 @@ pub fn of(processes: &BTreeSet<u32>) -> Result<Vec<Place>, FileError> {
 /// When they are too many, or one is too long.
 pub fn globs<'a>(
     places: &[Place],
-    patterns: impl Iterator<Item = (u32, &'a FileGlob)>,
+    patterns: impl Iterator<Item = Pattern<'a>>,
 ) -> Result<Vec<Glob>, FileError> {
     let mut found: Vec<Glob> = Vec::new();
-    for (slot, pattern) in patterns {
+    for Pattern { slot, glob: pattern, on_disk } in patterns {
         for place in places {
             let components = place.canonical(pattern.components());
+            if on_disk {
+                place.check_disk(pattern, &components)?;
+            }
             for mount in place.visible() {
                 for rest in mount.rests(&components) {
                     let automaton = automaton(&rest).map_err(|_| FileError::TooLong {
@@ -100,6 +118,7 @@ impl Place {
         Ok(Self {
             root: Some(root),
             mounts: text.split(|byte| *byte == b'\n').filter_map(Mount::read).collect(),
+            diskless: diskless()?,
         })
     }
 
@@ -109,6 +128,31 @@ impl Place {
             self.mounts[number + 1..].iter().any(|later| later.point == mount.point)
         };
         self.mounts.iter().enumerate().filter(move |each| !is_covered(*each)).map(|(_, mount)| mount)
+    }
+
+    /// Whether there is a disk where a pattern leads: below the mount in which all that it may match lies.
+    fn check_disk(&self, pattern: &FileGlob, components: &[Component]) -> Result<(), FileError> {
+        let mut names = Vec::new();
+        for name in components.iter().map_while(Component::as_literal) {
+            names.extend(b"/".iter().copied().chain(name));
+        }
+        let path = Path::new(OsStr::from_bytes(&names));
+        let point = |mount: &Mount| Path::new(OsStr::from_bytes(&mount.point)).to_owned();
+        let around = self.visible().filter(|mount| path.starts_with(point(mount)));
+        let Some(home) = around.max_by_key(|mount| mount.point.len()) else { return Ok(()) };
+        let mut below = self.visible().filter(|mount| point(mount).starts_with(point(home)));
+        if below.any(|mount| self.has_disk(mount) && !mount.rests(components).is_empty()) {
+            return Ok(());
+        }
+        Err(FileError::NoDisk {
+            glob: pattern.text().to_owned(),
+            mount: String::from_utf8_lossy(&home.point).into_owned(),
+            kind: String::from_utf8_lossy(&home.kind).into_owned(),
+        })
+    }
+
+    fn has_disk(&self, mount: &Mount) -> bool {
+        !self.diskless.contains(&mount.kind)
     }
 
     /// `components`, with the symbolic links among those directories at its beginning that are there resolved.
@@ -142,7 +186,9 @@ impl Mount {
         let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
         let root = unescaped(fields.next()?);
         let point = unescaped(fields.next()?);
-        Some(Self { device, root, point })
+        // Optional fields end with a hyphen.
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
+        Some(Self { device, root, point, kind })
     }
 
     /// What of a pattern is left for paths within this mount's file system: nothing if it leads elsewhere.
@@ -181,6 +227,13 @@ impl Mount {
         let point = self.point.strip_suffix(b"/").unwrap_or(&self.point);
         Some([point, rest].concat())
     }
+}
+
+/// Types of file systems that lie on no disk, as the running kernel says: proc_filesystems(5).
+fn diskless() -> io::Result<BTreeSet<Vec<u8>>> {
+    let text = fs::read("/proc/filesystems")?;
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(|line| line.strip_prefix(b"nodev\t")).map(<[u8]>::to_vec).collect())
 }
 
 /// The mounts that this process sees.
@@ -238,6 +291,7 @@ mod tests {
     fn place() -> Place {
         Place {
             root: None,
+            diskless: BTreeSet::from([b"tmpfs".to_vec(), b"overlay".to_vec()]),
             mounts: MOUNTS.as_bytes().split(|byte| *byte == b'\n').filter_map(Mount::read).collect(),
         }
     }
@@ -245,7 +299,8 @@ mod tests {
     /// Whether `pattern` matches the path `inner` of the file system `device`.
     fn matches(pattern: &str, device: u32, inner: &str) -> bool {
         let pattern = FileGlob::read(pattern).unwrap();
-        let globs = globs(&[place()], [(0, &pattern)].into_iter()).unwrap();
+        let pattern = Pattern { slot: 0, glob: &pattern, on_disk: false };
+        let globs = globs(&[place()], [pattern].into_iter()).unwrap();
         let names: Vec<_> = split(inner.as_bytes()).collect();
         globs.iter().filter(|glob| glob.device == device).any(|glob| {
             glob.automaton.matches(names.iter().rev().flat_map(|name| name.iter().copied().chain([b'/'])))
@@ -304,9 +359,38 @@ mod tests {
             device: number,
             root: b"/".to_vec(),
             point: format!("/m/{number}").into_bytes(),
+            kind: b"ext4".to_vec(),
         });
-        let place = Place { root: None, mounts: mounts.collect() };
+        let place = Place { root: None, mounts: mounts.collect(), diskless: BTreeSet::new() };
         let pattern = FileGlob::read("/m/**").unwrap();
-        assert!(matches!(globs(&[place], [(0, &pattern)].into_iter()), Err(FileError::TooMany(65))));
+        let pattern = Pattern { slot: 0, glob: &pattern, on_disk: false };
+        assert!(matches!(globs(&[place], [pattern].into_iter()), Err(FileError::TooMany(65))));
+    }
+
+    #[test]
+    fn patterns_of_block_operations_need_a_disk() {
+        let place = || Place {
+            mounts: [
+                MOUNTS,
+                "\n27 22 0:30 / /tmp rw - tmpfs tmpfs rw\n28 27 8:4 / /tmp/disk rw - ext4 /dev/sda4 rw",
+            ]
+            .concat()
+            .as_bytes()
+            .split(|byte| *byte == b'\n')
+            .filter_map(Mount::read)
+            .collect(),
+            ..place()
+        };
+        let of = |text: &str| {
+            let glob = FileGlob::read(text).unwrap();
+            globs(&[place()], [Pattern { slot: 0, glob: &glob, on_disk: true }].into_iter()).map(drop)
+        };
+        for good in ["/data/x/*", "/**", "/tmp/**", "/tmp/disk/*", "/tmp/d*/1", "/data/hidden/*"] {
+            of(good).unwrap();
+        }
+        for bad in ["/tmp/x", "/tmp/e*/**", "/tmp/*"] {
+            let Err(FileError::NoDisk { mount, kind, .. }) = of(bad) else { panic!("{bad}") };
+            assert_eq!((mount.as_str(), kind.as_str()), ("/tmp", "tmpfs"));
+        }
     }
 }

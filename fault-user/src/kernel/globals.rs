@@ -28,8 +28,11 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
     globals.push(("CONTROLLER", controller()));
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);
+        if needs.globs {
+            globals.extend(block::files::globals(btf)?);
+        }
     }
-    if needs.files != 0 {
+    if needs.files != 0 || needs.globs {
         globals.extend(file::fields::globals(btf)?);
     }
     Ok(globals)

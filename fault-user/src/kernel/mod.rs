@@ -13,4 +13,5 @@ pub mod object;
 pub mod patch;
 pub mod plain;
 pub mod probe;
+pub mod symbols;
 mod syscall;

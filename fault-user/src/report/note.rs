@@ -26,6 +26,7 @@ pub fn notes(totals: &Totals, stranded: u64, lanes: &[LaneStats]) -> Vec<Note> {
         (NoteKind::Forgotten, totals.get(Counter::Forgotten)),
         (NoteKind::UringSync, totals.get(Counter::UringSync)),
         (NoteKind::PathUnknown, totals.get(Counter::PathUnknown)),
+        (NoteKind::BioFileUnknown, totals.get(Counter::BioFileUnknown)),
         (NoteKind::Uncut, totals.get(Counter::Uncut)),
         (NoteKind::ParkForbidden, totals.get(Counter::ParkForbidden)),
         (NoteKind::Unparsable, totals.get(Counter::Unparsable)),
@@ -56,6 +57,7 @@ const fn name(counter: Counter) -> &'static str {
         Counter::Forgotten => "forgotten",
         Counter::UringSync => "uring_sync",
         Counter::PathUnknown => "path_unknown",
+        Counter::BioFileUnknown => "bio_file_unknown",
     }
 }
 
@@ -110,6 +112,8 @@ pub enum NoteKind {
     UringSync,
     /// [`Counter::PathUnknown`].
     PathUnknown,
+    /// [`Counter::BioFileUnknown`].
+    BioFileUnknown,
     /// [`Counter::Unparsable`].
     Unparsable,
 }
@@ -180,6 +184,14 @@ impl Display for Note {
                 write!(
                     f,
                     "{operations} on files matched no pattern: their paths were too long, or could not be read"
+                )
+            }
+            NoteKind::BioFileUnknown => {
+                let operations = count(number, "block operation", "block operations");
+                write!(
+                    f,
+                    "{operations} matched no pattern because the kernel does not say of which file: direct I/O to the device \
+                     itself, or by a file system with a way of its own"
                 )
             }
             NoteKind::Unparsable => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::delay::{DISK_HOLD_MAX, DelaySpec};
+use super::glob::FileGlob;
 use super::net::ByteRate;
 use super::source::{Located, Source};
 use super::trigger::Trigger;
@@ -75,6 +76,9 @@ pub struct DiskFilter {
     /// `until-written`: reads that touch one of them that nobody has written since the fault came into force. With `on`
     /// and `sectors`, of which there are at most [`BAD_SECTORS_MAX`].
     pub until_written: bool,
+    /// `file GLOB`: operations on what is in a file whose path this matches. Not with `flush`, `discard` and `meta`, which are
+    /// about no file.
+    pub glob: Option<Located<FileGlob>>,
 }
 
 /// The largest N of `iops`: ten million.

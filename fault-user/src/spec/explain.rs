@@ -268,7 +268,7 @@ fn disk_verb(verb: &DiskVerb) -> String {
 }
 
 fn bios(fault: &DiskFault) -> String {
-    let DiskFilter { ops, manners, on, sectors, until_written } = &fault.filter;
+    let DiskFilter { ops, manners, on, sectors, until_written, glob } = &fault.filter;
     let operations = any(ops.iter().map(|op| match op {
         DiskOp::Read => "reads",
         DiskOp::Write => "writes",
@@ -293,6 +293,13 @@ fn bios(fault: &DiskFault) -> String {
     }
     if *until_written {
         text += ", those of them that nobody has written since";
+    }
+    if let Some(glob) = glob {
+        text += &format!(
+            ", of files one of whose names matches {} at that moment (what the file system writes on its own behalf, such as its \
+             journal, is in no file)",
+            glob.value
+        );
     }
     text + "; what the page cache answers reaches none"
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use super::delay::{DelaySpec, Distribution};
 use super::disk::{DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, SectorRange};
 use super::file::{FileFault, FileFilter, FileOp, FileVerb};
+use super::glob::FileGlob;
 use super::lexer::{needs_quotes, quote};
 use super::net::{
     ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
@@ -12,6 +13,7 @@ use super::net::{
 };
 use super::proc::{ProcFault, ProcVerb};
 use super::size::{self, ByteSize};
+use super::source::Located;
 use super::trigger::{Cycle, Gilbert, Probability, Trigger};
 use super::units::{print_duration, print_probability};
 use super::{Fault, Layer, rate, words};
@@ -75,14 +77,15 @@ impl Display for FileVerb {
 impl Display for FileFilter {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.ops.iter().try_for_each(|op| write!(f, " {op}"))?;
-        match &self.glob {
-            Some(glob) => {
-                f.write_str(" file ")?;
-                operand(Layer::File, glob.text(), f)
-            }
-            None => Ok(()),
-        }
+        file(Layer::File, self.glob.as_ref(), f)
     }
+}
+
+/// ` file GLOB`.
+fn file(layer: Layer, glob: Option<&Located<FileGlob>>, f: &mut Formatter<'_>) -> fmt::Result {
+    let Some(glob) = glob else { return Ok(()) };
+    f.write_str(" file ")?;
+    operand(layer, glob.text(), f)
 }
 
 impl Display for FileOp {
@@ -252,7 +255,8 @@ impl Display for DiskFilter {
         if let Some(sectors) = &self.sectors {
             write!(f, " sectors {}", sectors.value)?;
         }
-        f.write_str(if self.until_written { " until-written" } else { "" })
+        f.write_str(if self.until_written { " until-written" } else { "" })?;
+        file(Layer::Disk, self.glob.as_ref(), f)
     }
 }
 

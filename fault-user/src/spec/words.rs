@@ -159,6 +159,7 @@ pub(super) enum DiskFilterWord {
     On,
     Sectors,
     UntilWritten,
+    File,
 }
 
 /// A filter of block operations.
@@ -187,7 +188,7 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
         bios("sectors", "sectors A..B", DiskFilterWord::Sectors),
         bios("until-written", "until-written", DiskFilterWord::UntilWritten),
         now("then", "then error", DiskClause::Then),
-        later("file", "file GLOB"),
+        bios("file", "file GLOB", DiskFilterWord::File),
     ],
 };
 

@@ -14,6 +14,7 @@ mod death;
 mod delay;
 mod disk;
 mod disk_delay;
+mod disk_files;
 mod disk_gone;
 mod disk_kinds;
 mod disk_rate;
@@ -27,6 +28,7 @@ mod host;
 mod jitter;
 mod lane;
 mod loss;
+mod machines;
 mod mptcp;
 mod names;
 mod pair;
@@ -155,6 +157,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (names::TESTS, Rooms::Patient),
         (host::TESTS, Rooms::Patient),
         (containers::TESTS, Rooms::Patient),
+        (machines::TESTS, Rooms::Patient),
         (run::TESTS, Rooms::Patient),
         (programs::TESTS, Rooms::Patient),
         (delay::TESTS, Rooms::Timed),
@@ -173,6 +176,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (clients::TESTS, Rooms::Patient),
         (disk::TESTS, Rooms::Patient),
         (disk_delay::TESTS, Rooms::Timed),
+        (disk_files::TESTS, Rooms::Patient),
         (disk_gone::TESTS, Rooms::Patient),
         (disk_kinds::TESTS, Rooms::Patient),
         (disk_rate::TESTS, Rooms::Timed),

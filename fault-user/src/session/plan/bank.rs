@@ -33,6 +33,9 @@ impl Plan {
                     if fault.filter.until_written {
                         bank.disk_until_written |= 1 << planned.slot;
                     }
+                    if fault.filter.glob.is_some() {
+                        bank.disk_globbed |= 1 << planned.slot;
+                    }
                 }
             }
         }

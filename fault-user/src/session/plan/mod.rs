@@ -13,7 +13,8 @@ use fault_common::{
 use super::compile::{CompileError, compile, queue_ns, spare};
 use crate::{
     block::device::DeviceNumber,
-    spec::{Exception, Fault, FileGlob, NetFilter, NetVerb, ProcVerb},
+    file::places::Pattern,
+    spec::{Exception, Fault, NetFilter, NetVerb, ProcVerb},
 };
 
 pub use needs::Needs;
@@ -178,10 +179,14 @@ impl Plan {
     }
 
     /// The pattern of every file rule that has one, with its slot.
-    pub fn globs(&self) -> impl Iterator<Item = (u32, &FileGlob)> {
-        self.rules.iter().filter_map(|planned| match &planned.fault {
-            Fault::File(fault) => fault.filter.glob.as_ref().map(|glob| (planned.slot, &glob.value)),
-            Fault::Net(_) | Fault::Disk(_) | Fault::Proc(_) => None,
+    pub fn globs(&self) -> impl Iterator<Item = Pattern<'_>> {
+        self.rules.iter().filter_map(|planned| {
+            let (glob, on_disk) = match &planned.fault {
+                Fault::File(fault) => (fault.filter.glob.as_ref()?, false),
+                Fault::Disk(fault) => (fault.filter.glob.as_ref()?, true),
+                Fault::Net(_) | Fault::Proc(_) => return None,
+            };
+            Some(Pattern { slot: planned.slot, glob: &glob.value, on_disk })
         })
     }
 

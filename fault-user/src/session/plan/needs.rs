@@ -82,6 +82,7 @@ impl Plan {
                 Fault::Proc(_) => needs.pauses = true,
                 Fault::Disk(fault) => {
                     needs.bios = true;
+                    needs.globs |= fault.filter.glob.is_some();
                     match fault.verb {
                         DiskVerb::Error => {}
                         DiskVerb::Delay(_)

@@ -8,6 +8,7 @@ use super::super::disk::{
     BAD_SECTORS_MAX, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Hold, SectorRange,
 };
 use super::super::error::SpecError;
+use super::super::glob::FileGlob;
 use super::super::net::ByteRate;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
@@ -161,6 +162,7 @@ struct Draft {
     on: Once<Located<PathBuf>>,
     sectors: Once<Located<SectorRange>>,
     until_written: Once<()>,
+    glob: Once<Located<FileGlob>>,
 }
 
 impl Draft {
@@ -182,6 +184,10 @@ impl Draft {
                 self.sectors.set(parser, keyword, Located::new(sectors, span))
             }
             DiskFilterWord::UntilWritten => self.until_written.set(parser, keyword, ()),
+            DiskFilterWord::File => {
+                let (glob, span) = parser.quantity(keyword, Quantity::Glob, FileGlob::read)?;
+                self.glob.set(parser, keyword, Located::new(glob, span))
+            }
         }
     }
 
@@ -205,6 +211,16 @@ impl Draft {
     fn finish(mut self, parser: &Parser) -> Result<DiskFilter, SpecError> {
         if let (Some(flush), Some(sectors)) = (self.flush.keyword(), self.sectors.keyword()) {
             return Err(parser.contradiction(flush, sectors, "a flush touches no sectors"));
+        }
+        if let Some(file) = self.glob.keyword() {
+            let nothing = [
+                (&self.flush, "a flush is about a whole device, and no file of it"),
+                (&self.discard, "what is given up is in no file any more"),
+                (&self.meta, "a file system's own data is in no file"),
+            ];
+            if let Some((other, why)) = nothing.iter().find_map(|(once, why)| Some((once.keyword()?, *why))) {
+                return Err(parser.contradiction(file, other, why));
+            }
         }
         let ops: BTreeSet<_> =
             DiskOp::ALL.into_iter().filter(|op| self.op(*op).keyword().is_some()).collect();
@@ -232,7 +248,14 @@ impl Draft {
             }
         }
         let until_written = self.until_written.value().is_some();
-        Ok(DiskFilter { ops, manners, on: self.on.value(), sectors: self.sectors.value(), until_written })
+        Ok(DiskFilter {
+            ops,
+            manners,
+            on: self.on.value(),
+            sectors: self.sectors.value(),
+            until_written,
+            glob: self.glob.value(),
+        })
     }
 }
 

@@ -192,26 +192,37 @@ fn disk_filters() -> impl Strategy<Value = DiskFilter> {
         2 => option::of(sectors).prop_map(|sectors| (sectors, false)),
         1 => bad.prop_map(|sectors| (Some(sectors), true)),
     ];
-    (ops, manners, option::of(path), sectors).prop_map(|(mut ops, mut manners, path, (sectors, bad))| {
-        if sectors.is_some() {
-            ops.remove(&DiskOp::Flush);
-        }
-        if !ops.is_empty() && !ops.contains(&DiskOp::Write) && !ops.contains(&DiskOp::Flush) {
-            manners.remove(&DiskManner::Fua);
-        }
-        let until_written = bad && path.is_some();
-        if until_written {
-            ops.retain(|op| *op == DiskOp::Read);
-            manners.remove(&DiskManner::Fua);
-        }
-        DiskFilter {
-            ops,
-            manners,
-            on: path.map(|path| PathBuf::from(path).into()),
-            sectors: sectors.map(Located::from),
-            until_written,
-        }
-    })
+    let globs = option::weighted(0.3, globs());
+    (ops, manners, option::of(path), sectors, globs).prop_map(
+        |(mut ops, mut manners, path, (sectors, bad), glob)| {
+            if sectors.is_some() {
+                ops.remove(&DiskOp::Flush);
+            }
+            if !ops.is_empty() && !ops.contains(&DiskOp::Write) && !ops.contains(&DiskOp::Flush) {
+                manners.remove(&DiskManner::Fua);
+            }
+            let until_written = bad && path.is_some();
+            if until_written {
+                ops.retain(|op| *op == DiskOp::Read);
+                manners.remove(&DiskManner::Fua);
+            }
+            if glob.is_some() {
+                ops.retain(|op| matches!(op, DiskOp::Read | DiskOp::Write));
+                manners.remove(&DiskManner::Meta);
+                if ops.contains(&DiskOp::Read) && !ops.contains(&DiskOp::Write) {
+                    manners.remove(&DiskManner::Fua);
+                }
+            }
+            DiskFilter {
+                ops,
+                manners,
+                on: path.map(|path| PathBuf::from(path).into()),
+                sectors: sectors.map(Located::from),
+                until_written,
+                glob: glob.map(Located::from),
+            }
+        },
+    )
 }
 
 fn parts() -> impl Strategy<Value = Part> {
