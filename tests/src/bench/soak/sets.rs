@@ -47,7 +47,8 @@ const WHOLE: &[Set] = &[
         "drop 3% out udp",
         "duplicate 3% out udp",
         "delay 10ms 50% out udp",
-        "corrupt 3 bits 0.5% tcp",
+        // One bit: the checksum lets one packet in 340 through of which three were flipped, and nothing may be echoed wrong.
+        "corrupt 0.5% tcp",
         "rate 10mbit per-connection tcp",
         "delay 10ms ordered jitter 5ms tcp",
     ]),
