@@ -107,7 +107,7 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     }
     let globbed = candidates & masks.disk_globbed;
     if globbed != 0 {
-        candidates &= !globbed | file::slots_by_file(bio, bank);
+        candidates &= !globbed | file::matching(bio, bank);
         if candidates == 0 {
             return Fate::Pass;
         }

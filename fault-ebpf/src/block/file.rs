@@ -81,15 +81,22 @@ struct Names {
 }
 
 /// Slots of the rules of bank `index` a pattern of which matches a name of the file that `bio` is about.
-///
-/// A global function: the verifier looks at it once and by itself.
+#[inline(always)]
+pub fn matching(bio: u64, index: u32) -> u64 {
+    match inode(bio) {
+        0 => 0,
+        inode => slots_of_inode(inode, index),
+    }
+}
+
+/// A global function: the verifier looks at it once and by itself. Such a function takes numbers, which a bio is not to the
+/// verifier.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn slots_by_file(bio: u64, index: u32) -> u64 {
+pub extern "C" fn slots_of_inode(inode: u64, index: u32) -> u64 {
     let Some(control) = CONTROL.get(0) else { return 0 };
-    let inode = inode(bio);
     let kind = read_at::<u16>(inode + INODE_MODE.load() as u64) & KIND;
-    if inode == 0 || kind != REGULAR {
+    if kind != REGULAR {
         return 0;
     }
     // SAFETY: as in `state`: zeroed when it is created, and only its own thread touches it.
@@ -117,7 +124,7 @@ pub extern "C" fn slots_by_file(bio: u64, index: u32) -> u64 {
 
 /// One name: 1 ends the loop.
 unsafe extern "C" fn compare(_number: u64, names: *mut Names) -> u64 {
-    // SAFETY: `slots_by_file` hands the address of its `Names`, whose parts are map values.
+    // SAFETY: `slots_of_inode` hands the address of its `Names`, whose parts are map values.
     let (names, state, bank) = unsafe { (&mut *names, &mut *(*names).state, &*(*names).bank) };
     if names.next == 0 {
         return 1;

@@ -8,6 +8,7 @@ use crate::{exit::Class, kernel::modify_return::CopyError};
 
 pub mod fields;
 pub mod hooks;
+pub mod names;
 pub mod places;
 pub mod present;
 

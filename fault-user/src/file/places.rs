@@ -122,6 +122,11 @@ impl Place {
         })
     }
 
+    /// Its root directory.
+    pub(super) const fn root(&self) -> Option<&File> {
+        self.root.as_ref()
+    }
+
     /// The mounts, but those that another one lies upon at the same place.
     fn visible(&self) -> impl Iterator<Item = &Mount> {
         let is_covered = |(number, mount): (usize, &Mount)| {

@@ -3,7 +3,7 @@
 //! Changing rules is one store of the generation: a packet or bio sees the old set or the new one, never half
 //! of each.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use aya::{
     Ebpf,
@@ -22,7 +22,10 @@ use fault_common::{
 
 use super::{active::Active, error::SessionError, packets::Namespace, plan::Plan};
 use crate::{
-    file::places::{self, Place},
+    file::{
+        names,
+        places::{self, Place},
+    },
     kernel::{load::Loaded, plain::Plain},
     net::peers::{self, Named, Table},
     spec::NetFilter,
@@ -35,6 +38,8 @@ pub(super) struct Rules {
     table: Table,
     /// Where the paths of patterns lead.
     places: Vec<Place>,
+    /// By bank: names of files that must stay in memory.
+    held: [Vec<OwnedFd>; BANKS],
 }
 
 impl Rules {
@@ -59,8 +64,9 @@ impl Rules {
     }
 
     /// Writes the patterns of all file rules; how many there are, by file system.
-    fn write_globs(&self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<u64, SessionError> {
+    fn write_globs(&mut self, ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<u64, SessionError> {
         let globs = places::globs(&self.places, plan.globs())?;
+        self.held[bank as usize % BANKS] = names::hold(&self.places, plan.globs());
         if globs.is_empty() {
             return Ok(0);
         }

@@ -30,7 +30,7 @@ fn unit(name: &str) -> String {
 /// test's machine, so nobody is told.
 fn container(lab: &NetLab, name: &str, to: &str) -> String {
     format!(
-        "[Unit]\nDefaultDependencies=no\n[Service]\nStandardOutput=null\nDelegate=yes\nKillMode=mixed\n\
+        "[Unit]\nDefaultDependencies=no\n[Service]\nEnvironment=SYSTEMD_LOG_TARGET=console\nStandardOutput=null\nStandardError=file:{SHARED}/{name}.err\nDelegate=yes\nKillMode=mixed\n\
          ExecStart=/usr/bin/systemd-nspawn --quiet --machine={name} --directory={SHARED}/{name} --as-pid2 \
          --keep-unit --register=no --network-namespace-path=/run/netns/{} /bin/sh -c '{}'\n",
         lab.target,
@@ -73,5 +73,8 @@ fn of_nspawn(_: Lane) -> anyhow::Result<()> {
 
 /// What is the matter with a unit, for messages.
 fn state(systemd: &SystemdLab, unit: &str) -> String {
+    let name = unit.trim_start_matches("systemd-nspawn@").trim_end_matches(".service");
+    let said = std::fs::read_to_string(format!("{SHARED}/{name}.err")).unwrap_or_default();
     systemd.ctl(&format!("show {unit} --property=ActiveState,Result,ExecMainStatus")).unwrap_or_default()
+        + &said
 }
