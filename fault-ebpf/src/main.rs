@@ -14,6 +14,7 @@ mod block;
 mod decision;
 mod emit;
 mod file;
+mod globals;
 mod kernel;
 mod life;
 mod maps;

@@ -7,11 +7,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel},
 };
 
-macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* #[unsafe(no_mangle)] pub static $name: Global<u32> = Global::new(0);)*
-    };
-}
+use crate::globals::fields;
 
 fields! {
     /// `task_struct.flags` (32 bits).

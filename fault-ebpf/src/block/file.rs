@@ -8,10 +8,7 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::{
-    Global,
-    helpers::generated::{bpf_get_current_task_btf, bpf_loop, bpf_task_storage_get},
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_loop, bpf_task_storage_get};
 use fault_common::{control::Bank, counters::Counter, who::FileState};
 
 use super::fields::{BIO_INDEX, BIO_PRIVATE, read, read_at};
@@ -21,14 +18,9 @@ use crate::{
         fields::{FILE_INODE, INODE_MODE, SYSTEM_DEVICE},
         path,
     },
+    globals::fields,
     maps::{BIO_FILES, CONTROL},
 };
-
-macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* #[unsafe(no_mangle)] pub static $name: Global<u32> = Global::new(0);)*
-    };
-}
 
 fields! {
     /// `bio.bi_io_vec`.

@@ -1,12 +1,6 @@
 //! Where the fields of kernel structures are. The loader finds out (`fault_user::file::fields`) and sets these.
 
-use aya_ebpf::Global;
-
-macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* #[unsafe(no_mangle)] pub static $name: Global<u32> = Global::new(0);)*
-    };
-}
+use crate::globals::fields;
 
 fields! {
     /// `file.f_path.dentry`.

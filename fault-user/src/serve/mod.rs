@@ -9,6 +9,7 @@
 //! | `routes` | what can be asked |
 //! | `api` | what its description says beyond the types |
 //! | `hub` | all sessions |
+//! | `memory` | what it holds when there is nothing to do |
 //! | `owner` | one session, in a thread of its own |
 //! | `changes` | other faults for a session that is active |
 //! | `events`, `stream`, `metrics` | injections and counters for programs |
@@ -21,6 +22,7 @@ mod error;
 mod events;
 mod hub;
 mod listen;
+mod memory;
 mod metrics;
 mod owner;
 mod request;
@@ -79,6 +81,7 @@ pub async fn serve(
     keeper: Arc<Keeper>,
     ready: impl FnOnce(&str),
 ) -> Result<(), ServeError> {
+    memory::keep_together();
     let mut signals = Signals::catch().map_err(ServeError::Signals)?;
     let is_tcp = options.addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
     match (is_tcp, &options.token) {

@@ -66,16 +66,7 @@ pub(super) fn own(hub: Arc<Hub>, draft: Draft, ready: oneshot::Sender<Result<Ent
             _ = ready.send(Err(ApiError::internal(format!("starting a runtime failed: {error}"))));
         }
     }
-    give_memory_back();
-}
-
-/// Arming takes some ten megabytes for a moment, of which glibc keeps what is free for each thread that ever armed: malloc_trim(3).
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time by any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    super::memory::give_back();
 }
 
 async fn live(hub: Arc<Hub>, draft: Draft, ready: oneshot::Sender<Result<Entry, ApiError>>) {

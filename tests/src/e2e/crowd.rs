@@ -108,6 +108,7 @@ impl Crowd {
         let mut ids = self.come(first)?;
         let before = self.service.settled(0)?;
         let later = self.come(second())?;
+        let made = later.len() as u64;
         let after = self.service.settled(before.descriptors)?;
         eprintln!("  {} and {} sessions; {before:?}, then {after:?}", ids.len(), later.len());
         ensure!(later.len() >= least, "only {} sessions", later.len());
@@ -120,7 +121,7 @@ impl Crowd {
         ensure!(after.descriptors == before.descriptors, "{before:?} before, {after:?} after");
         // One session holds more than a megabyte as long as it lives.
         let grown = after.resident.saturating_sub(before.resident);
-        ensure!(grown < least as u64 * 512 * 1024, "{before:?} before, {after:?} after");
+        ensure!(grown < made * 512 * 1024, "{before:?} before, {after:?} after");
         let left: Value = self.service.json("GET", "/v1/sessions", None, 200)?;
         ensure!(left == json!({"sessions": []}), "sessions are left: {left}");
         self.service.end()
