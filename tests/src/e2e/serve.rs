@@ -251,7 +251,7 @@ fn events(_: Lane) -> anyhow::Result<()> {
 /// The same of disks: a read that none of the faults lets pass never succeeds, while sessions with and without parkers, and
 /// with packets beside disks, take over from each other.
 fn disk_changes(_: Lane) -> anyhow::Result<()> {
-    const READS: u64 = 400;
+    const READS: u64 = 2000;
     let service = Service::start(&[])?;
     let pause = ["--count", &READS.to_string(), "--pause-us", "20000"];
     let (mut victim, mut bystander) = (reader(BARE, &pause)?, reader(BARE, &pause)?);
@@ -290,7 +290,8 @@ fn disk_changes(_: Lane) -> anyhow::Result<()> {
     let failed = victim.errors.get("EIO").copied().unwrap_or(0);
     ensure!(failed == READS, "{failed} of {READS} reads failed in {changes} changes: {report}");
     ensure!(injected >= READS, "{injected} hits of {READS} reads");
-    ensure!(changes > others.len(), "only {changes} changes");
+    // Forth and back; arming takes its time on an emulated machine.
+    ensure!(changes >= 3, "only {changes} changes");
     ensure!(report["troubles"].is_null(), "{report}");
     service.end()
 }
