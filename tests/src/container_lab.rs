@@ -38,7 +38,7 @@ pub enum Kind {
 /// # Errors
 /// When a file cannot be copied.
 pub fn root_file_system(at: &Path) -> anyhow::Result<()> {
-    for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+    for directory in ["bin", "dev", "etc", "proc", "sys", "tmp", "usr"] {
         fs::create_dir_all(at.join(directory))?;
     }
     fs::copy("/usr/bin/busybox", at.join("bin/busybox")).context("the package busybox-static")?;
