@@ -4,6 +4,7 @@ mod apt;
 mod dist;
 mod exec;
 mod fuzz;
+mod gallery;
 mod host;
 mod kernel;
 mod lane;
@@ -62,6 +63,8 @@ enum Task {
     Demo(ProgramArgs),
     /// Measure what `fault` costs (program fault-bench).
     Bench(ProgramArgs),
+    /// Break systems everybody knows, in the VM, and write docs/gallery (program fault-gallery).
+    Gallery(gallery::GalleryArgs),
     /// Look for texts that break the readers of specs, scenarios and patterns.
     Fuzz(fuzz::FuzzArgs),
     /// Make the static binary that runs on other machines, packed and with its checksum in dist/.
@@ -181,6 +184,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => test_task(args),
         Task::Demo(args) => program_task("fault-demo", &args),
         Task::Bench(args) => program_task("fault-bench", &args),
+        Task::Gallery(args) => Ok(passed(gallery::run(&args)?)),
         Task::Fuzz(args) => {
             fuzz::run(&args)?;
             Ok(ExitCode::SUCCESS)

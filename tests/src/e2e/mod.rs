@@ -22,6 +22,7 @@ mod echoes;
 mod file_errors;
 mod file_patterns;
 mod file_system;
+mod gallery;
 mod host;
 mod jitter;
 mod lane;
@@ -182,6 +183,7 @@ fn tests() -> Vec<Test> {
         databases::TESTS,
         file_errors::TESTS,
         file_patterns::TESTS,
+        gallery::TESTS,
         death::TESTS,
         serve::TESTS,
         service_unit::TESTS,
