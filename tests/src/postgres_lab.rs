@@ -123,6 +123,11 @@ impl Postgres {
                 ])
                 .arg(&directory),
         )?;
+        // Of the socket, which lies in the directory.
+        let lock = directory.join(format!(".s.PGSQL.{port}.lock"));
+        if lock.exists() {
+            fs::remove_file(lock)?;
+        }
         Ok(Self { process: None, directory, account: self.account })
     }
 

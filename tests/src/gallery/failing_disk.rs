@@ -26,8 +26,8 @@ pub const SCENARIO: Scenario = Scenario {
     story: Story {
         title: "A disk that is failing, not failed",
         lead: "SQLite and PostgreSQL on ext4. Reads of a few sectors hang for three seconds and then fail; all else is fine.",
-        production: "A few queries take seconds and end with an error of the disk (PostgreSQL: `could not read block`, SQLite: \
-                     `disk I/O error`); they are always about the same rows. Everything else is in time, writes among it, so \
+        production: "A few queries take seconds and end with an error of the disk (PostgreSQL: `could not read block`; SQLite, \
+                     which is wrong about it: `database disk image is malformed`); they are always about the same rows. Everything else is in time, writes among it, so \
                      averages and health checks look well. Tasks are in state D for seconds.",
         look_for: "The crosses of reads, in a line above three seconds: exactly the rows that lie on the sectors, and no \
                    others. (They take six where the kernel asks twice: what it read ahead failed, so it asks for the page \
@@ -120,9 +120,10 @@ fn lines(pace: Pace, bad: &BTreeSet<u32>, phase: u32) -> String {
 /// The four databases of the disk.
 struct Databases {
     services: Services,
-    files: FileSystem,
     ledgers: CgroupLab,
     servers: Vec<Postgres>,
+    // After the servers: they have files open in it.
+    files: FileSystem,
     sqlite: [Store; 2],
     postgres: [Store; 2],
 }

@@ -8,6 +8,7 @@ mod checks;
 mod dependency_out;
 mod failing_disk;
 mod five_states;
+mod limping;
 mod page;
 mod partition;
 mod payments;
@@ -66,8 +67,13 @@ pub const SHORT: &[Scenario] = &[
 ];
 
 /// Those that are not.
-pub const LONG: &[Scenario] =
-    &[replica_lag::SCENARIO, zone_split::SCENARIO, slow_dependency::SCENARIO, partition::SCENARIO];
+pub const LONG: &[Scenario] = &[
+    replica_lag::SCENARIO,
+    zone_split::SCENARIO,
+    slow_dependency::SCENARIO,
+    partition::SCENARIO,
+    limping::SCENARIO,
+];
 
 /// All.
 fn all() -> impl Iterator<Item = &'static Scenario> {

@@ -26,7 +26,7 @@ pub const SCENARIO: Scenario = Scenario {
         production: "Customers who were charged twice, in numbers that match the time-outs of the callers. The payment \
                      service has no error in its log and serves every request in its usual time. Callers have time-outs, \
                      and all their retries succeed.",
-        look_for: "The crosses look alike in all three phases: a try that ends at the shopper's time-out of 1 s. The table of \
+        look_for: "The crosses look alike in all three phases: a try that ends at the shopper's time-out of 2 s. The table of \
                    rows does not: a lost request costs nothing, a lost reply is a second charge, and so is a reply that comes \
                    after the shopper has given up. Who waits long enough is charged once. With an idempotency key every \
                    order is charged once, whatever was lost. (The shopper ends its connection with SO_LINGER 0. After a mere \
@@ -38,17 +38,19 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 const PORT: u16 = 8220;
-/// Seconds; the reply is late by two.
-const PATIENCE: &str = "1";
+/// Seconds; the reply is late by four.
+const PATIENCE: &str = "2";
 const LONG_PATIENCE: &str = "20";
+/// Orders of somebody who is no target.
+const OTHERS: u32 = 6;
 
 /// Phase, what goes wrong, how long the shopper waits, how often each charge of an order without a key is there for each
 /// try that timed out.
 const WRONG: [(&str, &str, &str, bool); 4] = [
     ("request lost", "hang out", PATIENCE, false),
     ("reply lost", "hang in", PATIENCE, true),
-    ("reply late", "delay 2s in data", PATIENCE, true),
-    ("reply late, and waited for", "delay 2s in data", LONG_PATIENCE, false),
+    ("reply late", "delay 4s in data", PATIENCE, true),
+    ("reply late, and waited for", "delay 4s in data", LONG_PATIENCE, false),
 ];
 
 /// The shopper's tries by order.
@@ -85,9 +87,9 @@ struct Shop {
 
 impl Shop {
     /// A shopper that waits for its go.
-    fn shopper(&mut self, patience: &str) -> anyhow::Result<Process> {
-        let (first, count) = (self.next.to_string(), self.orders.to_string());
-        self.next += self.orders;
+    fn shopper(&mut self, patience: &str, orders: u32) -> anyhow::Result<Process> {
+        let (first, count) = (self.next.to_string(), orders.to_string());
+        self.next += orders;
         self.services.start("shopper.py", &[&PORT.to_string(), patience, &first, &count])
     }
 }
@@ -109,15 +111,16 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let services = Services::new()?;
     let directory = server.directory().to_string_lossy().into_owned();
     let _payment = services.start("payment.py", &[&PORT.to_string(), &directory])?;
-    let mut shop = Shop { services, server, next: 0, orders: stage.pace.of(24, 60) };
+    let mut shop = Shop { services, server, next: 0, orders: stage.pace.of(16, 40) };
     let mut rows = Vec::new();
 
-    let shopper = shop.shopper(PATIENCE)?;
+    let shopper = shop.shopper(PATIENCE, shop.orders)?;
     let tries = stage.phase("before", || buy(shopper))?;
     rows.push(judge(stage, &shop, "before", &tries, false)?);
     for (phase, what, patience, again) in WRONG {
         // One to be paid for by somebody who is no target, at the same time.
-        let (shopper, bystander) = (shop.shopper(patience)?, shop.shopper(LONG_PATIENCE)?);
+        let (shopper, bystander) =
+            (shop.shopper(patience, shop.orders)?, shop.shopper(LONG_PATIENCE, OTHERS)?);
         let words = ["play", "scenarios/payment.toml", "--pid", "SHOPPER"];
         let parameters = [format!("peer=127.0.0.1:{PORT}"), format!("what={what}")];
         let words: Vec<&str> = words.into_iter().chain(parameters.iter().map(String::as_str)).collect();
@@ -133,11 +136,11 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
         stage.checks.equal(
             &format!("{phase}: tries of a shopper that is no target"),
             others.len(),
-            shop.orders as usize,
+            OTHERS as usize,
         )?;
         rows.push(judge(stage, &shop, phase, &tries, again)?);
     }
-    let shopper = shop.shopper(PATIENCE)?;
+    let shopper = shop.shopper(PATIENCE, shop.orders)?;
     let tries = stage.phase("after", || buy(shopper))?;
     rows.push(judge(stage, &shop, "after", &tries, false)?);
     stage.tables.push(Table {

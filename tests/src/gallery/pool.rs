@@ -40,6 +40,8 @@ pub const SCENARIO: Scenario = Scenario {
 const PORT: u16 = 8230;
 const OTHER_PORT: u16 = 8231;
 const PATIENCE: Duration = Duration::from_secs(1);
+/// From one request on a connection to the next.
+const EVERY: Duration = Duration::from_millis(1100);
 /// How long TCP may take to try again what was lost.
 const SETTLING: Duration = Duration::from_secs(30);
 const SHARE: f64 = 0.4;
@@ -112,9 +114,13 @@ fn everybody(
             .iter_mut()
             .map(|connection| {
                 scope.spawn(move || -> Vec<Sample> {
+                    // Not all in the same instant.
+                    thread::sleep(Duration::from_millis(7 * connection.number as u64));
                     let one = |_| {
-                        thread::sleep(Duration::from_millis(100 + 3 * connection.number as u64));
-                        connection.ask(who, PATIENCE)
+                        let begin = Instant::now();
+                        let sample = connection.ask(who, PATIENCE);
+                        thread::sleep(EVERY.saturating_sub(begin.elapsed()));
+                        sample
                     };
                     (0..rounds).map(one).collect()
                 })
@@ -123,7 +129,7 @@ fn everybody(
         let checks = scope.spawn(move || -> Vec<Sample> {
             (0..rounds)
                 .map(|_| {
-                    thread::sleep(Duration::from_millis(300));
+                    thread::sleep(EVERY);
                     http::check(&format!("health check of {who}"), address, PATIENCE)
                 })
                 .collect()
@@ -157,7 +163,7 @@ fn hit(events: &str) -> anyhow::Result<BTreeSet<u16>> {
 
 fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.runs("redis-server")?;
-    let (size, rounds) = (stage.pace.of(40, 60), stage.pace.of(4, 12));
+    let (size, rounds) = (stage.pace.of(40, 60), stage.pace.of(3, 8));
     let directory = tempfile::TempDir::new()?;
     let redis = Redis::start(PORT, directory.path(), &["--save", ""])?;
     let other = Redis::start(OTHER_PORT, directory.path(), &["--save", ""])?;
