@@ -44,9 +44,9 @@ const LONG_PATIENCE: &str = "20";
 /// Orders of somebody who is no target.
 const OTHERS: u32 = 6;
 
-/// Phase, what goes wrong, how long the shopper waits, how often each charge of an order without a key is there for each
-/// try that timed out.
-const WRONG: [(&str, &str, &str, bool); 4] = [
+/// Phase, what goes wrong, how long the shopper waits, whether each try that timed out was a charge.
+type Wrong = (&'static str, &'static str, &'static str, bool);
+const WRONG: [Wrong; 4] = [
     ("request lost", "hang out", PATIENCE, false),
     ("reply lost", "hang in", PATIENCE, true),
     ("reply late", "delay 4s in data", PATIENCE, true),
@@ -79,19 +79,30 @@ fn charges(server: &Postgres) -> anyhow::Result<BTreeMap<u32, usize>> {
 }
 
 struct Shop {
-    services: Services,
     server: Postgres,
-    next: u32,
     orders: u32,
 }
 
-impl Shop {
-    /// A shopper that waits for its go.
-    fn shopper(&mut self, patience: &str, orders: u32) -> anyhow::Result<Process> {
-        let (first, count) = (self.next.to_string(), orders.to_string());
-        self.next += orders;
-        self.services.start("shopper.py", &[&PORT.to_string(), patience, &first, &count])
-    }
+/// All shoppers of the run, each waiting for its go: those of the phases, in their order, and for each phase in which
+/// something is wrong one who is no target.
+fn shoppers(
+    services: &Services,
+    wrong: &[Wrong],
+    orders: u32,
+) -> anyhow::Result<(Vec<Process>, Vec<Process>)> {
+    let patience =
+        [PATIENCE].into_iter().chain(wrong.iter().map(|(.., patience, _)| *patience)).chain([PATIENCE]);
+    let mut next = 0;
+    let mut command = |patience: &str, orders: u32| {
+        let words = vec![PORT.to_string(), patience.to_owned(), next.to_string(), orders.to_string()];
+        next += orders;
+        ("shopper.py", words)
+    };
+    let targets: Vec<_> = patience.map(|patience| command(patience, orders)).collect();
+    let others: Vec<_> = wrong.iter().map(|_| command(LONG_PATIENCE, OTHERS)).collect();
+    let mut targets = services.start_all(&[targets, others].concat())?;
+    let others = targets.split_off(wrong.len() + 2);
+    Ok((targets, others))
 }
 
 fn buy(mut shopper: Process) -> anyhow::Result<(Vec<Sample>, Vec<Sample>)> {
@@ -111,16 +122,17 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let services = Services::new()?;
     let directory = server.directory().to_string_lossy().into_owned();
     let _payment = services.start("payment.py", &[&PORT.to_string(), &directory])?;
-    let mut shop = Shop { services, server, next: 0, orders: stage.pace.of(16, 40) };
+    let shop = Shop { server, orders: stage.pace.of(12, 40) };
+    // Who waits is nobody's surprise.
+    let wrong = &WRONG[..stage.pace.of(3, 4)];
+    let (targets, others) = shoppers(&services, wrong, shop.orders)?;
+    let (mut targets, mut others) = (targets.into_iter(), others.into_iter());
     let mut rows = Vec::new();
 
-    let shopper = shop.shopper(PATIENCE, shop.orders)?;
-    let tries = stage.phase("before", || buy(shopper))?;
+    let tries = stage.phase("before", || buy(targets.next().context("a shopper")?))?;
     rows.push(judge(stage, &shop, "before", &tries, false)?);
-    for (phase, what, patience, again) in WRONG {
-        // One to be paid for by somebody who is no target, at the same time.
-        let (shopper, bystander) =
-            (shop.shopper(patience, shop.orders)?, shop.shopper(LONG_PATIENCE, OTHERS)?);
+    for (phase, what, _, again) in wrong {
+        let (shopper, bystander) = targets.next().zip(others.next()).context("two shoppers")?;
         let words = ["play", "scenarios/payment.toml", "--pid", "SHOPPER"];
         let parameters = [format!("peer=127.0.0.1:{PORT}"), format!("what={what}")];
         let words: Vec<&str> = words.into_iter().chain(parameters.iter().map(String::as_str)).collect();
@@ -134,14 +146,13 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
         let report = injection.heal()?;
         stage.checks.that(format!("{phase}: `fault` hit something"), report.rule(0, "injected")? > 0)?;
         stage.checks.equal(
-            &format!("{phase}: tries of a shopper that is no target"),
+            &format!("{phase}: tries of a shopper that is no target, for {OTHERS} orders"),
             others.len(),
             OTHERS as usize,
         )?;
-        rows.push(judge(stage, &shop, phase, &tries, again)?);
+        rows.push(judge(stage, &shop, phase, &tries, *again)?);
     }
-    let shopper = shop.shopper(PATIENCE, shop.orders)?;
-    let tries = stage.phase("after", || buy(shopper))?;
+    let tries = stage.phase("after", || buy(targets.next().context("a shopper")?))?;
     rows.push(judge(stage, &shop, "after", &tries, false)?);
     stage.tables.push(Table {
         title: "Rows in the database".to_owned(),
