@@ -15,7 +15,7 @@ import time
 PORT, PATIENCE, FIRST, COUNT = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 TRIES = 12
 # Between two tries, and between two orders: nobody is helped by a storm of retries.
-REST, PACE = 1, 0.25
+REST, PACE = 0.5, 0.25
 
 tries = []
 

@@ -31,7 +31,7 @@ pub const SCENARIO: Scenario = Scenario {
                      looked at. When the part is dead, requests pile up in the page's workers: memory and threads grow, CPU \
                      does not.",
         look_for: "Without time-outs the dots climb and scatter as the slow service does, and when it is dead there are only \
-                   crosses at the user's own patience of 3 s. With a time-out of 300 ms for each part, no page is later than \
+                   crosses at the user's own patience of 3 s. With a time-out of 500 ms for each part, no page is later than \
                    that in either phase. A third page is not the target, and asks the same services: none of them is slow in \
                    truth.",
         who: "PLAIN and GUARDED are the PIDs of the pages without and with time-outs.",
@@ -44,7 +44,7 @@ const PARTS: [(&str, u16); 5] =
 const SLOW: u16 = 8273;
 /// Series, port of the page, how long it waits for a part.
 const PAGES: [(&str, u16, &str); 3] =
-    [("without time-outs", 8275, "0"), ("with time-outs", 8276, "0.3"), ("no target", 8277, "0")];
+    [("without time-outs", 8275, "0"), ("with time-outs", 8276, "0.5"), ("no target", 8277, "0")];
 const PATIENCE: Duration = Duration::from_secs(3);
 const PATIENCE_NS: u64 = 3_000_000_000;
 const MARGIN_NS: u64 = 300_000_000;
@@ -54,13 +54,13 @@ fn users(over: &AtomicBool) -> Vec<Sample> {
     thread::scope(|scope| {
         let users: Vec<_> = PAGES
             .iter()
-            .flat_map(|page| [page; 3])
+            .flat_map(|page| [page; 2])
             .map(|(who, port, _)| {
                 scope.spawn(move || {
                     let mut samples = Vec::new();
                     while !over.load(Ordering::Relaxed) {
                         samples.push(http::ask(who, local(*port), "/", PATIENCE));
-                        thread::sleep(Duration::from_millis(250));
+                        thread::sleep(Duration::from_millis(800));
                     }
                     samples
                 })
@@ -72,7 +72,7 @@ fn users(over: &AtomicBool) -> Vec<Sample> {
 
 fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.runs("python3")?;
-    let each_s: u64 = stage.pace.of(8, 15);
+    let each_s: u64 = stage.pace.of(10, 20);
     let services = Services::new()?;
     let parts = PARTS.map(|(name, port)| ("shop.py", vec![name.to_owned(), port.to_string()]));
     let _parts = services.start_all(&parts)?;
@@ -135,7 +135,7 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
                 continue;
             }
             let pages = seen(who, phase);
-            checks.that(format!("{who}, {phase}: {} pages", pages.count()), pages.count() >= 8)?;
+            checks.that(format!("{who}, {phase}: {} pages", pages.count()), pages.count() >= 4)?;
             checks.equal(
                 &format!("{who}, {phase}: pages that came, of {}", pages.count()),
                 pages.ended("200"),
@@ -148,7 +148,7 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
         let median = seen(guarded, phase).median_ms();
         checks.that(
             format!("{guarded}, {phase}: median {median:.0} ms, no more than the {usual:.0} ms before and the time-out, twice at most (connecting, reading)"),
-            median < usual * 1.5 + 2.0 * 300.0,
+            median < usual * 1.5 + 2.0 * 500.0,
         )?;
         let others = seen(other, phase).median_ms();
         checks.that(
@@ -161,10 +161,10 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
     let slow = seen(plain, "slow");
     checks.that(
         format!(
-            "{plain}, slow: median {:.0} ms, at least 200 ms more than the {usual:.0} ms before",
+            "{plain}, slow: median {:.0} ms, at least 500 ms more than the {usual:.0} ms before",
             slow.median_ms()
         ),
-        slow.median_ms() > usual + 200.0,
+        slow.median_ms() > usual + 500.0,
     )?;
     let dead = seen(plain, "dead");
     checks.equal(
