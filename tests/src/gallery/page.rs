@@ -101,7 +101,7 @@ fn extra(table: &Table) -> String {
     };
     let rule = format!("|{}\n", "---|".repeat(table.head.len()));
     let rows: String = table.rows.iter().map(|row| line(row)).collect();
-    format!("\n### {}\n\n{}{rule}{rows}\n", table.title, line(&table.head))
+    format!("### {}\n\n{}{rule}{rows}\n", table.title, line(&table.head))
 }
 
 /// The page that leads to all others.

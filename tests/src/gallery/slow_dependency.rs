@@ -49,6 +49,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const PATIENCE_NS: u64 = 3_000_000_000;
 const MARGIN_NS: u64 = 300_000_000;
 
+/// How many parts a page has: `5 parts`. A page that lacks some is still a page.
+fn parts(answer: &http::Answer) -> (String, bool) {
+    let page: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let parts =
+        page["parts"].as_array().map_or(0, |parts| parts.iter().filter(|part| part.is_string()).count());
+    (format!("{parts} parts"), parts > 0)
+}
+
 /// Users of all three pages until `over`.
 fn users(over: &AtomicBool) -> Vec<Sample> {
     thread::scope(|scope| {
@@ -59,7 +67,7 @@ fn users(over: &AtomicBool) -> Vec<Sample> {
                 scope.spawn(move || {
                     let mut samples = Vec::new();
                     while !over.load(Ordering::Relaxed) {
-                        samples.push(http::ask(who, local(*port), "/", PATIENCE));
+                        samples.push(http::look(who, local(*port), "/", PATIENCE, parts));
                         thread::sleep(Duration::from_millis(800));
                     }
                     samples
@@ -138,7 +146,7 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
             checks.that(format!("{who}, {phase}: {} pages", pages.count()), pages.count() >= 4)?;
             checks.equal(
                 &format!("{who}, {phase}: pages that came, of {}", pages.count()),
-                pages.ended("200"),
+                pages.good(),
                 pages.count(),
             )?;
         }
@@ -166,6 +174,20 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
         ),
         slow.median_ms() > usual + 500.0,
     )?;
+    let dead = seen(guarded, "dead");
+    checks.equal(
+        &format!("{guarded}, dead: pages that lack one part of five, of {}", dead.count()),
+        dead.ended("4 parts"),
+        dead.count(),
+    )?;
+    for phase in ["slow", "dead"] {
+        let whole = seen(other, phase);
+        checks.equal(
+            &format!("{other}, {phase}: whole pages, of {}", whole.count()),
+            whole.ended("5 parts"),
+            whole.count(),
+        )?;
+    }
     let dead = seen(plain, "dead");
     checks.equal(
         &format!("{plain}, dead: users who gave up, of {}", dead.count()),

@@ -75,10 +75,26 @@ pub fn post(who: &str, to: SocketAddr, path: &str, patience: Duration) -> Sample
 }
 
 fn felt(who: &str, method: &str, to: SocketAddr, path: &str, patience: Duration) -> Sample {
-    Sample::timed(who, path, || match request(method, to, path, patience) {
-        Ok(answer) => (answer.status.to_string(), (200..300).contains(&answer.status)),
+    let judge = |answer: &Answer| (answer.status.to_string(), (200..300).contains(&answer.status));
+    Sample::timed(who, path, || judged(request(method, to, path, patience), judge))
+}
+
+/// Asks as a user who looks at what comes: `judge` says what it is, and whether it is good.
+pub fn look(
+    who: &str,
+    to: SocketAddr,
+    path: &str,
+    patience: Duration,
+    judge: impl FnOnce(&Answer) -> (String, bool),
+) -> Sample {
+    Sample::timed(who, path, || judged(request("GET", to, path, patience), judge))
+}
+
+fn judged(answer: std::io::Result<Answer>, judge: impl FnOnce(&Answer) -> (String, bool)) -> (String, bool) {
+    match answer {
+        Ok(answer) => judge(&answer),
         Err(error) => (named(&error), false),
-    })
+    }
 }
 
 /// A health check of the simplest kind: is there somebody who takes the connection?
