@@ -29,12 +29,11 @@ pub const SCENARIO: Scenario = Scenario {
         title: "A disk that is failing, not failed",
         lead: "SQLite and PostgreSQL on ext4. Reads of a few sectors hang for three seconds and then fail; all else is fine.",
         production: "A few queries take seconds and end with an error of the disk (PostgreSQL: `could not read block`; SQLite, \
-                     which is wrong about it: `database disk image is malformed`); they are always about the same rows. Everything else is in time, writes among it, so \
-                     averages and health checks look well. Tasks are in state D for seconds.",
+                     which is wrong about it: `database disk image is malformed`); they are always about the same rows. \
+                     Everything else is in time, writes among it, so averages and health checks look well. Tasks are in state D for seconds.",
         look_for: "The crosses of reads, in a line above three seconds: exactly the rows that lie on the sectors, and no \
-                   others. (They take six where the kernel asks twice: what it read ahead failed, so it asks for the page \
-                   alone.) Dots go on below: other rows, and all writes. Two more databases on the same disk, one of each \
-                   kind, notice nothing. After a crash and a restart every row that was acknowledged is there.",
+                   others. (Six where the kernel asks the disk twice.) Dots go on below: other rows, and \
+                   all writes. Two more databases on the same disk, one of each kind, notice nothing. After a crash and a restart every row that was acknowledged is there.",
         who: "POSTGRES is the PID of the server's first process, LEDGERS a cgroup with the program that uses SQLite, TABLE and \
               FILE sectors within the table's file and the database's.",
     },
