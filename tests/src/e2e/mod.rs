@@ -74,7 +74,7 @@ use crate::{
 
 /// Held while tests run.
 const LOCK: &str = "/run/fault-e2e.lock";
-/// A test that takes longer is stuck. The slowest takes a minute and a half on a slow emulated machine.
+/// A test that takes longer is stuck. The slowest takes two minutes on a slow emulated machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// For [`Test::on`].
