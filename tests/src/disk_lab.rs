@@ -11,8 +11,9 @@ pub const BARE: &str = "/dev/vdb";
 /// The disk that holds the file system of [`FileSystem`].
 pub const FORMATTED: &str = "/dev/vda";
 
-/// A file system on [`FORMATTED`], mounted until the end of the test.
+/// A file system on [`FORMATTED`], or another disk, mounted until the end of the test.
 pub struct FileSystem {
+    disk: &'static str,
     directory: tempfile::TempDir,
     kind: Kind,
 }
@@ -27,13 +28,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn mkfs(self) -> String {
+    fn mkfs(self, disk: &str) -> String {
         match self {
             Self::Ext4 => {
                 let options = "-E lazy_itable_init=0,lazy_journal_init=0 -N 8192 -J size=4";
-                format!("mkfs.ext4 -q -F {options} {FORMATTED} 262144")
+                format!("mkfs.ext4 -q -F {options} {disk} 262144")
             }
-            Self::Xfs => format!("mkfs.xfs -q -f {FORMATTED}"),
+            Self::Xfs => format!("mkfs.xfs -q -f {disk}"),
         }
     }
 
@@ -67,9 +68,17 @@ impl FileSystem {
     /// # Errors
     /// When mkfs or mount does.
     pub fn of(kind: Kind, directory: tempfile::TempDir) -> anyhow::Result<Self> {
-        sh(&kind.mkfs())?;
-        sh(&format!("mount -t {} {FORMATTED} {}", kind.name(), directory.path().display()))?;
-        Ok(Self { directory, kind })
+        Self::on_disk(FORMATTED, kind, directory)
+    }
+
+    /// The same on a disk of the caller's choice.
+    ///
+    /// # Errors
+    /// When mkfs or mount does.
+    pub fn on_disk(disk: &'static str, kind: Kind, directory: tempfile::TempDir) -> anyhow::Result<Self> {
+        sh(&kind.mkfs(disk))?;
+        sh(&format!("mount -t {} {disk} {}", kind.name(), directory.path().display()))?;
+        Ok(Self { disk, directory, kind })
     }
 
     /// Mounts it afresh: nothing of it is in memory, not even what its journal still holds on to.
@@ -79,7 +88,7 @@ impl FileSystem {
     pub fn mount_afresh(&self) -> anyhow::Result<()> {
         let place = self.mount_point();
         sh(&format!("umount {place}"))?;
-        sh(&format!("mount -t {} {FORMATTED} {place}", self.kind.name())).map(drop)
+        sh(&format!("mount -t {} {} {place}", self.kind.name(), self.disk)).map(drop)
     }
 
     /// Where it is mounted.

@@ -13,6 +13,7 @@ pub mod disk_parity;
 pub mod dm_lab;
 pub mod driver;
 pub mod e2e;
+pub mod gallery;
 pub mod kernel_log;
 pub mod net_lab;
 pub mod offspring;

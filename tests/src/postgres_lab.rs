@@ -101,6 +101,36 @@ pub fn make(place: &Path, count: usize) -> anyhow::Result<Vec<Postgres>> {
 }
 
 impl Postgres {
+    /// A copy of this server that follows it over TCP, on `port` of loopback; not started.
+    ///
+    /// # Errors
+    /// When pg_basebackup(1) fails.
+    pub fn replica(&self, port: u16) -> anyhow::Result<Self> {
+        let directory = self.directory.with_extension("replica");
+        fs::create_dir(&directory)?;
+        self.account.owns(&directory)?;
+        fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        succeeds(
+            self.account
+                .command("pg_basebackup")?
+                .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres"])
+                .args([
+                    "--write-recovery-conf",
+                    "--wal-method=stream",
+                    "--checkpoint=fast",
+                    "--no-sync",
+                    "-D",
+                ])
+                .arg(&directory),
+        )?;
+        // Of the socket, which lies in the directory.
+        let lock = directory.join(format!(".s.PGSQL.{port}.lock"));
+        if lock.exists() {
+            fs::remove_file(lock)?;
+        }
+        Ok(Self { process: None, directory, account: self.account })
+    }
+
     /// Its data directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -112,13 +142,21 @@ impl Postgres {
     /// # Errors
     /// When it runs already, or does not come up; with its log.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.start_with(&[])
+    }
+
+    /// The same with more settings, which count more than the usual ones.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn start_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
         ensure!(self.process.is_none(), "it runs already");
         let log = fs::OpenOptions::new().append(true).create(true).open(self.log_path())?;
         let mut command = self.account.command("postgres")?;
         command.arg("-D").arg(&self.directory).arg("-k").arg(&self.directory);
         // What does I/O by itself and at times of its own is kept quiet, and pages do not stay in memory.
-        for setting in ["listen_addresses=", "autovacuum=off", "shared_buffers=1MB", "logging_collector=off"]
-        {
+        let usual = ["listen_addresses=", "autovacuum=off", "shared_buffers=1MB", "logging_collector=off"];
+        for setting in usual.iter().chain(settings) {
             command.args(["-c", setting]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

@@ -5,6 +5,7 @@ mod dist;
 mod exec;
 mod fuzz;
 mod fuzz_api;
+mod gallery;
 mod host;
 mod kernel;
 mod lane;
@@ -69,6 +70,8 @@ enum Task {
         #[arg(long, default_value = "2m", value_parser = parse_duration)]
         budget: Duration,
     },
+    /// Break systems everybody knows, in the VM, and write docs/gallery (program fault-gallery).
+    Gallery(gallery::GalleryArgs),
     /// Look for texts that break the readers of specs, scenarios and patterns.
     Fuzz(fuzz::FuzzArgs),
     /// Make the static binary that runs on other machines, packed and with its checksum in dist/.
@@ -189,6 +192,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(args) => program_task("fault-demo", &args),
         Task::Bench(args) => program_task("fault-bench", &args),
         Task::FuzzApi { budget } => Ok(passed(fuzz_api::run(budget)?)),
+        Task::Gallery(args) => Ok(passed(gallery::run(&args)?)),
         Task::Fuzz(args) => {
             fuzz::run(&args)?;
             Ok(ExitCode::SUCCESS)

@@ -89,7 +89,8 @@ fn in_vm(run: &Run<'_>) -> Result<bool> {
     Ok(outcome.status == 0 && !outcome.splat)
 }
 
-fn results(program: &str, place: &str) -> Result<PathBuf> {
+/// The directory a program leaves files in.
+pub fn results(program: &str, place: &str) -> Result<PathBuf> {
     let dir = host::target_dir().join(Path::new(program)).join(place);
     host::make_dir(&dir)?;
     Ok(dir)

@@ -85,6 +85,12 @@ impl Lane {
         matches!(self, Self::Debian612)
     }
 
+    /// Whether the short scenarios of the gallery are played here: where packets are late and disks fail, once.
+    #[must_use]
+    pub const fn shows_the_gallery(self) -> bool {
+        matches!(self, Self::Fault)
+    }
+
     /// Whether every filter and verb is tried on disks here. The backends and the file systems of the other lane that has
     /// disks are the same, from the same source.
     #[must_use]

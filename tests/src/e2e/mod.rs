@@ -24,6 +24,7 @@ mod echoes;
 mod file_errors;
 mod file_patterns;
 mod file_system;
+mod gallery;
 mod host;
 mod jitter;
 mod lane;
@@ -79,7 +80,7 @@ use crate::{
 
 /// Held while tests run.
 const LOCK: &str = "/run/fault-e2e.lock";
-/// A test that takes longer is stuck. The slowest takes a minute and a half on a slow emulated machine.
+/// A test that takes longer is stuck. The slowest takes two minutes on a slow emulated machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// For [`Test::on`].
@@ -187,6 +188,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (databases::TESTS, Rooms::Timed),
         (file_errors::TESTS, Rooms::Patient),
         (file_patterns::TESTS, Rooms::Patient),
+        (gallery::TESTS, Rooms::Timed),
         (death::TESTS, Rooms::Patient),
         (serve::TESTS, Rooms::Patient),
         (serve_clients::TESTS, Rooms::Patient),

@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod flood;
+pub mod http;
 pub mod many;
 pub mod report;
 pub mod segments;
@@ -51,6 +52,8 @@ pub enum Program {
     Pread(disk::Pread),
     /// Map a file, touch page by page and time each
     Touch(disk::Touch),
+    /// Ask an HTTP service again and again, and check its health
+    Ask(http::Ask),
 }
 
 /// Runs the program and prints its report.
@@ -72,5 +75,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Program::Segments(program) => report::print(&program.run()?),
         Program::Pread(program) => report::print(&program.run()?),
         Program::Touch(program) => report::print(&program.run()?),
+        Program::Ask(program) => report::print(&program.run()?),
     }
 }

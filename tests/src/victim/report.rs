@@ -16,6 +16,33 @@ pub struct Sent {
     pub stamps_ns: Vec<u64>,
 }
 
+/// One request, as whoever made it felt it. Of `ask` a list of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    /// Who asked, or for which kind of thing.
+    pub who: String,
+    /// What was asked for.
+    pub what: String,
+    /// When it began, `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+    /// How long it took.
+    pub took_ns: u64,
+    /// How it ended, in a word or two.
+    pub outcome: String,
+    /// Whether that is what was wanted.
+    pub good: bool,
+}
+
+impl Sample {
+    /// Times what `request` does; it says how it ended, and whether that is good.
+    pub fn timed(who: &str, what: &str, request: impl FnOnce() -> (String, bool)) -> Self {
+        let at_ns = now_ns();
+        let (outcome, good) = request();
+        let took_ns = now_ns() - at_ns;
+        Self { who: who.to_owned(), what: what.to_owned(), at_ns, took_ns, outcome, good }
+    }
+}
+
 /// Of `udp-count`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Counted {

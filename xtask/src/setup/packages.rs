@@ -82,6 +82,10 @@ const TESTS: &[Package] = &[
     library("postgresql-15"),
     program("procps", "ps"),
     program("python3", "python3"),
+    // The gallery's payment service and ledger, with Debian's own interpreter.
+    library("python3-psycopg2"),
+    // The daemon; it runs in VMs only.
+    program("redis-server", "redis-server"),
     program("runc", "runc"),
     program("sqlite3", "sqlite3"),
     program("strace", "strace"),
