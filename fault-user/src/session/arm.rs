@@ -131,7 +131,11 @@ impl Armed {
         }
         // What was found by its name may have been restarted since.
         request.target.refresh();
-        request.target.check_present()?;
+        match request.origin {
+            Origin::First => request.target.check_present()?,
+            // Who has ended since may have left descendants, who are part of the target; if nobody is left, the session ends.
+            Origin::Successor => {}
+        }
         let tasks = Tasks::enter(&mut loaded, &request.target)?;
         let mut rules = Rules::new(places(needs, &request.target)?);
         rules.write(&mut loaded, &request.plan, FIRST_BANK)?;

@@ -173,7 +173,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (cycle::TESTS, Rooms::Patient),
         (play::TESTS, Rooms::Timed),
         (play_ends::TESTS, Rooms::Patient),
-        (presets::TESTS, Rooms::Patient),
+        (presets::TESTS, Rooms::Timed),
         (clients::TESTS, Rooms::Patient),
         (disk::TESTS, Rooms::Patient),
         (disk_delay::TESTS, Rooms::Timed),
