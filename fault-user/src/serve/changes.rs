@@ -15,7 +15,7 @@ use super::{
     error::ApiError,
     events::{Numbers, Writers},
     hub::Hub,
-    owner::{Look, look},
+    owner::{Look, lasted, look},
 };
 use crate::{
     report::RuleReport,
@@ -116,10 +116,12 @@ impl Changes {
 
     /// By one store.
     fn change(&self, active: &mut Active, plan: Plan) -> Result<Vec<RuleReport>, ApiError> {
-        let before = look(active)?.rules;
+        let (replaced, lasted) = (active.plan().clone(), lasted(active));
         self.numbers.learn(active.generation().wrapping_add(1), &plan);
         active.change(plan).map_err(|error| ApiError::from(&error))?;
-        Ok(before)
+        // Not before: it would miss what they did in the meantime.
+        let counts = active.counts_of_replaced(&replaced).into_iter().zip(&replaced.rules);
+        Ok(counts.map(|(totals, planned)| RuleReport::new(planned, totals, lasted)).collect())
     }
 
     /// In a thread of its own: the session must not stop beating meanwhile.

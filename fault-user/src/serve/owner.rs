@@ -154,8 +154,7 @@ async fn attend(
 /// What `active` does at the moment.
 pub(super) fn look(active: &Active) -> Result<Look, ApiError> {
     let counts = active.counts().map_err(|error| ApiError::from(&error))?;
-    let lasted: Duration =
-        jiff::Timestamp::now().duration_since(active.started()).try_into().unwrap_or_default();
+    let lasted = lasted(active);
     let plan = active.plan();
     let rules = plan.rules.iter().zip(counts.rules);
     let exceptions = plan.exceptions.iter().zip(counts.spared);
@@ -164,6 +163,11 @@ pub(super) fn look(active: &Active) -> Result<Look, ApiError> {
         except: exceptions.map(|(planned, matched)| ExceptionReport::new(planned, matched)).collect(),
         counters: counts.totals,
     })
+}
+
+/// For how long it has been active.
+pub(super) fn lasted(active: &Active) -> Duration {
+    jiff::Timestamp::now().duration_since(active.started()).try_into().unwrap_or_default()
 }
 
 fn renewed(lease: Lease) -> Result<(), ApiError> {

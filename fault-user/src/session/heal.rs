@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use aya::{Ebpf, maps::PerCpuArray};
-use fault_common::counters::{COUNTERS, Counter};
+use fault_common::{
+    counters::{COUNTERS, Counter},
+    limits::BANKS,
+};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
@@ -138,10 +141,18 @@ impl Active {
     /// When the counters of the session cannot be read.
     pub fn counts(&self) -> Result<Counts, SessionError> {
         let Armed { loaded, request: Request { plan, .. }, earlier, .. } = &self.armed;
-        let of = |slot| totals_of(loaded, slot, earlier);
+        let of = |slot| totals_of(loaded, loaded.control.bank(), slot, earlier);
         let rules = plan.rules.iter().map(|planned| of(planned.slot)).collect();
         let spared = plan.exceptions.iter().map(|planned| of(planned.slot).matched).collect();
         Ok(Counts { rules, spared, totals: Totals::read(&loaded.ebpf)? })
+    }
+
+    /// What each rule of `replaced` did, to the last injection: of the plan that [`Active::change`] has just taken out of force.
+    #[must_use]
+    pub fn counts_of_replaced(&self, replaced: &Plan) -> Vec<RuleTotals> {
+        let Armed { loaded, earlier, .. } = &self.armed;
+        let bank = (loaded.control.bank() + 1) % BANKS as u32;
+        replaced.rules.iter().map(|planned| totals_of(loaded, bank, planned.slot, earlier)).collect()
     }
 
     /// Stops injecting with one store, wakes everybody who is parked, lets the lane run empty (late packets
@@ -192,10 +203,16 @@ impl Active {
         {
             troubles.push(error);
         }
-        let counts =
-            request.plan.rules.iter().map(|planned| totals_of(&loaded, planned.slot, &earlier)).collect();
+        let bank = loaded.control.bank();
+        let counts = request
+            .plan
+            .rules
+            .iter()
+            .map(|planned| totals_of(&loaded, bank, planned.slot, &earlier))
+            .collect();
         let exceptions = request.plan.exceptions.iter();
-        let spared = exceptions.map(|planned| totals_of(&loaded, planned.slot, &earlier).matched).collect();
+        let spared =
+            exceptions.map(|planned| totals_of(&loaded, bank, planned.slot, &earlier).matched).collect();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
                 Ok(stats) => lanes.extend(stats),
@@ -230,14 +247,15 @@ impl Armed {
     /// Adds what the rules have done until now to `history`, if there is one.
     pub(super) fn write_down(&self, history: &mut Option<History>) {
         if let Some(history) = history {
-            let rules = &self.request.plan.rules;
-            history.take(rules.iter().map(|planned| totals_of(&self.loaded, planned.slot, &self.earlier)));
+            let (rules, bank) = (&self.request.plan.rules, self.loaded.control.bank());
+            history
+                .take(rules.iter().map(|planned| totals_of(&self.loaded, bank, planned.slot, &self.earlier)));
         }
     }
 }
 
-fn totals_of(loaded: &Loaded, slot: u32, earlier: &Earlier) -> RuleTotals {
-    let counters = loaded.counters.rule(loaded.control.bank(), slot);
+fn totals_of(loaded: &Loaded, bank: u32, slot: u32, earlier: &Earlier) -> RuleTotals {
+    let counters = loaded.counters.rule(bank, slot);
     // In this order: a hit is counted as a match first, so there are never more hits than matches.
     let injected = counters.injected.load();
     RuleTotals {

@@ -18,7 +18,11 @@ pub const TESTS: &[Test] = &[
     Test { name: "corrupt::checksums_find_it", on: corrupts, run: found },
     Test { name: "corrupt::tcp_sends_it_again", on: in_detail, run: tcp },
     Test { name: "corrupt::what_arrives", on: in_detail, run: inwards },
-    Test { name: "corrupt::programs_read_it_when_checksums_agree", on: Lane::tests_packets, run: fixed },
+    Test {
+        name: "corrupt::programs_read_it_when_checksums_agree",
+        on: Lane::tests_packets_in_detail,
+        run: fixed,
+    },
     Test { name: "corrupt::is_refused_without_vlan", on: lacks_vlan, run: refused },
 ];
 

@@ -19,15 +19,31 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "disk_delay::median_within_a_millisecond", on: Lane::has_block, run: accuracy },
-    Test { name: "disk_delay::parked_is_not_spinning", on: Lane::has_block, run: parked_is_not_spinning },
-    Test { name: "disk_delay::thirty_two_at_once", on: Lane::has_block, run: thirty_two_at_once },
-    Test { name: "disk_delay::two_thousand_parks_a_second", on: Lane::has_block, run: parks_a_second },
-    Test { name: "disk_delay::hang_then_error", on: Lane::has_block, run: hang_then_error },
+    Test { name: "disk_delay::median_within_a_millisecond", on: Lane::tests_disks_in_detail, run: accuracy },
+    Test {
+        name: "disk_delay::parked_is_not_spinning",
+        on: Lane::tests_disks_in_detail,
+        run: parked_is_not_spinning,
+    },
+    Test { name: "disk_delay::thirty_two_at_once", on: Lane::tests_disks_in_detail, run: thirty_two_at_once },
+    Test {
+        name: "disk_delay::two_thousand_parks_a_second",
+        on: Lane::tests_disks_in_detail,
+        run: parks_a_second,
+    },
+    Test { name: "disk_delay::hang_then_error", on: Lane::tests_disks_in_detail, run: hang_then_error },
     Test { name: "disk_delay::distributions", on: Lane::tests_block_jitter, run: distributions },
-    Test { name: "disk_delay::delays_add_and_errors_win", on: Lane::has_block, run: several_faults },
-    Test { name: "disk_delay::fio_engines", on: Lane::has_block, run: fio_engines },
-    Test { name: "disk_delay::buffered_and_mapped", on: Lane::has_block, run: buffered_and_mapped },
+    Test {
+        name: "disk_delay::delays_add_and_errors_win",
+        on: Lane::tests_disks_in_detail,
+        run: several_faults,
+    },
+    Test { name: "disk_delay::fio_engines", on: Lane::tests_disks_in_detail, run: fio_engines },
+    Test {
+        name: "disk_delay::buffered_and_mapped",
+        on: Lane::tests_disks_in_detail,
+        run: buffered_and_mapped,
+    },
 ];
 
 const MS: u64 = 1_000_000;

@@ -25,13 +25,25 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "disk_files::of_a_pattern_and_no_others", on: Lane::has_block, run: some_and_no_others },
-    Test { name: "disk_files::mapped_pages", on: Lane::has_block, run: mapped },
-    Test { name: "disk_files::written_back_by_the_kernel", on: Lane::has_block, run: written_back },
-    Test { name: "disk_files::later_renamed_linked", on: Lane::has_block, run: later_renamed_linked },
+    Test {
+        name: "disk_files::of_a_pattern_and_no_others",
+        on: Lane::tests_disks_in_detail,
+        run: some_and_no_others,
+    },
+    Test { name: "disk_files::mapped_pages", on: Lane::tests_disks_in_detail, run: mapped },
+    Test {
+        name: "disk_files::written_back_by_the_kernel",
+        on: Lane::tests_disks_in_detail,
+        run: written_back,
+    },
+    Test {
+        name: "disk_files::later_renamed_linked",
+        on: Lane::tests_disks_in_detail,
+        run: later_renamed_linked,
+    },
     Test { name: "disk_files::asynchronous", on: Lane::tests_disks_in_detail, run: asynchronous },
     Test { name: "disk_files::a_database_log_only", on: Lane::tests_disks_in_detail, run: log_only },
-    Test { name: "disk_files::refusals", on: Lane::has_block, run: refusals },
+    Test { name: "disk_files::refusals", on: Lane::tests_disks_in_detail, run: refusals },
 ];
 
 const BLOCK: usize = 4096;
@@ -80,9 +92,8 @@ fn all_or_none(told: &Told, hit: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn some_and_no_others(lane: Lane) -> anyhow::Result<()> {
-    let kinds: &[Kind] = if lane.tests_disks_in_detail() { &[Kind::Ext4, Kind::Xfs] } else { &[Kind::Ext4] };
-    for &kind in kinds {
+fn some_and_no_others(_: Lane) -> anyhow::Result<()> {
+    for kind in [Kind::Ext4, Kind::Xfs] {
         let system = filled(kind, &["wal/1", "wal/deep/er/2", "data/1"])?;
         let spec = format!("error read file {}/wal/**", system.mount_point());
         for (name, hit) in [("wal/deep/er/2", true), ("data/1", false)] {

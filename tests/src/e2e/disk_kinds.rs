@@ -15,10 +15,10 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "disk_kinds::writes_of_dd", on: Lane::has_block, run: writes },
-    Test { name: "disk_kinds::discards", on: Lane::has_block, run: discards },
-    Test { name: "disk_kinds::metadata_of_ext4", on: Lane::has_block, run: metadata },
-    Test { name: "disk_kinds::fio_with_dsync", on: Lane::has_block, run: fio },
+    Test { name: "disk_kinds::writes_of_dd", on: Lane::tests_disks_in_detail, run: writes },
+    Test { name: "disk_kinds::discards", on: Lane::tests_disks_in_detail, run: discards },
+    Test { name: "disk_kinds::metadata_of_ext4", on: Lane::tests_disks_in_detail, run: metadata },
+    Test { name: "disk_kinds::fio_with_dsync", on: Lane::tests_disks_in_detail, run: fio },
 ];
 
 /// Runs `program` under a fault, and then by itself, which must succeed; whether it failed with EIO under the fault.

@@ -19,10 +19,14 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "file_system::sqlite_reports_and_survives", on: Lane::has_block, run: sqlite },
-    Test { name: "file_system::mapped_page_is_sigbus", on: Lane::has_block, run: mapped_page_is_sigbus },
-    Test { name: "file_system::writeback_is_the_writers", on: Lane::has_block, run: writeback },
-    Test { name: "file_system::fsync_fails_once", on: Lane::has_block, run: fsync_fails_once },
+    Test { name: "file_system::sqlite_reports_and_survives", on: Lane::tests_disks_in_detail, run: sqlite },
+    Test {
+        name: "file_system::mapped_page_is_sigbus",
+        on: Lane::tests_disks_in_detail,
+        run: mapped_page_is_sigbus,
+    },
+    Test { name: "file_system::writeback_is_the_writers", on: Lane::tests_disks_in_detail, run: writeback },
+    Test { name: "file_system::fsync_fails_once", on: Lane::tests_disks_in_detail, run: fsync_fails_once },
     Test {
         name: "file_system::failing_and_not_failed",
         on: Lane::tests_disks_in_detail,

@@ -13,9 +13,21 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "programs::nginx_and_its_workers", on: Lane::tests_packets, run: nginx_and_its_workers },
-    Test { name: "programs::curl_under_fault_run", on: Lane::tests_packets, run: curl_under_fault_run },
-    Test { name: "programs::downloads_survive_loss", on: Lane::tests_packets, run: downloads_survive_loss },
+    Test {
+        name: "programs::nginx_and_its_workers",
+        on: Lane::tests_packets_in_detail,
+        run: nginx_and_its_workers,
+    },
+    Test {
+        name: "programs::curl_under_fault_run",
+        on: Lane::tests_packets_in_detail,
+        run: curl_under_fault_run,
+    },
+    Test {
+        name: "programs::downloads_survive_loss",
+        on: Lane::tests_packets_in_detail,
+        run: downloads_survive_loss,
+    },
 ];
 
 /// nginx with two workers on loopback, its files in a directory of its own.

@@ -21,23 +21,27 @@ use crate::{
 pub const TESTS: &[Test] = &[
     Test {
         name: "run::exit_status_is_the_commands",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: exit_status_is_the_commands,
     },
     Test {
         name: "run::standard_streams_are_the_commands",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: streams_are_the_commands,
     },
-    Test { name: "run::cgroup_of_its_own", on: Lane::tests_packets, run: cgroup_of_its_own },
+    Test { name: "run::cgroup_of_its_own", on: Lane::tests_packets_in_detail, run: cgroup_of_its_own },
     Test {
         name: "run::background_children_move_home",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: background_children_move_home,
     },
-    Test { name: "run::the_command_is_hit", on: Lane::tests_packets, run: the_command_is_hit },
-    Test { name: "run::no_fault_no_command", on: Lane::tests_packets, run: no_fault_no_command },
-    Test { name: "run::signals_reach_the_command", on: Lane::tests_packets, run: signals_reach_the_command },
+    Test { name: "run::the_command_is_hit", on: Lane::tests_packets_in_detail, run: the_command_is_hit },
+    Test { name: "run::no_fault_no_command", on: Lane::tests_packets_in_detail, run: no_fault_no_command },
+    Test {
+        name: "run::signals_reach_the_command",
+        on: Lane::tests_packets_in_detail,
+        run: signals_reach_the_command,
+    },
 ];
 
 /// A fault that hits nothing.

@@ -42,7 +42,11 @@ pub const TESTS: &[Test] = &[
     },
     Test { name: "serve::death_and_signals_heal", on: Lane::tests_the_controller, run: death },
     Test { name: "serve::events_are_streamed", on: Lane::tests_the_controller, run: events },
-    Test { name: "serve::disks_are_changed_without_a_gap", on: Lane::has_block, run: disk_changes },
+    Test {
+        name: "serve::disks_are_changed_without_a_gap",
+        on: Lane::tests_disks_in_detail,
+        run: disk_changes,
+    },
 ];
 
 /// Datagrams, of which all arrive or none.
@@ -94,8 +98,8 @@ fn any_change(_: Lane) -> anyhow::Result<()> {
     let service = Service::start(&[])?;
     let pair = Pair::with(&lab, PEER_V4, 9000, MANY, &["--pause-us", "4000"])?;
     // A descendant whose ancestor is about to end belongs to the target all the same.
-    let script = "sleep 45 < /dev/null > /dev/null 2>&1 & exec sleep 1";
-    let parent = Process::start(Command::new("sh").args(["-c", script]))?;
+    let script = "sleep 60 < /dev/null > /dev/null 2>&1 & read go";
+    let mut parent = Process::start(Command::new("sh").args(["-c", script]))?;
     let pids = [&pair.sender, &parent].map(|process| process.pid().parse::<u32>());
     let pids = pids.into_iter().collect::<Result<Vec<_>, _>>()?;
     let id = service.create(&json!({"pid": pids, "net": ["drop out udp"], "events": true}))?;
@@ -103,6 +107,7 @@ fn any_change(_: Lane) -> anyhow::Result<()> {
     let hits = |rules: &Value| -> u64 {
         rules.as_array().into_iter().flatten().filter_map(|rule| rule["injected"].as_u64()).sum()
     };
+    parent.release()?;
     let (mut injected, mut changes) = (0, 0);
     let (sent, counted) = thread::scope(|scope| -> anyhow::Result<_> {
         let run = scope.spawn(move || pair.run());

@@ -20,36 +20,64 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "targets::descendants_present_and_future", on: Lane::tests_packets, run: descendants },
-    Test { name: "targets::only_spares_descendants", on: Lane::tests_packets, run: only_spares_descendants },
-    Test { name: "targets::nested_cgroups", on: Lane::tests_packets, run: nested_cgroups },
-    Test { name: "targets::several_namespaces", on: Lane::tests_packets, run: several_namespaces },
-    Test { name: "targets::follows_into_another_namespace", on: Lane::tests_packets, run: follows_elsewhere },
+    Test {
+        name: "targets::descendants_present_and_future",
+        on: Lane::tests_packets_in_detail,
+        run: descendants,
+    },
+    Test {
+        name: "targets::only_spares_descendants",
+        on: Lane::tests_packets_in_detail,
+        run: only_spares_descendants,
+    },
+    Test { name: "targets::nested_cgroups", on: Lane::tests_packets_in_detail, run: nested_cgroups },
+    Test { name: "targets::several_namespaces", on: Lane::tests_packets_in_detail, run: several_namespaces },
+    Test {
+        name: "targets::follows_into_another_namespace",
+        on: Lane::tests_packets_in_detail,
+        run: follows_elsewhere,
+    },
     Test {
         name: "targets::controller_in_another_namespace",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: controller_elsewhere,
     },
     Test {
         name: "targets::connection_opened_before",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: connection_opened_before,
     },
     Test {
         name: "targets::accepted_by_an_old_listener",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: accepted_by_an_old_listener,
     },
-    Test { name: "targets::several_faults", on: Lane::tests_packets, run: several_faults },
-    Test { name: "targets::two_sessions_compose", on: Lane::tests_packets, run: two_sessions_compose },
-    Test { name: "targets::for_ends_the_session", on: Lane::tests_packets, run: for_ends_the_session },
+    Test { name: "targets::several_faults", on: Lane::tests_packets_in_detail, run: several_faults },
+    Test {
+        name: "targets::two_sessions_compose",
+        on: Lane::tests_packets_in_detail,
+        run: two_sessions_compose,
+    },
+    Test {
+        name: "targets::for_ends_the_session",
+        on: Lane::tests_packets_in_detail,
+        run: for_ends_the_session,
+    },
     Test {
         name: "targets::deadline_holds_inside_the_kernel",
-        on: Lane::tests_packets,
+        on: Lane::tests_packets_in_detail,
         run: deadline_in_kernel,
     },
-    Test { name: "targets::ends_with_the_cgroup", on: Lane::tests_packets, run: ends_with_the_cgroup },
-    Test { name: "targets::ends_with_the_target", on: Lane::tests_packets, run: ends_with_the_target },
+    Test {
+        name: "targets::ends_with_the_cgroup",
+        on: Lane::tests_packets_in_detail,
+        run: ends_with_the_cgroup,
+    },
+    Test {
+        name: "targets::ends_with_the_target",
+        on: Lane::tests_packets_in_detail,
+        run: ends_with_the_target,
+    },
 ];
 
 /// Few: every datagram of a target is lost, none of a bystander.

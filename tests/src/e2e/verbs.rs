@@ -17,15 +17,15 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "duplicate::arrives_twice", on: Lane::tests_packets, run: duplicate },
-    Test { name: "duplicate::on_loopback", on: Lane::tests_packets, run: duplicate_on_loopback },
+    Test { name: "duplicate::arrives_twice", on: Lane::tests_packets_in_detail, run: duplicate },
+    Test { name: "duplicate::on_loopback", on: Lane::tests_packets_in_detail, run: duplicate_on_loopback },
     Test { name: "duplicate::and_delay", on: Lane::tests_packet_delay, run: duplicate_and_delay },
     Test { name: "reorder::lets_others_pass", on: Lane::tests_packet_delay, run: reorder },
     Test { name: "rate::is_that_of_a_link", on: Lane::tests_packet_delay, run: rate_of_a_link },
     Test { name: "rate::is_filled_by_tcp", on: Lane::tests_packet_delay, run: rate_filled_by_tcp },
     Test { name: "rate::drops_beyond_its_queue", on: Lane::tests_packet_delay, run: rate_queue },
-    Test { name: "gilbert::changes_states_as_asked", on: Lane::tests_packets, run: gilbert },
-    Test { name: "burst::losses_follow_losses", on: Lane::tests_packets, run: burst },
+    Test { name: "gilbert::changes_states_as_asked", on: Lane::tests_packets_in_detail, run: gilbert },
+    Test { name: "burst::losses_follow_losses", on: Lane::tests_packets_in_detail, run: burst },
 ];
 
 const MS: u64 = 1_000_000;

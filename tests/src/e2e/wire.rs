@@ -13,9 +13,13 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "wire::one_segment_is_lost", on: Lane::tests_packets, run: lost },
+    Test { name: "wire::one_segment_is_lost", on: Lane::tests_packets_in_detail, run: lost },
     Test { name: "wire::netem_loses_many_at_once", on: has_netem, run: netem },
-    Test { name: "wire::one_segment_is_lost_on_the_way_in", on: Lane::tests_packets, run: lost_inwards },
+    Test {
+        name: "wire::one_segment_is_lost_on_the_way_in",
+        on: Lane::tests_packets_in_detail,
+        run: lost_inwards,
+    },
     Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_as_netem },
     Test { name: "wire::one_segment_is_doubled", on: Lane::tests_packets_in_detail, run: doubled },
 ];
