@@ -31,7 +31,7 @@ fn corrupts(lane: Lane) -> bool {
 }
 
 fn in_detail(lane: Lane) -> bool {
-    lane.has_vlan() && lane.tests_packets_in_detail()
+    lane.has_vlan() && (lane.tests_packets_in_detail() || lane.tests_devices_in_detail())
 }
 
 fn lacks_vlan(lane: Lane) -> bool {

@@ -28,14 +28,30 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "death::sigkill_while_arming", on: Lane::tests_packets, run: sigkill_while_arming },
-    Test { name: "death::sigkill_under_traffic", on: Lane::tests_packets, run: sigkill_under_traffic },
+    Test {
+        name: "death::sigkill_while_arming",
+        on: Lane::tests_packets_in_detail,
+        run: sigkill_while_arming,
+    },
+    Test {
+        name: "death::sigkill_under_traffic",
+        on: Lane::tests_packets_in_detail,
+        run: sigkill_under_traffic,
+    },
     Test { name: "death::sigkill_frees_parked_tasks", on: Lane::has_block, run: sigkill_frees_parked_tasks },
-    Test { name: "death::sigkill_of_run", on: Lane::tests_packets, run: sigkill_of_run },
-    Test { name: "death::sigstop_heals", on: Lane::tests_packets, run: sigstop_heals },
-    Test { name: "death::sigkill_while_stopped", on: Lane::tests_packets, run: sigkill_while_stopped },
-    Test { name: "death::signals_heal_and_report", on: Lane::tests_packets, run: signals_heal_and_report },
-    Test { name: "death::of_a_helper", on: Lane::tests_packets, run: death_of_a_helper },
+    Test { name: "death::sigkill_of_run", on: Lane::tests_packets_in_detail, run: sigkill_of_run },
+    Test { name: "death::sigstop_heals", on: Lane::tests_packets_in_detail, run: sigstop_heals },
+    Test {
+        name: "death::sigkill_while_stopped",
+        on: Lane::tests_packets_in_detail,
+        run: sigkill_while_stopped,
+    },
+    Test {
+        name: "death::signals_heal_and_report",
+        on: Lane::tests_packets_in_detail,
+        run: signals_heal_and_report,
+    },
+    Test { name: "death::of_a_helper", on: Lane::tests_packets_in_detail, run: death_of_a_helper },
 ];
 
 /// Datagrams that show whether traffic is normal: all arrive.

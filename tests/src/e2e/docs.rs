@@ -14,7 +14,7 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_the_controller,
         run: commands_about_clients_run,
     },
-    Test { name: "docs::commands_about_files_run", on: Lane::has_files, run: commands_about_files_run },
+    Test { name: "docs::commands_about_files_run", on: Lane::tests_files, run: commands_about_files_run },
     Test {
         name: "docs::the_live_view_is_asked",
         on: Lane::tests_the_controller,

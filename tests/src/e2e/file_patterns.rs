@@ -12,7 +12,11 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "file_patterns::full_for_one_directory", on: Lane::has_files, run: full_for_one_directory },
+    Test {
+        name: "file_patterns::full_for_one_directory",
+        on: Lane::tests_files,
+        run: full_for_one_directory,
+    },
     Test { name: "file_patterns::stars_and_question_marks", on: Lane::tests_files_in_detail, run: stars },
     Test { name: "file_patterns::follow_renames", on: Lane::tests_files_in_detail, run: follow_renames },
     Test { name: "file_patterns::directories_made_again", on: Lane::tests_files_in_detail, run: made_again },
@@ -23,7 +27,7 @@ pub const TESTS: &[Test] = &[
     },
     Test { name: "file_patterns::mounts_below", on: Lane::tests_files_in_detail, run: mounts_below },
     Test { name: "file_patterns::nothing_matches_yet", on: Lane::tests_files_in_detail, run: nothing_yet },
-    Test { name: "file_patterns::wrong_ones_are_refused", on: Lane::has_files, run: wrong_ones },
+    Test { name: "file_patterns::wrong_ones_are_refused", on: Lane::tests_files, run: wrong_ones },
 ];
 
 /// A line of a script: `NAME ok` or `NAME no`.

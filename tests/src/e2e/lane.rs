@@ -54,11 +54,24 @@ impl Lane {
         !matches!(self, Self::FmodOnly)
     }
 
-    /// Whether every filter and trigger is tried on packets here. The stock kernel of the version the others are built
-    /// from only has to show that packets are found, lost and late there, too.
+    /// Whether every filter, trigger and target is tried on packets here: once where programs hang on tcx, and once where
+    /// they hang on clsact. The others only have to show that packets are found, lost and late there, too.
     #[must_use]
     pub const fn tests_packets_in_detail(self) -> bool {
-        self.tests_packets() && !matches!(self, Self::Debian612)
+        matches!(self, Self::Native | Self::Debian61)
+    }
+
+    /// As [`Lane::tests_packets_in_detail`], of what takes kinds of interfaces and qdiscs that this machine's own kernel may
+    /// lack.
+    #[must_use]
+    pub const fn tests_devices_in_detail(self) -> bool {
+        matches!(self, Self::Fault | Self::Debian61)
+    }
+
+    /// Whether operations on files are tested here. Those of [`Lane::Fault`] are those of [`Lane::FmodOnly`].
+    #[must_use]
+    pub const fn tests_files(self) -> bool {
+        self.has_files() && !matches!(self, Self::Fault)
     }
 
     /// Whether this is a stock kernel of Debian's.
@@ -140,7 +153,7 @@ impl Lane {
     /// Whether their delay is tested here.
     #[must_use]
     pub fn tests_packet_delay(self) -> bool {
-        self.tests_packets() && self.has_packet_delay()
+        self.tests_packets() && self.has_packet_delay() && !matches!(self, Self::Debian612)
     }
 
     /// Whether the distributions of late packets are tested here: on the newest kernel and on the oldest.

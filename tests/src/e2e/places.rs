@@ -30,7 +30,7 @@ pub const TESTS: &[Test] = &[
 
 /// The kernels whose configuration we know.
 fn in_vm(lane: Lane) -> bool {
-    lane.tests_packets_in_detail() && lane != Lane::Native
+    lane.tests_devices_in_detail()
 }
 
 /// Addresses of a second network between the same namespaces, on an interface of its own.
