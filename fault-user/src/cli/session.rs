@@ -143,6 +143,7 @@ pub(super) fn tell_hidden(active: &Active, options: &SessionArgs) {
 pub(super) fn dry_run(plan: &Plan, target: &Target, words: &str) -> Result<ExitCode, CliError> {
     // Nobody lives in the target of `run` yet: it will live where we do.
     crate::session::check_interfaces(plan, &target.snapshot()?.netns)?;
+    crate::session::check_patterns(plan, target)?;
     let mut resolved = Vec::new();
     for planned in &plan.rules {
         resolved.push(names_of(&planned.fault)?);

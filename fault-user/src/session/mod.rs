@@ -28,3 +28,4 @@ mod whereabouts;
 pub use active::{Active, End};
 pub use error::SessionError;
 pub use packets::check_interfaces;
+pub use rules::check_patterns;

@@ -29,6 +29,7 @@ use crate::{
     kernel::{load::Loaded, plain::Plain},
     net::peers::{self, Named, Table},
     spec::NetFilter,
+    target::Target,
 };
 
 /// What the kernel knows of the rules beyond the rules themselves.
@@ -114,6 +115,17 @@ fn forget_written(ebpf: &mut Ebpf, bank: u32) -> Result<(), SessionError> {
     let keys: Vec<_> = map.keys().collect::<Result<_, _>>().map_err(SessionError::map("WRITTEN"))?;
     for key in keys.into_iter().filter(|Plain(key)| key.place / MAX_RULES as u32 == bank) {
         map.remove(&key).map_err(SessionError::map("WRITTEN"))?;
+    }
+    Ok(())
+}
+
+/// Whether the patterns of `plan` lead to where they can be matched, as somebody of `target` sees it.
+///
+/// # Errors
+/// As arming would say.
+pub fn check_patterns(plan: &Plan, target: &Target) -> Result<(), SessionError> {
+    if plan.globs().next().is_some() {
+        places::globs(&places::of(&target.snapshot()?.members)?, plan.globs())?;
     }
     Ok(())
 }

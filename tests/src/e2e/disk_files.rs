@@ -246,9 +246,12 @@ fn refusals(_: Lane) -> anyhow::Result<()> {
     sh(&format!("mount -t tmpfs e2e {mount}"))?;
     fs::write(directory.path().join("here"), "")?;
     let run = |spec: &str| refused(&["run", "--disk", spec, "--", "true"], 2);
-    let said = run(&format!("error read file {mount}/*"));
+    let spec = format!("error read file {mount}/*");
+    let dry = refused(&["run", "--dry-run", "--disk", &spec, "--", "true"], 2);
+    let said = run(&spec);
     sh(&format!("umount {mount}"))?;
-    let said = said?;
+    let (said, dry) = (said?, dry?);
+    ensure!(dry == said, "dry run: {dry}");
     ensure!(said.contains("tmpfs") && said.contains("--file") && said.trim().lines().count() == 1, "{said}");
     for (spec, word) in [
         ("error flush file /x", "flush"),

@@ -124,5 +124,6 @@ fn dry_run(
 }
 
 fn check(plan: &Plan, target: &Target) -> Result<(), CliError> {
-    Ok(crate::session::check_interfaces(plan, &target.snapshot()?.netns)?)
+    crate::session::check_interfaces(plan, &target.snapshot()?.netns)?;
+    Ok(crate::session::check_patterns(plan, target)?)
 }
