@@ -19,7 +19,7 @@ while True:
     time.sleep(0.002 if (time.monotonic() - begun) % 8 < 4 else 0.006)
 PYTHON
 python3 "$work/sender.py" & sender=$!
-fault inject --pid $sender --net 'drop 10% out udp' --net 'duplicate 30% in udp' --seed 7 --events /dev/null 2> /dev/null & first=$!
+fault inject --pid $sender --net 'drop 10% out udp' --net 'duplicate 30% in udp' --seed 7 2> /dev/null & first=$!
 fault run --net 'drop 5% out icmp' --for 10m -- ping -q -i 0.1 127.0.0.1 > /dev/null 2>&1 & second=$!
 started="$sender $first $second"
 terminal new-session -d -x 80 -y 24 'fault top'

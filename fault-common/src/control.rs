@@ -80,8 +80,9 @@ pub struct Control {
     pub streams: SharedU64,
     /// Connections numbered so far.
     pub connections: SharedU64,
-    /// Events are wanted (`--events`).
-    pub events: SharedU32,
+    /// Until this moment injections are told, `CLOCK_MONOTONIC` nanoseconds; `u64::MAX` is always (`--events`). Whoever only
+    /// looks on moves it as long as they look, so that nobody has to notice that they have gone.
+    pub events_until_ns: SharedU64,
     /// The controller: never a target.
     pub controller_tgid: SharedU32,
     /// Process whose reads are counted as [`crate::counters::Counter::SelfTest`] even while inactive; 0 is none.
@@ -124,6 +125,20 @@ impl Control {
             && now_ns < self.deadline_ns.load()
             // Signed: a beat on another CPU may be newer than our `now`.
             && (now_ns.wrapping_sub(self.heartbeat_ns.load()) as i64) < HEARTBEAT_TIMEOUT_NS as i64
+    }
+
+    /// Whether an injection now is told to userspace.
+    #[must_use]
+    #[inline(always)]
+    pub fn tells(&self, now_ns: u64) -> bool {
+        now_ns < self.events_until_ns.load()
+    }
+
+    /// Whether somebody wants every injection, and is to hear of those that could not be told.
+    #[must_use]
+    #[inline(always)]
+    pub fn tells_all(&self) -> bool {
+        self.events_until_ns.load() == u64::MAX
     }
 
     /// Nanoseconds since the session became active; 0 for a `now` read just before that on another CPU.

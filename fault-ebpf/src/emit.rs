@@ -7,7 +7,7 @@ use fault_common::{
     rule::Layer,
 };
 
-use crate::maps::{COUNTERS, EVENTS};
+use crate::maps::{CONTROL, COUNTERS, EVENTS};
 
 /// Counts on this CPU.
 #[inline(always)]
@@ -21,6 +21,16 @@ pub fn count_by(what: Counter, number: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(what as u32) {
         // SAFETY: a value of this CPU; a program that interrupts this one may cost a count, nothing else.
         unsafe { *counter = (*counter).wrapping_add(number) };
+    }
+}
+
+/// There was no room for an event. Whoever only looks on does without.
+#[inline(always)]
+pub fn lost() {
+    if let Some(control) = CONTROL.get(0)
+        && control.tells_all()
+    {
+        count(Counter::EventsLost);
     }
 }
 
@@ -61,7 +71,7 @@ pub fn bio(what: &What, bio: &BioEvent) {
 #[inline(always)]
 fn submit(what: &What, layer: Layer, pid: u32, comm: [u8; COMM_LEN], packet: &PacketEvent, bio: &BioEvent) {
     let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
-        count(Counter::EventsLost);
+        lost();
         return;
     };
     entry.write(Event {

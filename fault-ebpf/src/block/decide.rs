@@ -127,7 +127,7 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
     if outcome.hits == 0 {
         return Fate::Pass;
     }
-    if control.events.load() != 0 {
+    if control.tells(now_ns) {
         report(control, now_ns, tgid, &facts, outcome);
     }
     let (verdict, delay_ns, link_ns) = (outcome.verdict, outcome.delay_ns, outcome.link_ns);

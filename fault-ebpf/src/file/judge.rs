@@ -203,7 +203,7 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
     if slots == 0 {
         return 0;
     }
-    let wants_events = control.events.load() != 0;
+    let wants_events = control.tells(now_ns);
     let globbed = slots & bank.file_globbed;
     let device = path::device(first);
     let mut is_whole = true;
@@ -255,7 +255,7 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
 #[inline(always)]
 fn report(state: &mut FileState, now_ns: u64, generation: u32, (ops, errno, device): (u32, u32, u32)) {
     let Some(mut entry) = EVENTS.reserve_untyped::<FileEvent>(0) else {
-        emit::count(Counter::EventsLost);
+        emit::lost();
         return;
     };
     let to = entry.as_mut_ptr();

@@ -159,7 +159,7 @@ fn call(addr: *mut bpf_sock_addr, remote: [u32; 4], what: u32) -> i32 {
     }
     // SAFETY: a map value, not null.
     let (tgid, cgroup) = unsafe { ((*state).tgid, (*state).cgroup) };
-    if control.events.load() != 0 {
+    if control.tells(now) {
         let what = emit::What {
             time_ns: now,
             hits: outcome.hits,

@@ -280,7 +280,7 @@ pub extern "C" fn decide_packet(
         // SAFETY: a helper without arguments.
         scene.now = unsafe { bpf_ktime_get_ns() };
     }
-    if control.events.load() != 0 {
+    if control.tells(scene.now) {
         report(scene);
     }
     HIT

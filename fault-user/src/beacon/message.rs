@@ -108,7 +108,8 @@ pub struct Session {
     pub left_ns: Option<u64>,
     /// The faults.
     pub rules: Vec<Rule>,
-    /// The last injections, oldest first, as `--events` writes them; absent without `--events`.
+    /// The last injections, oldest first, as `--events` writes them. Without `--events`: of those since somebody looks, at least
+    /// every five seconds, and not all when there are many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<Value>>,
 }
@@ -138,7 +139,8 @@ pub struct Rule {
     /// Mean of those; absent for a fault that does not delay or did not hit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_delay_ns: Option<u64>,
-    /// How many injections asked for a delay of each length; absent without `--events` and for a fault that does not delay.
+    /// How many injections asked for a delay of each length; absent for a fault that does not delay or did not hit. Without
+    /// `--events`: of those that were told ([`Session::events`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delays: Option<Vec<Delays>>,
 }

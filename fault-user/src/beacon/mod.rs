@@ -19,7 +19,7 @@ mod server;
 
 use std::io;
 
-pub use registry::{Face, Registration, RuleFace, Subject, register};
+pub use registry::{Face, Registration, RuleFace, SharedFace, Subject, Told, register};
 
 use crate::kernel::load::LoadError;
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fault_common::rule::Verb;
+use fault_common::{limits::BANKS, rule::Verb};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
@@ -22,7 +22,7 @@ use crate::{
     kernel::control::CounterBlock,
     report::events::{DELAY_STEPS_NS, Recent},
     sentence::sentence,
-    session::{lever::Earlier, plan::PlannedRule, switch::Switch},
+    session::{audience::Audience, lever::Earlier, plan::PlannedRule, switch::Switch},
 };
 
 /// What there is to know of a session.
@@ -33,14 +33,64 @@ pub struct Subject {
     pub counters: CounterBlock,
     /// What rules matched before they came into force again.
     pub earlier: Arc<Earlier>,
-    /// Its last events, if there are any.
-    pub recent: Option<Arc<Recent>>,
+    /// Its last events.
+    pub told: Told,
     /// Its seed.
     pub seed: u64,
     /// `--for`.
     pub duration: Option<Duration>,
     /// Its target and rules.
-    pub face: Face,
+    pub face: SharedFace,
+}
+
+/// Who reads the events of a session.
+pub enum Told {
+    /// The session itself, which writes them down (`--events`).
+    Written(Arc<Recent>),
+    /// Nobody else.
+    Watched(Audience),
+}
+
+impl Told {
+    fn recent(&self) -> &Recent {
+        match self {
+            Self::Written(recent) => recent,
+            Self::Watched(audience) => audience.look(),
+        }
+    }
+}
+
+/// What a session shows, which changes with its rules. Replaced as a whole, so that nobody waits for who reads it.
+#[derive(Clone)]
+pub struct SharedFace(Arc<Mutex<Arc<Face>>>);
+
+impl SharedFace {
+    /// That of a new session.
+    #[must_use]
+    pub fn new(face: Face) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(face))))
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Face> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, face: Face) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(face);
+    }
+}
+
+impl Face {
+    /// The number of the rule in `slot` of `generation` of the rule set, unless that is no longer in force.
+    #[must_use]
+    pub fn rule_in(&self, generation: u32, slot: u32) -> Option<u32> {
+        if generation % BANKS as u32 != self.bank {
+            return None;
+        }
+        self.rules.iter().find(|rule| rule.slot == slot).map(|rule| rule.id)
+    }
 }
 
 /// The target and the rules in force, in words.
@@ -90,8 +140,6 @@ struct Entry {
     began: Instant,
     started: Timestamp,
     subject: Subject,
-    /// Replaced as a whole, so that nobody waits for who reads it.
-    face: Mutex<Arc<Face>>,
     heal: Notify,
 }
 
@@ -133,9 +181,8 @@ pub fn register(subject: Subject) -> Result<Registration, BeaconError> {
 impl Registry {
     fn add(&self, subject: Subject) -> Registration {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let face = Mutex::new(Arc::new(subject.face.clone()));
         let (began, started) = (Instant::now(), Timestamp::now());
-        let entry = Arc::new(Entry { id, began, started, subject, face, heal: Notify::new() });
+        let entry = Arc::new(Entry { id, began, started, subject, heal: Notify::new() });
         self.sessions().insert(id, Arc::clone(&entry));
         Registration(entry)
     }
@@ -185,18 +232,15 @@ impl Registry {
 
 impl Entry {
     fn look(&self) -> Session {
-        let Subject { switch, recent, seed, duration, .. } = &self.subject;
-        let face = Arc::clone(&self.face.lock().unwrap_or_else(PoisonError::into_inner));
+        let Subject { switch, told, seed, duration, face, .. } = &self.subject;
+        let (face, recent) = (face.get(), told.recent());
         let state = match (switch.is_over(), switch.is_paused()) {
             (true, _) => State::Healing,
             (false, true) => State::Paused,
             (false, false) => State::Active,
         };
         let lasted = self.began.elapsed();
-        let events = recent.as_ref().map(|recent| {
-            let lines = recent.lines();
-            lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect()
-        });
+        let events = recent.lines().iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
         Session {
             id: self.id,
             target: face.target.clone(),
@@ -205,19 +249,19 @@ impl Entry {
             started: format!("{:.3}", self.started),
             lasted_ns: nanoseconds(lasted),
             left_ns: duration.map(|duration| nanoseconds(duration.saturating_sub(lasted))),
-            rules: face.rules.iter().map(|rule| self.rule(face.bank, rule)).collect(),
-            events,
+            rules: face.rules.iter().map(|rule| self.rule(face.bank, rule, recent)).collect(),
+            events: Some(events),
         }
     }
 
-    fn rule(&self, bank: u32, face: &RuleFace) -> Rule {
-        let Subject { switch, counters, earlier, recent, .. } = &self.subject;
+    fn rule(&self, bank: u32, face: &RuleFace, recent: &Recent) -> Rule {
+        let Subject { switch, counters, earlier, .. } = &self.subject;
         let counters = counters.rule(bank, face.slot);
         // In this order: a hit is counted as a match first, so there are never more hits than matches.
         let delay_ns = counters.delay_ns.load();
         let injected = counters.injected.load();
         let matched = counters.matched.load() + earlier.matched(face.slot);
-        let steps = recent.as_ref().and_then(|recent| recent.delays(face.id)).filter(|_| face.delays);
+        let steps = recent.delays(face.id).filter(|_| face.delays);
         let ends = DELAY_STEPS_NS.into_iter().map(Some).chain([None]);
         Rule {
             id: face.id,
@@ -239,10 +283,12 @@ impl Entry {
 impl Registration {
     /// Other rules are in force.
     pub fn show(&self, face: Face) {
-        if let Some(recent) = &self.0.subject.recent {
-            recent.forget_delays();
+        let Subject { told, face: shown, .. } = &self.0.subject;
+        match told {
+            Told::Written(recent) => recent.forget_delays(),
+            Told::Watched(audience) => audience.recent().forget_delays(),
         }
-        *self.0.face.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(face);
+        shown.set(face);
     }
 
     /// Waits until somebody asks for the end of the session.

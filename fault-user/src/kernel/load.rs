@@ -9,6 +9,9 @@ use super::{
 };
 use crate::exit::Class;
 
+/// Bytes of the ring buffer of a session without `--events`: some hundred packets, some dozen paths, for whoever looks on.
+const AUDIENCE_RING: u32 = 1 << 16;
+
 /// The object could not be brought into the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -101,8 +104,7 @@ pub fn load(globals: &Globals, sizes: Sizes) -> Result<Loaded, LoadError> {
         loader.map_max_entries("GLOBS", 1);
     }
     if !sizes.events {
-        // The smallest ring buffer is a page.
-        loader.map_max_entries("EVENTS", 4096);
+        loader.map_max_entries("EVENTS", AUDIENCE_RING);
     }
     for (name, value) in globals {
         loader.override_global(name, value, true);

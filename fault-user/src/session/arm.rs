@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    audience::Audience,
     error::SessionError,
     events::Events,
     keeper::Keeper,
@@ -18,7 +19,7 @@ use super::{
     tasks::{self, Tasks},
 };
 use crate::{
-    beacon::{self, BeaconError, Face, Registration, RuleFace},
+    beacon::{self, BeaconError, Face, Registration, RuleFace, SharedFace, Told},
     block::hooks::{BlockHooks, Choice, Wanted},
     file::{
         hooks::FileHooks,
@@ -33,7 +34,7 @@ use crate::{
         patch::Constant,
     },
     net::lane::LaneStats,
-    report::events::{EventWriter, Recent},
+    report::events::EventWriter,
     target::Target,
 };
 
@@ -113,7 +114,7 @@ impl Armed {
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
         loaded.control.guarded.store(request.target.is_host().into());
-        loaded.control.events.store(request.events.is_some().into());
+        loaded.control.events_until_ns.store(if request.events.is_some() { u64::MAX } else { 0 });
         let mut copies = Copies::new(&loaded.ebpf)?;
         #[cfg(feature = "log")]
         crate::kernel::log::follow(&mut loaded.ebpf);
@@ -203,16 +204,16 @@ impl Armed {
     }
 
     /// Makes the session known to the live view.
-    fn register(&self, recent: Option<Arc<Recent>>) -> Result<Registration, BeaconError> {
+    fn register(&self, face: SharedFace, told: Told) -> Result<Registration, BeaconError> {
         let map = find(&self.loaded.ebpf, "RULE_COUNTERS")?;
         beacon::register(beacon::Subject {
             switch: Arc::clone(&self.switch),
             counters: CounterBlock::new(map).map_err(LoadError::from)?,
             earlier: Arc::clone(&self.earlier),
-            recent,
+            told,
             seed: self.request.plan.seed,
             duration: self.request.plan.duration,
-            face: self.face(),
+            face,
         })
     }
 
@@ -235,7 +236,11 @@ impl Armed {
     /// When events were asked for and cannot be had.
     pub fn activate(mut self) -> Result<super::Active, SessionError> {
         let writer = self.request.events.take();
-        let recent = writer.as_ref().map(EventWriter::recent);
+        let face = SharedFace::new(self.face());
+        let told = match &writer {
+            Some(writer) => Told::Written(writer.recent()),
+            None => Told::Watched(Audience::new(&mut self.loaded, face.clone())?),
+        };
         let events = writer.map(|writer| Events::new(&mut self.loaded.ebpf, writer)).transpose()?;
         let now = monotonic_ns();
         let control = &self.loaded.control;
@@ -243,7 +248,7 @@ impl Armed {
         control.started_ns.store(now);
         control.deadline_ns.store(deadline(now, self.request.plan.duration));
         self.switch.on();
-        let registered = self.register(recent);
+        let registered = self.register(face, told);
         Ok(super::Active::new(self, events, registered))
     }
 }

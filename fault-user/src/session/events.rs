@@ -18,11 +18,16 @@ pub(super) struct Events {
     writer: EventWriter,
 }
 
+/// Takes the ring buffer out of the object.
+pub(super) fn ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, SessionError> {
+    let map = ebpf.take_map("EVENTS").ok_or(SessionError::NoMap("EVENTS"))?;
+    RingBuf::try_from(map).map_err(SessionError::map("EVENTS"))
+}
+
 impl Events {
     /// Takes the ring buffer out of the object. Needs a tokio runtime with I/O enabled.
     pub(super) fn new(ebpf: &mut Ebpf, writer: EventWriter) -> Result<Self, SessionError> {
-        let map = ebpf.take_map("EVENTS").ok_or(SessionError::NoMap("EVENTS"))?;
-        let ring = RingBuf::try_from(map).map_err(SessionError::map("EVENTS"))?;
+        let ring = ring(ebpf)?;
         // SAFETY: the descriptor belongs to the ring buffer, which the AsyncFd owns and never replaces.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| SessionError::Ring(error.into()))?;

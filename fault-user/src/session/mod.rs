@@ -5,6 +5,7 @@
 
 pub mod active;
 pub mod arm;
+pub mod audience;
 pub mod compile;
 pub mod error;
 mod events;

@@ -203,7 +203,7 @@ fn last_events(frame: &mut Frame<'_>, row: &Row<'_>, area: Rect) {
     };
     let events = events.map(|all| all.iter().filter(|event| is_of(event)).collect::<Vec<_>>());
     let lines: Vec<Line<'_>> = match &events {
-        None => vec![Line::from(" only of sessions that write them: start it with --events FILE").dim()],
+        None => vec![Line::from(" this controller does not tell them").dim()],
         Some(events) if events.is_empty() => vec![Line::from(" none of late").dim()],
         Some(events) => {
             let first = events.len().saturating_sub(inner.height.into());

@@ -72,11 +72,14 @@ fn steps(text: &str) -> anyhow::Result<Vec<f64>> {
 }
 
 fn stands_still(_: Lane) -> anyhow::Result<()> {
-    let bystander = Process::start_until(&mut clock(Command::new("python3"), "5", "1.3"), "ready")?;
+    // The clock of the command starts when Python has started, which takes seconds on a busy emulated machine: well before
+    // the pause, and the pause well before its end.
+    const SECONDS: &str = "14";
+    let bystander = Process::start_until(&mut clock(Command::new("python3"), SECONDS, "1.3"), "ready")?;
     let report = tempfile::NamedTempFile::new()?;
     let path = report.path().to_string_lossy();
-    let arguments = ["run", "--json", &path, "--proc", "pause 1500ms after 1s", "--", "python3"];
-    let ended = Ended::of(&mut clock(fault(&arguments), "5", "1.3"))?;
+    let arguments = ["run", "--json", &path, "--proc", "pause 1500ms after 10s", "--", "python3"];
+    let ended = Ended::of(&mut clock(fault(&arguments), SECONDS, "1.3"))?;
     ensure!(ended.status.success(), "{ended:?}");
     let stood = steps(&ended.stdout)?;
     // It cannot be shorter by its own clock; how much longer is the machine's business, but not that of another pause.

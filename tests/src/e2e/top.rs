@@ -30,6 +30,7 @@ use crate::{
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     Test { name: "top::counts_as_the_far_end_does", on: Lane::tests_the_controller, run: counts },
+    Test { name: "top::tells_who_looks", on: Lane::tests_the_controller, run: told_to_who_looks },
     Test { name: "top::pause_resume_heal", on: Lane::tests_the_controller, run: pause_resume_heal },
     Test { name: "top::run_and_play_are_healed", on: Lane::tests_the_controller, run: run_and_play },
     Test { name: "top::sessions_of_a_service", on: Lane::tests_the_controller, run: service },
@@ -148,7 +149,7 @@ fn counts(_: Lane) -> anyhow::Result<()> {
     }
     let (first, second) = (session_of(one.pid())?, session_of(other.pid())?);
     let left = first["left_ns"].as_u64().context("no time left")?;
-    ensure!((1..600_000_000_000).contains(&left) && first["events"].is_null(), "{first}");
+    ensure!((1..600_000_000_000).contains(&left) && first["events"] == json!([]), "{first}");
     ensure!(second["left_ns"].is_null() && second["seed"] == 7, "{second}");
     // They are written by the session's own thread, which may be a moment behind.
     until("the last events", || {
@@ -168,6 +169,43 @@ fn counts(_: Lane) -> anyhow::Result<()> {
     }
     ensure!(idle.ended()?.status.success(), "the survivor did not");
     ensure!(sessions_of(one_pid)?.is_empty() && sessions_of(other_pid)?.is_empty(), "healed and still seen");
+    Ok(())
+}
+
+/// Without `--events` the programs tell what they do while somebody looks; what they cannot is nobody's loss.
+fn told_to_who_looks(_: Lane) -> anyhow::Result<()> {
+    let lab = NetLab::new("looks")?;
+    let pairs: Result<Vec<_>, _> = [(9000, FEW), (9001, FEW), (9002, MANY)]
+        .map(|(port, many)| Pair::new(&lab, PEER_V4, port, many))
+        .into_iter()
+        .collect();
+    let pairs = pairs?;
+    let mut arguments = vec!["--net", "drop out udp"];
+    let pids: Vec<String> = pairs.iter().map(|pair| pair.sender.pid()).collect();
+    arguments.extend(pids.iter().flat_map(|pid| ["--pid", pid]));
+    let idle = survivor(&lab)?;
+    let survivor = idle.pid();
+    arguments.extend(["--pid", &survivor]);
+    let injection = Injection::start(&arguments)?;
+    for (round, pair) in pairs.into_iter().enumerate() {
+        let (sent, counted) = pair.run()?;
+        ensure!(sent.sent > 0 && counted.received == 0, "round {round}: {sent:?} {counted:?}");
+        let session = session_of(injection.pid())?;
+        let events = session["events"].as_array().context("no events")?;
+        // The first look is after the first round.
+        let told = if round == 0 { 0 } else { 16 };
+        ensure!(events.len() == told, "round {round}: {session}");
+        for event in events {
+            let port = 9000 + round;
+            ensure!(event["action"] == "drop" && event["rule"] == 0, "round {round}: {event}");
+            let peer = event["remote"].as_str().context("no peer")?;
+            ensure!(peer.ends_with(&format!(":{port}")), "round {round}: {event}");
+        }
+    }
+    let report = injection.heal()?;
+    ensure!(report.rule(0, "injected")? == 2 * FEW + MANY, "{}", report.json);
+    ensure!(report.counter("events_lost")? == 0, "{}", report.json);
+    ensure!(idle.ended()?.status.success(), "the survivor did not");
     Ok(())
 }
 

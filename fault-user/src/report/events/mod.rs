@@ -118,6 +118,13 @@ impl EventWriter {
         )
     }
 
+    /// Writes nothing, but remembers in `recent`.
+    pub(crate) fn keeping(recent: Arc<Recent>, rule_of: RuleOf) -> Self {
+        let names = Box::new(SystemNames::default());
+        let writer = Self::new(Box::new(io::sink()), Destination::Stdout, Clock::now(), rule_of, names);
+        Self { recent, ..writer }
+    }
+
     /// From its parts.
     #[must_use]
     pub fn new(
