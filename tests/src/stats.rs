@@ -96,6 +96,18 @@ pub fn with_overhead<'a>(machine: &'a [f64], cdf: impl Fn(f64) -> f64 + 'a) -> i
     move |x| machine.iter().map(|added| cdf(x - added)).sum::<f64>() / machine.len() as f64
 }
 
+/// Between what the median of that lies which `samples` were drawn from, at 99.9 %: two order statistics, by the exact binomial
+/// distribution of how many samples are below it (David and Nagaraja, Order Statistics, 7.1). Nothing of less than eleven.
+#[must_use]
+pub fn median_bounds(samples: &[f64]) -> Option<(f64, f64)> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let below = Binomial::new(0.5, sorted.len() as u64).ok()?;
+    let outside = (0..sorted.len()).take_while(|few| below.cdf(*few as u64) <= ALPHA / 2.0).count();
+    let place = outside.checked_sub(1)?;
+    Some((sorted[place], sorted[sorted.len() - 1 - place]))
+}
+
 /// The value below which a fraction `q` of the samples lies.
 #[must_use]
 pub fn quantile(samples: &[u64], q: f64) -> u64 {
@@ -114,6 +126,16 @@ pub fn median(samples: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_of_a_median_are_order_statistics() {
+        let samples = |count: u32| (1..=count).map(f64::from).collect::<Vec<_>>();
+        // 2 · 2⁻¹⁰ is more than 0.001, 2 · 2⁻¹¹ is less.
+        assert_eq!(median_bounds(&samples(10)), None);
+        assert_eq!(median_bounds(&samples(11)), Some((1.0, 11.0)));
+        // Tables of the sign test: of 100, 33 or fewer come with P = 0.0004, 34 with 0.0009.
+        assert_eq!(median_bounds(&samples(100)), Some((34.0, 67.0)));
+    }
 
     #[test]
     fn the_binomial_test_accepts_what_is_likely_and_rejects_what_is_not() {

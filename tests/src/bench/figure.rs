@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::stats::median_bounds;
+
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Figure {
@@ -11,7 +13,11 @@ pub(super) struct Figure {
     what: String,
     measured: f64,
     unit: &'static str,
+    /// Between what it lies at 99.9 %, of a ratio that was measured often enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounds: Option<(f64, f64)>,
     target: Option<Target>,
+    /// Of what has bounds, also when the target lies between them.
     reached: Option<bool>,
     /// Every sample, in the order measured.
     samples: Vec<f64>,
@@ -53,17 +59,28 @@ impl Figure {
             what: what.into(),
             measured,
             unit,
+            bounds: None,
             target: None,
             reached: None,
             samples: samples.to_vec(),
         }
     }
 
+    /// The median of ratios, each of two measurements made one after the other.
+    pub(super) fn ratio(what: impl Into<String>, samples: &[f64]) -> Self {
+        Self { bounds: median_bounds(samples), ..Self::median(what, "×", samples) }
+    }
+
     /// It should be that.
     pub(super) fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
-        self.reached = Some(target.is_reached_by(self.measured));
+        self.reached = Some(target.is_reached_by(self.measured) || self.is_near(target));
         self
+    }
+
+    /// Whether chance alone may have kept it from `target`.
+    fn is_near(&self, target: Target) -> bool {
+        self.bounds.is_some_and(|(low, high)| target.is_reached_by(low) || target.is_reached_by(high))
     }
 
     pub(super) const fn of_bench(mut self, bench: &'static str) -> Self {
@@ -119,12 +136,17 @@ fn row(figure: &Figure) -> [String; 4] {
         None => String::new(),
     };
     let reached = match figure.reached {
+        Some(true) if figure.target.is_some_and(|target| !target.is_reached_by(figure.measured)) => {
+            "by chance no"
+        }
         Some(true) => "yes",
         Some(false) => "NO",
         None => "",
     };
     let what = format!("{}: {}", figure.bench, figure.what);
-    [what, with_unit(figure.measured), target, reached.to_owned()]
+    let bounds = figure.bounds.map(|(low, high)| format!(" ({} to {})", number(low), number(high)));
+    let measured = with_unit(figure.measured) + &bounds.unwrap_or_default();
+    [what, measured, target, reached.to_owned()]
 }
 
 /// Three digits that matter.
@@ -147,6 +169,17 @@ mod tests {
         assert!(ratio.is_reached());
         assert!(!ratio.target(Target::AtLeast(0.97)).is_reached());
         assert!(Figure::least("cost", "ns", &[31.0, 29.0]).target(Target::AtMost(30.0)).is_reached());
+    }
+
+    #[test]
+    fn a_ratio_that_chance_may_have_kept_below_is_not_missed() {
+        let samples: Vec<f64> = (0..11).map(|step| 0.96 + f64::from(step) * 0.002).collect();
+        let ratio = Figure::ratio("ratio", &samples);
+        assert!((ratio.measured - 0.97).abs() < 1e-9);
+        let near = ratio.clone().target(Target::AtLeast(0.975));
+        assert!(near.is_reached() && table(&[near]).contains("(0.96 to 0.98)"));
+        assert!(!ratio.clone().target(Target::AtLeast(0.99)).is_reached());
+        assert!(ratio.target(Target::AtLeast(0.95)).is_reached());
     }
 
     #[test]
