@@ -373,10 +373,24 @@ fn nearest_of<'a, C: Copy>(
     }
     candidates
         .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&word, text(known)), known))
-        .filter(|(distance, known)| *distance <= forgiven(length.min(text(*known).len())))
+        .map(|known| (known, forgiven(length.min(text(known).len()))))
+        .filter(|(known, most)| letters_apart(&word, text(*known)) <= *most)
+        .map(|(known, most)| (strsim::damerau_levenshtein(&word, text(known)), known, most))
+        .filter(|(distance, _, most)| distance <= most)
+        .map(|(distance, known, _)| (distance, known))
         .min_by_key(|(distance, known)| (*distance, behind(*known)))
         .map(|(_, known)| known)
+}
+
+/// The letters that one of the two has more of: no fewer edits lead from one to the other (the bag distance; Bartolini, Ciaccia,
+/// Patella: String Matching with Metric Trees Using an Approximate Distance, 2002). A fraction of what the distance costs.
+fn letters_apart(one: &str, other: &str) -> usize {
+    // Beyond ASCII letters share places, which only brings words closer together.
+    let mut more = [0_isize; 128];
+    one.chars().for_each(|letter| more[letter as usize % 128] += 1);
+    other.chars().for_each(|letter| more[letter as usize % 128] -= 1);
+    let sum = |sign: isize| more.iter().map(|count| (count * sign).max(0)).sum::<isize>();
+    sum(1).max(sum(-1)).unsigned_abs()
 }
 
 const fn forgiven(letters: usize) -> usize {
@@ -410,6 +424,18 @@ mod tests {
             let letters = |c: char| c.is_ascii_lowercase() || c == '-';
             assert!(known.word.chars().all(letters), "{known:?}");
         }
+    }
+
+    #[test]
+    fn words_are_no_nearer_than_their_letters() {
+        let words: Vec<_> = Layer::ALL.iter().flat_map(|layer| of(*layer)).map(|known| known.word).collect();
+        for (one, other) in words.iter().flat_map(|one| words.iter().map(move |other| (one, other))) {
+            assert!(letters_apart(one, other) <= strsim::damerau_levenshtein(one, other), "{one}, {other}");
+        }
+        assert_eq!(
+            [letters_apart("drop", "dorp"), letters_apart("drop", "drops"), letters_apart("ä", "é")],
+            [0, 1, 1]
+        );
     }
 
     #[test]
