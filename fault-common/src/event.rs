@@ -11,7 +11,7 @@ pub const COMM_LEN: usize = 16;
 pub enum Action {
     /// Packet lost.
     Drop = 1,
-    /// Packet or bio late.
+    /// Packet, bio or operation on a file late.
     Delay = 2,
     /// Bio failed.
     Error = 3,
@@ -128,7 +128,7 @@ pub struct FileEvent {
     pub event: Event,
     /// Mask of [`crate::rule::file::op`].
     pub ops: u32,
-    /// Error number.
+    /// Error number; 0 of an operation that is late.
     pub errno: u32,
     /// `super_block.s_dev`; 0 when unknown.
     pub device: u32,

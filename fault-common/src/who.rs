@@ -172,6 +172,8 @@ pub struct FileState {
     pub length: u32,
     /// Explicit padding.
     pub _pad: u32,
+    /// When the system call that was decided about may begin, `CLOCK_MONOTONIC` nanoseconds; 0 is nothing to wait for.
+    pub deadline_ns: u64,
     /// Of the pattern that is being matched.
     pub states: States,
     /// The path within its file system, the last component first, each followed by a slash.

@@ -58,9 +58,10 @@ fn sleep_if_asked() -> Option<bool> {
     Some(fails && control.is_live(unsafe { bpf_ktime_get_ns() }))
 }
 
-/// Sleeps in a page fault of the helper until the parking lot answers it.
+/// Sleeps in a page fault of the helper until the parking lot answers it. Only for sleepable programs, each copy of which has
+/// a parker's number of its own.
 #[inline(always)]
-fn sleep_until(control: &Control, deadline_ns: u64) {
+pub fn sleep_until(control: &Control, deadline_ns: u64) {
     // This copy of the program and this CPU name a page nobody else can be on: the kernel lets one task at a
     // time into a copy per CPU, and the task stays on this CPU until the program ends.
     // SAFETY: a helper without arguments or effects.

@@ -12,8 +12,9 @@ use super::{
     judge::{self, PASS},
 };
 use crate::{
-    block::{current, read, read_at, registers},
+    block::{current, read, read_at, registers, sleep_until},
     emit,
+    maps::CONTROL,
 };
 
 /// `MAY_WRITE`, `MAY_READ`, include/linux/fs.h.
@@ -132,6 +133,30 @@ pub extern "C" fn file_sync_unseen(_context: *mut c_void) -> u64 {
     let is_worker = read::<u32>(current(), &FILE_TASK_FLAGS) & IO_WORKER != 0;
     if is_worker || CALL_NUMBER.load() != 0 && read::<u64>(registers(), &CALL_NUMBER) == IO_URING_ENTER {
         emit::count(Counter::UringSync);
+    }
+    0
+}
+
+/// Sleepable fmod_ret on fsync and fdatasync, behind `file_sync`: waits for what that left. The call itself must follow, so this
+/// is the last program of the chain, and there is one copy for each call: see `block::park`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry.s/__x64_sys_fsync")]
+pub extern "C" fn park_sync(_context: *mut c_void) -> u64 {
+    let deadline_ns = judge::take_deadline();
+    if deadline_ns != 0
+        && let Some(control) = CONTROL.get(0)
+    {
+        sleep_until(control, deadline_ns);
+    }
+    PASS
+}
+
+/// fexit of the two: who still has a deadline found the program above taken by another task on this CPU.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fexit/__x64_sys_fsync")]
+pub extern "C" fn file_synced(_context: *mut c_void) -> u64 {
+    if judge::take_deadline() != 0 {
+        emit::count(Counter::ParkOverflow);
     }
     0
 }

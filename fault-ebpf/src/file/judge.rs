@@ -11,8 +11,9 @@ use aya_ebpf::helpers::{
 use fault_common::{
     control::Control,
     counters::Counter,
+    decide::Verdict,
     event::{Action, BioEvent, Event, FileEvent, PacketEvent},
-    limits::{EVENT_PATH_BYTES, MAX_RULES},
+    limits::{EVENT_PATH_BYTES, MAX_PARK_NS, MAX_RULES},
     rule::{
         Layer,
         file::{FileFacts, OPS, op},
@@ -237,18 +238,40 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
     state.walk.facts = FileFacts { ops, _pad: 0 };
     let memory = Memory { stream: &raw mut state.stream, connection: ptr::null_mut() };
     decision::decide(&mut state.walk, index, slots, memory);
-    let hits = state.walk.outcome.hits;
+    let outcome = &state.walk.outcome;
+    let (hits, delay_ns) = (outcome.hits, outcome.delay_ns);
     if hits == 0 {
         return 0;
     }
-    // Such rules end the matter, so there is one.
-    let place = index * MAX_RULES as u32 + (hits.trailing_zeros() & (MAX_RULES as u32 - 1));
-    let Some(rule) = RULES.get(place) else { return 0 };
-    let errno = rule.errno & 0xfff;
+    let mut errno = 0;
+    if matches!(outcome.verdict, Verdict::Error) {
+        // Such a rule ends the matter, so it is the last one that hit.
+        let place = index * MAX_RULES as u32 + (63 - hits.leading_zeros() & (MAX_RULES as u32 - 1));
+        let Some(rule) = RULES.get(place) else { return 0 };
+        errno = rule.errno & 0xfff;
+    }
     if wants_events {
         report(state, now_ns, generation, (ops, errno, device));
     }
+    if delay_ns != 0 {
+        if errno == 0 {
+            let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
+            state.deadline_ns = now_ns.wrapping_add(delay_ns);
+        } else {
+            // What fails, fails at once: who waited could not be stopped any more.
+            emit::count(Counter::ParkOverflow);
+        }
+    }
     errno
+}
+
+/// When the call that was decided about last may begin, once; 0 is at once.
+#[inline(always)]
+pub fn take_deadline() -> u64 {
+    let Some(state) = state(0) else { return 0 };
+    let deadline_ns = state.deadline_ns;
+    state.deadline_ns = 0;
+    deadline_ns
 }
 
 /// Tells userspace.
@@ -263,12 +286,12 @@ fn report(state: &mut FileState, now_ns: u64, generation: u32, (ops, errno, devi
     let event = Event {
         time_ns: now_ns,
         hits: state.walk.outcome.hits,
-        delay_ns: 0,
+        delay_ns: if errno == 0 { state.walk.outcome.delay_ns } else { 0 },
         // SAFETY: a helper without arguments or effects.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         generation,
         layer: Layer::File as u32,
-        action: Action::Fail as u32,
+        action: if errno == 0 { Action::Delay } else { Action::Fail } as u32,
         tgid: (identity >> 32) as u32,
         pid: identity as u32,
         bytes: 0,

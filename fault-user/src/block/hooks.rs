@@ -5,25 +5,22 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::programs::{KProbe, ProgramError, kprobe::KProbeLink};
-use fault_common::limits::PARKING_PLACES_PER_CPU;
-
 use super::{
     asynchronous,
     device::{self, DeviceNumber},
-    parking_lot::{Heartbeat, ParkingLot, ParkingLotError, ParkingLotStats, Slots},
+    parking::{self, Parking, ParkingError},
     selftest::{self, SelfTestError},
 };
 use crate::{
     exit::Class,
     kernel::{
         btf::Btf,
-        control::map_data,
         load::Loaded,
         modify_return::{Copies, CopyError, Kind, attach_to_function, modifiers},
         patch::Constant,
     },
 };
+use aya::programs::{KProbe, ProgramError, kprobe::KProbeLink};
 
 /// The function every bio passes, marked `ALLOW_ERROR_INJECTION` (`block/blk-core.c`).
 pub const HOOK: &str = "should_fail_bio";
@@ -105,10 +102,7 @@ pub enum BlockError {
     Object(&'static str),
     /// The parking lot.
     #[error(transparent)]
-    ParkingLot(#[from] ParkingLotError),
-    /// The deadlines could not be mapped.
-    #[error("mapping the deadlines of the parking lot failed")]
-    Slots(#[source] std::io::Error),
+    Parking(#[from] ParkingError),
     /// The hook is attached and does nothing.
     #[error(transparent)]
     SelfTest(#[from] SelfTestError),
@@ -122,7 +116,7 @@ impl BlockError {
             Self::KprobeCannotDelay => Class::Unsupported,
             Self::NoModifyReturn(error) | Self::NoParking(error) | Self::NoBackend(error) => error.class(),
             Self::NoKprobe(_) | Self::SelfTest(_) => Class::Unsupported,
-            Self::Object(_) | Self::ParkingLot(_) | Self::Slots(_) => Class::Other,
+            Self::Object(_) | Self::Parking(_) => Class::Other,
         }
     }
 }
@@ -151,25 +145,30 @@ pub fn parkers(cpus: usize) -> u32 {
 pub struct BlockHooks {
     backend: Backend,
     parkers: u32,
-    // Order of the fields is the order they are dropped in: decider first, so that nobody parks any more.
+    // Order of the fields, and of the links, is the order they are dropped in: decider first, so that nobody parks any more.
     _probe: Option<KProbeLink>,
     links: Vec<OwnedFd>,
-    lot: Option<ParkingLot>,
 }
 
 impl BlockHooks {
-    /// Opens the parking lot if it is wanted, loads and attaches the programs, and makes sure they see a read.
+    /// Loads and attaches the programs, opens `parking` if they need it, and makes sure they see a read.
     ///
     /// # Errors
     /// See [`BlockError`]. Nothing stays behind.
-    pub fn arm(loaded: &mut Loaded, copies: &Copies, btf: &Btf, wanted: &Wanted) -> Result<Self, BlockError> {
+    pub fn arm(
+        loaded: &mut Loaded,
+        copies: &Copies,
+        btf: &Btf,
+        wanted: &Wanted,
+        parking: &mut Parking,
+    ) -> Result<Self, BlockError> {
         if wanted.choice == Choice::Kprobe && wanted.delays {
             return Err(BlockError::KprobeCannotDelay);
         }
         let hooks = match wanted.choice {
             Choice::Kprobe => Self::probe(loaded)?,
-            Choice::ModifyReturn => Self::modify_return(loaded, copies, btf, wanted.delays)?,
-            Choice::Auto => match Self::modify_return(loaded, copies, btf, wanted.delays) {
+            Choice::ModifyReturn => Self::modify_return(loaded, copies, btf, wanted.delays, parking)?,
+            Choice::Auto => match Self::modify_return(loaded, copies, btf, wanted.delays, parking) {
                 Err(BlockError::NoModifyReturn(refused)) if !wanted.delays => {
                     Self::probe(loaded).map_err(|_| BlockError::NoBackend(refused))?
                 }
@@ -181,17 +180,22 @@ impl BlockHooks {
         Ok(hooks)
     }
 
-    fn modify_return(loaded: &Loaded, copies: &Copies, btf: &Btf, delays: bool) -> Result<Self, BlockError> {
+    fn modify_return(
+        loaded: &Loaded,
+        copies: &Copies,
+        btf: &Btf,
+        delays: bool,
+        parking: &mut Parking,
+    ) -> Result<Self, BlockError> {
         let plain = |name, constants: &[(Constant, u32)]| {
             let kind = Kind::ModifyReturn { function: HOOK, sleepable: false };
             copies.load(btf, name, kind, constants).map_err(BlockError::NoModifyReturn)
         };
         let attach = |program: &OwnedFd| attach_to_function(program.as_fd(), HOOK);
-        let mut hooks =
-            Self { backend: Backend::ModifyReturn, parkers: 0, _probe: None, links: Vec::new(), lot: None };
+        let mut hooks = Self { backend: Backend::ModifyReturn, parkers: 0, _probe: None, links: Vec::new() };
         if delays {
             let tally = plain("tally_bio", &[])?;
-            let count = parkers(possible_cpus(loaded)?);
+            let count = parkers(parking::cpus(loaded)? as usize);
             let load = |number| {
                 let kind = Kind::ModifyReturn { function: HOOK, sleepable: true };
                 copies.load(btf, "park_bio", kind, &[(Constant::ParkerNumber, number)])
@@ -199,7 +203,7 @@ impl BlockHooks {
             // Nobody parks before the lot is open, so load first: a kernel that cannot is told from one where
             // FUSE is missing.
             let first = load(0).map_err(BlockError::NoParking)?;
-            hooks.lot = Some(open_parking_lot(loaded)?);
+            parking.open(loaded)?;
             hooks.links.push(attach(&tally).map_err(BlockError::NoModifyReturn)?);
             hooks.links.push(attach(&first).map_err(BlockError::NoParking)?);
             hooks.parkers = 1;
@@ -250,7 +254,7 @@ impl BlockHooks {
         let refused = |error| BlockError::NoKprobe(answer(error));
         program.load().map_err(refused)?;
         let link = program.attach(HOOK, 0).and_then(|id| program.take_link(id)).map_err(refused)?;
-        Ok(Self { backend: Backend::Kprobe, parkers: 0, _probe: Some(link), links: Vec::new(), lot: None })
+        Ok(Self { backend: Backend::Kprobe, parkers: 0, _probe: Some(link), links: Vec::new() })
     }
 
     /// The backend in use.
@@ -264,28 +268,6 @@ impl BlockHooks {
     pub fn parkers(&self) -> u32 {
         self.parkers
     }
-
-    /// Processes that must never be targets.
-    #[must_use]
-    pub fn pids(&self) -> Vec<u32> {
-        self.lot.as_ref().map(|lot| lot.pids().to_vec()).unwrap_or_default()
-    }
-
-    /// What the parking lot has done, if there is one.
-    #[must_use]
-    pub fn parking(&self) -> Option<ParkingLotStats> {
-        self.lot.as_ref().map(ParkingLot::stats)
-    }
-
-    /// Wakes everybody, then detaches. The session must be inactive already.
-    ///
-    /// # Errors
-    /// When the parking lot does not answer; everything is detached and everybody woken all the same.
-    pub fn heal(mut self) -> Result<(), BlockError> {
-        let released = self.lot.as_ref().map_or(Ok(()), ParkingLot::release_all);
-        self.links.clear();
-        Ok(released?)
-    }
 }
 
 /// With CONFIG_FAIL_MAKE_REQUEST the hooked function may inject faults of its own, on disks whose `make-it-fail` is
@@ -296,29 +278,6 @@ fn kernel_injects() -> bool {
         std::fs::read_to_string(disk.path().join("make-it-fail")).is_ok_and(|value| value.trim() != "0")
     };
     std::fs::read_dir("/sys/block").is_ok_and(|mut disks| disks.any(|disk| disk.is_ok_and(chosen)))
-}
-
-fn possible_cpus(loaded: &Loaded) -> Result<usize, BlockError> {
-    Ok((slots(loaded)? / PARKING_PLACES_PER_CPU) as usize)
-}
-
-fn slots(loaded: &Loaded) -> Result<u32, BlockError> {
-    let map = loaded.ebpf.map("PARKING").map(map_data).ok_or(BlockError::Object("map PARKING"))?;
-    map.info().map(|info| info.max_entries()).map_err(|error| BlockError::Slots(std::io::Error::other(error)))
-}
-
-fn open_parking_lot(loaded: &Loaded) -> Result<ParkingLot, BlockError> {
-    let map = loaded.ebpf.map("PARKING").map(map_data).ok_or(BlockError::Object("map PARKING"))?;
-    let slots = Slots::of_map(map.fd().as_fd(), slots(loaded)?).map_err(BlockError::Slots)?;
-    let control = &*loaded.control;
-    // SAFETY: the control block is mapped shared and outlives this call.
-    let heartbeat = unsafe { Heartbeat::new(&raw const control.heartbeat_ns) };
-    let lot = ParkingLot::start(slots, Some(heartbeat))?;
-    let [helper, answerer] = lot.pids();
-    control.helper_pid.store(helper);
-    control.answerer_tgid.store(answerer);
-    control.helper_base.store(lot.base_address());
-    Ok(lot)
 }
 
 #[cfg(test)]

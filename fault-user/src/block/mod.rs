@@ -5,5 +5,6 @@ pub mod device;
 pub mod fields;
 pub mod files;
 pub mod hooks;
+pub mod parking;
 pub mod parking_lot;
 pub mod selftest;

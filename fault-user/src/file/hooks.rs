@@ -2,12 +2,17 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use fault_common::rule::file::op;
+use fault_common::{limits::PARKING_PLACES_PER_CPU, rule::file::op};
 
 use super::FileError;
-use crate::kernel::{
-    btf::Btf,
-    modify_return::{Copies, CopyError, Kind, attach_to_function},
+use crate::{
+    block::parking::Parking,
+    kernel::{
+        btf::Btf,
+        load::Loaded,
+        modify_return::{Copies, CopyError, Kind, attach_to_function, modifiers},
+        patch::Constant,
+    },
 };
 
 /// Program, function, and the operations they are there for. The functions of security modules are called first thing by the
@@ -34,6 +39,12 @@ const HOOKS: &[(&str, &str, u32)] = &[
 /// The same as `file_truncate`, for kernels where the function has one argument less (before Linux 6.0).
 const TRUNCATE_WITHOUT_IDMAP: &str = "file_truncate_without_idmap";
 
+/// The system calls that can be late.
+const LATE: [&str; 2] = ["__x64_sys_fsync", "__x64_sys_fdatasync"];
+
+/// Number of the first parker of [`LATE`]: the last ones, far behind those on the block hook.
+const FIRST_PARKER: u32 = PARKING_PLACES_PER_CPU - LATE.len() as u32;
+
 /// Sees what those do not.
 const WATCHER: (&str, &str, u32) = ("file_sync_unseen", "vfs_fsync_range", op::FSYNC);
 
@@ -44,12 +55,15 @@ pub struct FileHooks {
 }
 
 impl FileHooks {
-    /// Loads and attaches the programs for `ops`, a mask of [`op`].
+    /// Loads and attaches the programs for `ops`, a mask of [`op`], and those that wait, if some `fsync` is late.
     ///
     /// # Errors
     /// See [`FileError`]. Nothing stays behind.
-    pub fn arm(copies: &Copies, btf: &Btf, ops: u32) -> Result<Self, FileError> {
-        let mut links = Vec::new();
+    pub fn arm(copies: &Copies, btf: &Btf, ops: u32, late: Option<Late<'_>>) -> Result<Self, FileError> {
+        let mut links = match late {
+            Some(late) => sleepers(copies, btf, late)?,
+            None => Vec::new(),
+        };
         for &(program, function, for_ops) in HOOKS {
             if ops & for_ops != 0 {
                 let program = match program {
@@ -68,6 +82,40 @@ impl FileHooks {
         }
         Ok(Self { _links: links })
     }
+}
+
+/// What it takes to be late.
+pub struct Late<'a> {
+    /// Tells where the map of deadlines is.
+    pub loaded: &'a Loaded,
+    /// Where tasks wait.
+    pub parking: &'a mut Parking,
+}
+
+/// Those that sleep, and those that see who could not. What was attached last runs first, so these run behind those that decide;
+/// and nobody's may run behind them (`fault-ebpf/src/block/park.rs` says why).
+fn sleepers(copies: &Copies, btf: &Btf, late: Late<'_>) -> Result<Vec<OwnedFd>, FileError> {
+    let refused = |function| move |source| FileError::CannotBeLate { function, source };
+    let mut programs = Vec::new();
+    for (function, number) in LATE.into_iter().zip(FIRST_PARKER..) {
+        if modifiers(btf, function).map_err(refused(function))? != 0 {
+            return Err(FileError::Occupied { function });
+        }
+        let kind = Kind::ModifyReturn { function, sleepable: true };
+        let sleeps = copies.load(btf, "park_sync", kind, &[(Constant::ParkerNumber, number)]);
+        let looks = copies.load(btf, "file_synced", Kind::Exit { function }, &[]);
+        programs.extend([(function, sleeps), (function, looks)]);
+    }
+    // A kernel that cannot is told from one without FUSE: so after the programs were loaded.
+    let mut loaded = Vec::new();
+    for (function, program) in programs {
+        loaded.push((function, program.map_err(refused(function))?));
+    }
+    late.parking.open(late.loaded)?;
+    let attach = |(function, program): (_, OwnedFd)| {
+        attach_to_function(program.as_fd(), function).map_err(refused(function))
+    };
+    loaded.into_iter().map(attach).collect()
 }
 
 fn attach(

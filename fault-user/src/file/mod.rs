@@ -4,7 +4,7 @@ use std::io;
 
 use fault_common::limits::MAX_GLOBS;
 
-use crate::{exit::Class, kernel::modify_return::CopyError};
+use crate::{block::parking::ParkingError, exit::Class, kernel::modify_return::CopyError};
 
 pub mod fields;
 pub mod hooks;
@@ -23,6 +23,27 @@ pub enum FileError {
         /// Why.
         source: CopyError,
     },
+    /// No sleepable fmod_ret on a system call.
+    #[error(
+        "this kernel does not let fsync be late by fmod_ret on {function} (it needs Linux 6.2 and CONFIG_FUNCTION_ERROR_INJECTION)"
+    )]
+    CannotBeLate {
+        /// The kernel function.
+        function: &'static str,
+        /// Why.
+        source: CopyError,
+    },
+    /// Somebody else's programs would run behind one that sleeps.
+    #[error(
+        "fsync cannot be late: the eBPF programs of another session or tool modify what {function} returns; end that one first"
+    )]
+    Occupied {
+        /// The kernel function.
+        function: &'static str,
+    },
+    /// The parking lot.
+    #[error(transparent)]
+    Parking(#[from] ParkingError),
     /// The mounts of a process could not be read.
     #[error("reading the mounts of process {process} failed")]
     Mounts {
@@ -64,8 +85,9 @@ impl FileError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::NoHook { source, .. } => source.class(),
-            Self::Mounts { .. } => Class::Other,
+            Self::NoHook { source, .. } | Self::CannotBeLate { source, .. } => source.class(),
+            Self::Occupied { .. } => Class::Unsupported,
+            Self::Mounts { .. } | Self::Parking(_) => Class::Other,
             Self::TooMany(_) | Self::TooLong { .. } | Self::NoDisk { .. } => Class::Usage,
         }
     }

@@ -20,9 +20,12 @@ use super::{
 };
 use crate::{
     beacon::{self, BeaconError, Face, Registration, RuleFace, SharedFace, Told},
-    block::hooks::{BlockHooks, Choice, Wanted},
+    block::{
+        hooks::{BlockHooks, Choice, Wanted},
+        parking::Parking,
+    },
     file::{
-        hooks::FileHooks,
+        hooks::{FileHooks, Late},
         places::{self, Place},
     },
     kernel::{
@@ -73,10 +76,12 @@ pub enum Origin {
 
 /// Everything is in place and inactive.
 ///
-/// Field order is the order of dropping: block hooks first (they let everybody go), then packets, then maps.
+/// Field order is the order of dropping: what sends tasks to the parking lot, the parking lot (it lets everybody go), then
+/// packets, then maps.
 pub struct Armed {
     pub(super) block: Option<BlockHooks>,
     pub(super) files: FileHooks,
+    pub(super) parking: Parking,
     pub(super) pauser: Option<Pauser>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) sockets: Option<Sockets>,
@@ -109,7 +114,11 @@ impl Armed {
     pub fn arm(mut request: Request) -> Result<Self, SessionError> {
         let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
-        let sizes = Sizes { parking: needs.bio_delay, events: request.events.is_some(), globs: needs.globs };
+        let sizes = Sizes {
+            parking: needs.bio_delay || needs.sync_delay,
+            events: request.events.is_some(),
+            globs: needs.globs,
+        };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);
         loaded.control.only.store((!request.target.descendants).into());
@@ -161,13 +170,15 @@ impl Armed {
                 namespaces.push(namespace);
             }
         }
+        let mut parking = Parking::default();
+        let late = needs.sync_delay.then_some(Late { loaded: &loaded, parking: &mut parking });
         // Before those of block I/O, one of which sits on the same function and has to be asked first.
-        let files = FileHooks::arm(&copies, &btf, needs.files)?;
+        let files = FileHooks::arm(&copies, &btf, needs.files, late)?;
         let mut block = None;
         if needs.bios {
             let wanted =
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
-            block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted)?);
+            block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted, &mut parking)?);
         }
         let pauser = match needs.pauses {
             true => Some(Pauser::new(&loaded, &request)?),
@@ -178,6 +189,7 @@ impl Armed {
         Ok(Self {
             block,
             files,
+            parking,
             pauser,
             namespaces,
             sockets,

@@ -6,7 +6,7 @@ use aya::{maps::MapError, programs::ProgramError};
 
 use super::{keeper::KeeperError, pause::PauseError, plan::PlanError, residue::UndoError};
 use crate::{
-    block::hooks::BlockError,
+    block::{hooks::BlockError, parking::ParkingError},
     exit::Class,
     file::FileError,
     kernel::{btf::BtfError, load::LoadError, modify_return::CopyError},
@@ -42,6 +42,9 @@ pub enum SessionError {
     /// Block I/O.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// The parking lot.
+    #[error(transparent)]
+    Parking(#[from] ParkingError),
     /// Operations on files.
     #[error(transparent)]
     File(#[from] FileError),
@@ -134,6 +137,7 @@ impl SessionError {
             Self::Copy(error) => error.class(),
             Self::Net(error) => error.class(),
             Self::Block(error) => error.class(),
+            Self::Parking(_) => Class::Other,
             Self::File(error) => error.class(),
             Self::Pause(error) => error.class(),
             Self::Output(error) => error.class(),

@@ -167,6 +167,7 @@ impl Active {
         let Armed {
             block,
             files,
+            parking: lot,
             pauser,
             mut namespaces,
             sockets,
@@ -186,12 +187,11 @@ impl Active {
         let ended = Timestamp::now();
         let mut troubles = pauser.map(|mut pauser| pauser.stop()).unwrap_or_default();
         let backend = block.as_ref().map(BlockHooks::backend);
-        let parking = block.as_ref().and_then(BlockHooks::parking);
-        if let Some(block) = block
-            && let Err(error) = block.heal()
-        {
+        let parking = lot.stats();
+        if let Err(error) = lot.release_all() {
             troubles.push(error.into());
         }
+        drop(block);
         let stranded =
             if needs.packet_delay { drain(&loaded, longest_delay, &mut troubles).await } else { 0 };
         let totals = Totals::read(&loaded.ebpf).unwrap_or_else(|error| {
@@ -224,7 +224,7 @@ impl Active {
                 troubles.push(error);
             }
         }
-        drop((registered, files, sockets, tasks, rules, switch, loaded));
+        drop((registered, files, lot, sockets, tasks, rules, switch, loaded));
         Healed {
             plan: request.plan,
             started,

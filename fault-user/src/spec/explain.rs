@@ -33,15 +33,14 @@ pub fn explain(fault: &Fault) -> Explanation {
             when: when(&disk.trigger, "operation"),
         },
         Fault::File(file) => {
-            let FileVerb::Error(errno) = file.verb;
-            Explanation {
-                what: format!(
+            let what = match &file.verb {
+                FileVerb::Error(errno) => format!(
                     "the operation fails with {} before it has done anything; the file stays as it is",
                     errno.name()
                 ),
-                which: operations_on_files(file),
-                when: when(&file.trigger, "operation"),
-            }
+                FileVerb::Delay(delay) => format!("the operation starts {}; {WAITS}", late(delay)),
+            };
+            Explanation { what, which: operations_on_files(file), when: when(&file.trigger, "operation") }
         }
         Fault::Proc(proc) => {
             let ProcVerb::Pause(duration) = proc.verb;
@@ -241,17 +240,19 @@ fn parts(part: Part) -> String {
     text
 }
 
+/// What becomes of who is late.
+const WAITS: &str = "the task waits in the kernel, on no CPU, as for a slow disk";
+
 fn disk_verb(verb: &DiskVerb) -> String {
-    let waits = "the task waits in the kernel, on no CPU, as for a slow disk";
     match verb {
         DiskVerb::Error => "the operation fails with EIO".to_owned(),
-        DiskVerb::Delay(delay) => format!("the operation starts {}; {waits}", late(delay)),
+        DiskVerb::Delay(delay) => format!("the operation starts {}; {WAITS}", late(delay)),
         DiskVerb::Rate(rate) => format!(
-            "the operation waits for its turn on one disk, shared by the whole target, that moves {rate}; {waits}"
+            "the operation waits for its turn on one disk, shared by the whole target, that moves {rate}; {WAITS}"
         ),
         DiskVerb::Iops(number) => format!(
             "the operation waits for its turn on one disk, shared by the whole target, that does {number} operations a \
-             second; {waits}"
+             second; {WAITS}"
         ),
         DiskVerb::Hang { hold, then_error } => {
             let stuck = match hold {
@@ -262,7 +263,7 @@ fn disk_verb(verb: &DiskVerb) -> String {
                 ),
             };
             let then = if *then_error { "and then fails with EIO" } else { "and then goes on" };
-            format!("the operation is stuck {stuck} {then}; {waits}")
+            format!("the operation is stuck {stuck} {then}; {WAITS}")
         }
     }
 }

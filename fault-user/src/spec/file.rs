@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::delay::DelaySpec;
 use super::errno::FileErrno;
 use super::glob::FileGlob;
 use super::source::{Located, Source};
@@ -21,10 +22,12 @@ pub struct FileFault {
 }
 
 /// What happens to an operation on a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileVerb {
     /// It fails before it has done anything.
     Error(FileErrno),
+    /// It begins late, by at most [`super::delay::DISK_HOLD_MAX`]. Only of [`FileOp::Fsync`].
+    Delay(DelaySpec),
 }
 
 /// Which operations. A field that is empty lets every operation pass; both must agree.

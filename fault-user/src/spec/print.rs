@@ -69,6 +69,7 @@ impl Display for FileVerb {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(errno) => write!(f, "error {}", errno.name()),
+            Self::Delay(delay) => write!(f, "delay {delay}"),
         }
     }
 }

@@ -63,12 +63,6 @@ pub enum Problem {
         /// As written.
         word: String,
     },
-    /// A keyword of a later version.
-    #[error("`{usage}` is not available yet")]
-    NotYet {
-        /// The keyword and its operands.
-        usage: &'static str,
-    },
     /// A keyword of another layer.
     #[error("`{word}` is a word of {other} faults, not of {layer} faults")]
     OtherLayer {
@@ -144,6 +138,12 @@ pub enum Problem {
         wanted: Quantity,
         /// How it falls short.
         flaw: Flaw,
+    },
+    /// `delay` of an operation on files that has no hook that may sleep.
+    #[error("of operations on files, only `fsync` can be late")]
+    CannotBeLate {
+        /// The operation; none: none was named.
+        op: Option<&'static str>,
     },
     /// `until-written` without a place, or with too large a one.
     #[error("`until-written` is about certain sectors of one device")]
@@ -223,7 +223,6 @@ impl Problem {
             Self::QuotedKeyword => "expected a keyword without quotes".to_owned(),
             Self::SecondVerb { verb, .. } => format!("expected a clause of `{verb}`"),
             Self::UnknownWord { .. } | Self::Stray { .. } => "expected a clause or a probability".to_owned(),
-            Self::NotYet { .. } => "known, but not in this version".to_owned(),
             Self::OtherLayer { layer, .. } => format!("expected a word of {layer} faults"),
             Self::Case { .. } => "expected lower case".to_owned(),
             Self::HappensOnce { .. } => "expected `after DURATION`, or nothing".to_owned(),
@@ -243,6 +242,8 @@ impl Problem {
                 Flaw::TooFine => format!("expected {}", wanted.step()),
                 Flaw::Backwards => "expected a lower number first, then a higher one".to_owned(),
             },
+            Self::CannotBeLate { op: Some(_) } => "the kernel must not sleep here".to_owned(),
+            Self::CannotBeLate { op: None } => "expected `fsync` as well".to_owned(),
             Self::BadSectorsWhere { longest } => {
                 format!("expected `on DEVICE` as well, and `sectors A..B` of at most {longest} sectors")
             }
@@ -272,13 +273,11 @@ impl Problem {
                     words::net_filters().iter().map(|known| format!("`{}`", known.word)).collect();
                 format!("the filters are {}", filters.join(", "))
             }
+            Self::CannotBeLate { .. } => {
+                "the disk I/O of files is late by --disk 'delay DURATION file GLOB'".to_owned()
+            }
             Self::BitsWhat { number } => format!("a probability is `{number}%`"),
             Self::UnclosedQuote => "inside quotes, write `\\\"` for a quote".to_owned(),
-            Self::NotYet { usage } => {
-                let verb = words::of(layer).iter().any(|known| known.verb && known.usage == *usage);
-                let (kind, words) = if verb { ("verbs", verbs(layer)) } else { ("clauses", clauses(layer)) };
-                format!("the {kind} of this version are {words}")
-            }
             Self::OtherLayer { other, .. } => {
                 format!("give it in a fault of its own: {} SPEC", other.option())
             }
@@ -322,7 +321,7 @@ fn clauses(layer: Layer) -> String {
 
 fn list(layer: Layer, verb: bool, text: impl Fn(Known) -> &'static str) -> String {
     let words = words::of(layer).into_iter();
-    let words = words.filter(|known| known.available && known.verb == verb);
+    let words = words.filter(|known| known.verb == verb);
     let words: Vec<_> = words.map(|known| format!("`{}`", text(known))).collect();
     words.join(", ")
 }

@@ -16,20 +16,14 @@ pub(super) struct Entry<K: 'static> {
     pub(super) word: &'static str,
     /// The keyword with its operands, for messages.
     pub(super) usage: &'static str,
-    /// What the parser does with it; none: a word of a later version.
-    pub(super) meaning: Option<K>,
+    /// What the parser does with it.
+    pub(super) meaning: K,
 }
 
 pub(super) type Table<K> = &'static [Entry<K>];
 
-/// A word this version understands.
-const fn now<K>(word: &'static str, usage: &'static str, meaning: K) -> Entry<K> {
-    Entry { word, usage, meaning: Some(meaning) }
-}
-
-/// A word this version knows and cannot obey.
-const fn later<K>(word: &'static str, usage: &'static str) -> Entry<K> {
-    Entry { word, usage, meaning: None }
+const fn entry<K>(word: &'static str, usage: &'static str, meaning: K) -> Entry<K> {
+    Entry { word, usage, meaning }
 }
 
 /// The verbs and filters of one layer.
@@ -90,23 +84,23 @@ pub(super) enum NetFilterWord {
 
 /// A filter of packets.
 const fn packets(word: &'static str, usage: &'static str, filter: NetFilterWord) -> Entry<NetClause> {
-    now(word, usage, NetClause::Filter(filter))
+    entry(word, usage, NetClause::Filter(filter))
 }
 
 pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
     layer: Layer::Net,
     verbs: &[
-        now("drop", "drop", NetVerbWord::Drop),
-        now("delay", "delay DURATION", NetVerbWord::Delay),
-        now("rate", "rate RATE", NetVerbWord::Rate),
-        now("duplicate", "duplicate", NetVerbWord::Duplicate),
-        now("reorder", "reorder [by DURATION]", NetVerbWord::Reorder),
-        now("corrupt", "corrupt [N bits] [fix-checksum]", NetVerbWord::Corrupt),
-        now("reset", "reset", NetVerbWord::Reset),
-        now("hang", "hang", NetVerbWord::Hang),
-        now("refuse", "refuse", NetVerbWord::Refuse),
-        now("unreachable", "unreachable", NetVerbWord::Unreachable),
-        now("fail", "fail ERRNO", NetVerbWord::Fail),
+        entry("drop", "drop", NetVerbWord::Drop),
+        entry("delay", "delay DURATION", NetVerbWord::Delay),
+        entry("rate", "rate RATE", NetVerbWord::Rate),
+        entry("duplicate", "duplicate", NetVerbWord::Duplicate),
+        entry("reorder", "reorder [by DURATION]", NetVerbWord::Reorder),
+        entry("corrupt", "corrupt [N bits] [fix-checksum]", NetVerbWord::Corrupt),
+        entry("reset", "reset", NetVerbWord::Reset),
+        entry("hang", "hang", NetVerbWord::Hang),
+        entry("refuse", "refuse", NetVerbWord::Refuse),
+        entry("unreachable", "unreachable", NetVerbWord::Unreachable),
+        entry("fail", "fail ERRNO", NetVerbWord::Fail),
     ],
     clauses: &[
         packets("in", "in", NetFilterWord::In),
@@ -123,15 +117,15 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         packets("data", "data", NetFilterWord::Segment(Segment::Data)),
         packets("ack", "ack", NetFilterWord::Segment(Segment::Ack)),
         packets("fin", "fin", NetFilterWord::Segment(Segment::Fin)),
-        now("connections", "connections P%", NetClause::Connections),
-        now("connection", "connection N", NetClause::Connection),
-        now("ordered", "ordered", NetClause::Ordered),
-        now("per-connection", "per-connection", NetClause::PerConnection),
-        now("by", "by DURATION", NetClause::By),
-        now("fix-checksum", "fix-checksum", NetClause::FixChecksum),
-        now("connect", "connect", NetClause::Call(Call::Connect)),
-        now("bind", "bind", NetClause::Call(Call::Bind)),
-        now("sendmsg", "sendmsg", NetClause::Call(Call::Sendmsg)),
+        entry("connections", "connections P%", NetClause::Connections),
+        entry("connection", "connection N", NetClause::Connection),
+        entry("ordered", "ordered", NetClause::Ordered),
+        entry("per-connection", "per-connection", NetClause::PerConnection),
+        entry("by", "by DURATION", NetClause::By),
+        entry("fix-checksum", "fix-checksum", NetClause::FixChecksum),
+        entry("connect", "connect", NetClause::Call(Call::Connect)),
+        entry("bind", "bind", NetClause::Call(Call::Bind)),
+        entry("sendmsg", "sendmsg", NetClause::Call(Call::Sendmsg)),
     ],
 };
 
@@ -164,17 +158,17 @@ pub(super) enum DiskFilterWord {
 
 /// A filter of block operations.
 const fn bios(word: &'static str, usage: &'static str, filter: DiskFilterWord) -> Entry<DiskClause> {
-    now(word, usage, DiskClause::Filter(filter))
+    entry(word, usage, DiskClause::Filter(filter))
 }
 
 pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
     layer: Layer::Disk,
     verbs: &[
-        now("error", "error", DiskVerbWord::Error),
-        now("delay", "delay DURATION", DiskVerbWord::Delay),
-        now("hang", "hang DURATION|forever [then error]", DiskVerbWord::Hang),
-        now("rate", "rate RATE", DiskVerbWord::Rate),
-        now("iops", "iops N", DiskVerbWord::Iops),
+        entry("error", "error", DiskVerbWord::Error),
+        entry("delay", "delay DURATION", DiskVerbWord::Delay),
+        entry("hang", "hang DURATION|forever [then error]", DiskVerbWord::Hang),
+        entry("rate", "rate RATE", DiskVerbWord::Rate),
+        entry("iops", "iops N", DiskVerbWord::Iops),
     ],
     clauses: &[
         bios("read", "read", DiskFilterWord::Op(DiskOp::Read)),
@@ -187,7 +181,7 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
         bios("on", "on DEVICE|MOUNTPOINT", DiskFilterWord::On),
         bios("sectors", "sectors A..B", DiskFilterWord::Sectors),
         bios("until-written", "until-written", DiskFilterWord::UntilWritten),
-        now("then", "then error", DiskClause::Then),
+        entry("then", "then error", DiskClause::Then),
         bios("file", "file GLOB", DiskFilterWord::File),
     ],
 };
@@ -195,6 +189,7 @@ pub(super) static DISK: Vocabulary<DiskVerbWord, DiskClause> = Vocabulary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileVerbWord {
     Error,
+    Delay,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,12 +200,15 @@ pub(super) enum FileClause {
 
 /// An operation on files.
 const fn files(op: FileOp) -> Entry<FileClause> {
-    now(op.word(), op.word(), FileClause::Op(op))
+    entry(op.word(), op.word(), FileClause::Op(op))
 }
 
 pub(super) static FILE: Vocabulary<FileVerbWord, FileClause> = Vocabulary {
     layer: Layer::File,
-    verbs: &[now("error", "error ERRNO", FileVerbWord::Error), later("delay", "delay DURATION")],
+    verbs: &[
+        entry("error", "error ERRNO", FileVerbWord::Error),
+        entry("delay", "delay DURATION", FileVerbWord::Delay),
+    ],
     clauses: &[
         files(FileOp::Open),
         files(FileOp::Read),
@@ -225,7 +223,7 @@ pub(super) static FILE: Vocabulary<FileVerbWord, FileClause> = Vocabulary {
         files(FileOp::Symlink),
         files(FileOp::Truncate),
         files(FileOp::Mmap),
-        now("file", "file GLOB", FileClause::File),
+        entry("file", "file GLOB", FileClause::File),
     ],
 };
 
@@ -242,8 +240,8 @@ pub(super) enum ProcClause {
 /// Its words are these alone: nothing is counted here, nor late.
 pub(super) static PROC: Vocabulary<ProcVerbWord, ProcClause> = Vocabulary {
     layer: Layer::Proc,
-    verbs: &[now("pause", "pause DURATION", ProcVerbWord::Pause)],
-    clauses: &[now("after", "after DURATION", ProcClause::After)],
+    verbs: &[entry("pause", "pause DURATION", ProcVerbWord::Pause)],
+    clauses: &[entry("after", "after DURATION", ProcClause::After)],
 };
 
 /// The operands of `delay` that have a keyword; every layer.
@@ -254,11 +252,11 @@ pub(super) enum DelayWord {
 }
 
 pub(super) const DELAY: Table<DelayWord> = &[
-    now("jitter", "jitter DURATION", DelayWord::Jitter),
-    now("uniform", "uniform", DelayWord::Shape(Distribution::Uniform)),
-    now("normal", "normal", DelayWord::Shape(Distribution::Normal)),
-    now("pareto", "pareto", DelayWord::Shape(Distribution::Pareto)),
-    now("paretonormal", "paretonormal", DelayWord::Shape(Distribution::ParetoNormal)),
+    entry("jitter", "jitter DURATION", DelayWord::Jitter),
+    entry("uniform", "uniform", DelayWord::Shape(Distribution::Uniform)),
+    entry("normal", "normal", DelayWord::Shape(Distribution::Normal)),
+    entry("pareto", "pareto", DelayWord::Shape(Distribution::Pareto)),
+    entry("paretonormal", "paretonormal", DelayWord::Shape(Distribution::ParetoNormal)),
 ];
 
 /// The keywords of the trigger; every layer.
@@ -276,15 +274,15 @@ pub(super) enum TriggerWord {
 }
 
 pub(super) const TRIGGER: Table<TriggerWord> = &[
-    now("burst", "burst C%", TriggerWord::Burst),
-    now("gilbert", "gilbert P% R% [H% [K%]]", TriggerWord::Gilbert),
-    now("nth", "nth N", TriggerWord::Nth),
-    now("every", "every N", TriggerWord::Every),
-    now("first", "first N", TriggerWord::First),
-    now("times", "times N", TriggerWord::Times),
-    now("after", "after DURATION", TriggerWord::After),
-    now("for", "for DURATION", TriggerWord::For),
-    now("cycle", "cycle ON/OFF", TriggerWord::Cycle),
+    entry("burst", "burst C%", TriggerWord::Burst),
+    entry("gilbert", "gilbert P% R% [H% [K%]]", TriggerWord::Gilbert),
+    entry("nth", "nth N", TriggerWord::Nth),
+    entry("every", "every N", TriggerWord::Every),
+    entry("first", "first N", TriggerWord::First),
+    entry("times", "times N", TriggerWord::Times),
+    entry("after", "after DURATION", TriggerWord::After),
+    entry("for", "for DURATION", TriggerWord::For),
+    entry("cycle", "cycle ON/OFF", TriggerWord::Cycle),
 ];
 
 /// A word of a layer, without what it means to the parser.
@@ -294,17 +292,10 @@ pub(super) struct Known {
     pub(super) usage: &'static str,
     /// Whether it is a verb.
     pub(super) verb: bool,
-    /// Whether this version can obey it.
-    pub(super) available: bool,
 }
 
 fn known<K>(table: Table<K>, verb: bool) -> impl Iterator<Item = Known> {
-    table.iter().map(move |entry| Known {
-        word: entry.word,
-        usage: entry.usage,
-        verb,
-        available: entry.meaning.is_some(),
-    })
+    table.iter().map(move |entry| Known { word: entry.word, usage: entry.usage, verb })
 }
 
 fn all<V, C>(vocabulary: &Vocabulary<V, C>) -> Vec<Known> {
@@ -330,7 +321,7 @@ pub(super) fn of(layer: Layer) -> Vec<Known> {
 pub(super) fn net_filters() -> Vec<Known> {
     let is_filter = |known: &Known| {
         let entry = NET.clauses.iter().find(|entry| entry.word == known.word);
-        matches!(entry.map(|entry| &entry.meaning), Some(Some(NetClause::Filter(_))))
+        matches!(entry.map(|entry| &entry.meaning), Some(NetClause::Filter(_)))
     };
     known(NET.clauses, false).filter(is_filter).collect()
 }
@@ -347,24 +338,21 @@ pub(super) fn find_elsewhere(layer: Layer, word: &str) -> Option<(Layer, Known)>
 }
 
 /// The candidate that `word` is most likely meant to be, if any is near enough.
-///
-/// Words that can be obeyed come before those of a later version.
 pub(super) fn nearest(word: &str, candidates: impl IntoIterator<Item = Known>) -> Option<Known> {
-    nearest_of(word, candidates, |known| known.word, |known| !known.available)
+    nearest_of(word, candidates, |known| known.word)
 }
 
 /// As [`nearest`], among words of other languages.
 pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    nearest_of(word, candidates, |known| known, |_| false)
+    nearest_of(word, candidates, |known| known)
 }
 
 /// Distance counts inserted, missing, changed and swapped letters; the longer the word, the more of them are forgiven. Among
-/// equals the first that is not `behind` others.
+/// equals the first.
 fn nearest_of<'a, C: Copy>(
     word: &str,
     candidates: impl IntoIterator<Item = C>,
     text: impl Fn(C) -> &'a str,
-    behind: impl Fn(C) -> bool,
 ) -> Option<C> {
     let word: String = word.to_lowercase();
     let length = word.chars().count();
@@ -377,9 +365,8 @@ fn nearest_of<'a, C: Copy>(
         .filter(|(known, most)| letters_apart(&word, text(*known)) <= *most)
         .map(|(known, most)| (strsim::damerau_levenshtein(&word, text(known)), known, most))
         .filter(|(distance, _, most)| distance <= most)
-        .map(|(distance, known, _)| (distance, known))
-        .min_by_key(|(distance, known)| (*distance, behind(*known)))
-        .map(|(_, known)| known)
+        .min_by_key(|(distance, _, _)| *distance)
+        .map(|(_, known, _)| known)
 }
 
 /// The letters that one of the two has more of: no fewer edits lead from one to the other (the bag distance; Bartolini, Ciaccia,

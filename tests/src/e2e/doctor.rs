@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Everything a user may ask for.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "packet_drop",
     "packet_delay",
     "packet_segments",
@@ -27,6 +27,7 @@ const FEATURES: [&str; 9] = [
     "disk_delay",
     "file_error",
     "file_fsync",
+    "file_fsync_delay",
 ];
 
 fn everywhere(_: Lane) -> bool {
@@ -83,7 +84,7 @@ fn knows_this_kernel(lane: Lane) -> anyhow::Result<()> {
     ensure!(answered(&report, &Value::Bool(false))? == no, "{report:#}");
     ensure!(answered(&report, &Value::Null)? == untried, "{report:#}");
     for feature in FEATURES {
-        let works = lane.has_block() || !feature.starts_with("disk") && feature != "file_fsync";
+        let works = lane.has_block() || !feature.starts_with("disk") && !feature.starts_with("file_fsync");
         ensure!(report["features"][feature]["ok"] == works, "{feature}: {report:#}");
     }
     Ok(())

@@ -21,6 +21,7 @@ mod disk_rate;
 mod docs;
 mod doctor;
 mod echoes;
+mod file_delay;
 mod file_errors;
 mod file_patterns;
 mod file_system;
@@ -186,6 +187,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (bad_sectors::TESTS, Rooms::Patient),
         (file_system::TESTS, Rooms::Patient),
         (databases::TESTS, Rooms::Timed),
+        (file_delay::TESTS, Rooms::Patient),
         (file_errors::TESTS, Rooms::Patient),
         (file_patterns::TESTS, Rooms::Patient),
         (gallery::TESTS, Rooms::Timed),

@@ -191,6 +191,8 @@ pub enum Feature {
     FileError,
     /// `--file 'error … fsync'`
     FileSync,
+    /// `--file 'delay … fsync'`
+    FileSyncDelay,
 }
 
 /// Any one of these will do; the first is preferred.
@@ -234,12 +236,21 @@ const DISK_DELAY: &[AnyOf] = &[
 ];
 const FILES: &[AnyOf] = &[&[Capability::SecurityHook], &[Capability::Jit], &[Capability::TaskStorage]];
 const SYNC: &[AnyOf] = &[&[Capability::SyscallHook], &[Capability::Jit], &[Capability::TaskStorage]];
+const SYNC_DELAY: &[AnyOf] = &[
+    &[Capability::SyscallHook],
+    &[Capability::FmodRetSleepable],
+    &[Capability::Jit],
+    &[Capability::TaskStorage],
+    &[Capability::TaskFromPid],
+    &[Capability::CopyFromUserTask],
+    &[Capability::DetachedFuse],
+];
 /// Last: it can only be tried when the rest is there.
 const SELF_TEST: &[AnyOf] = &[&[Capability::HookCalled]];
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PacketDrop,
         Self::PacketDelay,
         Self::PacketSegments,
@@ -249,6 +260,7 @@ impl Feature {
         Self::DiskDelay,
         Self::FileError,
         Self::FileSync,
+        Self::FileSyncDelay,
     ];
 
     /// Its name in JSON. Never changes.
@@ -263,6 +275,7 @@ impl Feature {
             Self::DiskDelay => "disk_delay",
             Self::FileError => "file_error",
             Self::FileSync => "file_fsync",
+            Self::FileSyncDelay => "file_fsync_delay",
         }
     }
 
@@ -278,6 +291,7 @@ impl Feature {
             Self::DiskDelay => [EVERY, DISK_DELAY, SELF_TEST],
             Self::FileError => [EVERY, FILES, &[]],
             Self::FileSync => [EVERY, SYNC, &[]],
+            Self::FileSyncDelay => [EVERY, SYNC_DELAY, &[]],
         };
         parts.into_iter().flatten().copied()
     }
@@ -295,6 +309,7 @@ impl fmt::Display for Feature {
             Self::DiskDelay => "disk delay",
             Self::FileError => "file error",
             Self::FileSync => "file fsync",
+            Self::FileSyncDelay => "file fsync delay",
         })
     }
 }

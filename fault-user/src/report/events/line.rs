@@ -68,7 +68,9 @@ enum Hit {
     },
     File {
         ops: Vec<&'static str>,
-        errno: String,
+        /// Of one that fails.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        errno: Option<String>,
         /// `major:minor` of the file system.
         device: String,
         /// Where it is mounted here, and on from there.
@@ -165,8 +167,10 @@ fn bio(bio: &BioEvent, bytes: u32, names: &mut dyn Names) -> Hit {
 
 fn on_file(file: &FileEvent, names: &mut dyn Names) -> Hit {
     let ops = FileOp::ALL.into_iter().filter(|op| file.ops & op.bit() != 0).map(FileOp::word).collect();
-    let errno = FileErrno::numbered(file.errno)
-        .map_or_else(|| file.errno.to_string(), |errno| errno.name().to_owned());
+    let name = |number| {
+        FileErrno::numbered(number).map_or_else(|| number.to_string(), |errno| errno.name().to_owned())
+    };
+    let errno = (file.errno != 0).then(|| name(file.errno));
     let length = file.length as usize;
     let bytes = &file.path[..length.min(EVENT_PATH_BYTES)];
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();

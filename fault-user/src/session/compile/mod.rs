@@ -294,16 +294,19 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
 }
 
 fn file(fault: &FileFault) -> Rule {
-    let FileVerb::Error(errno) = fault.verb;
+    let rule = match &fault.verb {
+        FileVerb::Error(errno) => {
+            Rule { verb: Verb::Fail as u32, errno: errno.number().unsigned_abs(), ..Rule::default() }
+        }
+        FileVerb::Delay(spec) => Rule { verb: Verb::Delay as u32, delay: delay(spec), ..Rule::default() },
+    };
     Rule {
         layer: RuleLayer::File as u32,
-        verb: Verb::Fail as u32,
-        errno: errno.number().unsigned_abs(),
         file: FileFilter {
             ops: fault.filter.ops.iter().fold(0, |mask, op| mask | op.bit()),
             globbed: fault.filter.glob.is_some().into(),
         },
-        ..Rule::default()
+        ..rule
     }
 }
 

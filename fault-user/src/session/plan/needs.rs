@@ -6,7 +6,7 @@ use fault_common::rule::{
 };
 
 use super::{Plan, PlannedException, PlannedRule};
-use crate::spec::{DiskVerb, Fault, NetFault, NetVerb, Probability};
+use crate::spec::{DiskVerb, Fault, FileVerb, NetFault, NetVerb, Probability};
 
 /// What the kernel has to be able to do for a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Needs {
     pub bio_delay: bool,
     /// Hooks on operations on files: a mask of `fault_common::rule::file::op`.
     pub files: u32,
+    /// The parking lot, for fsync.
+    pub sync_delay: bool,
     /// Patterns of paths.
     pub globs: bool,
     /// Somebody who freezes and thaws.
@@ -51,6 +53,7 @@ impl Needs {
             && (self.bios || !other.bios)
             && (self.bio_delay || !other.bio_delay)
             && other.files & !self.files == 0
+            && (self.sync_delay || !other.sync_delay)
             && (self.globs || !other.globs)
             && (self.pauses || !other.pauses)
     }
@@ -78,6 +81,10 @@ impl Plan {
                     let ops = planned.rule.file.ops;
                     needs.files |= if ops == 0 { (1 << OPS) - 1 } else { ops };
                     needs.globs |= fault.filter.glob.is_some();
+                    needs.sync_delay |= match fault.verb {
+                        FileVerb::Delay(_) => true,
+                        FileVerb::Error(_) => false,
+                    };
                 }
                 Fault::Proc(_) => needs.pauses = true,
                 Fault::Disk(fault) => {

@@ -2,38 +2,55 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::delay::DISK_HOLD_MAX;
 use super::super::errno::FileErrno;
 use super::super::error::SpecError;
 use super::super::file::{FileFault, FileFilter, FileOp, FileVerb};
 use super::super::glob::FileGlob;
+use super::super::problem::Problem;
 use super::super::quantity::Quantity;
 use super::super::source::Located;
 use super::super::units::Flaw;
 use super::super::words::{FILE, FileClause, FileVerbWord};
 use super::once::Once;
-use super::{Clause, Keyword, Parser, trigger};
+use super::{Clause, Keyword, Parser, delay, trigger};
 
 /// A file fault.
 pub(in super::super) fn fault(text: &str) -> Result<FileFault, SpecError> {
     let mut parser = Parser::new(FILE.layer, text)?;
-    let (FileVerbWord::Error, verb) = parser.verb(&FILE)?;
-    let errno = parser.quantity(verb, Quantity::FileErrno, errno)?.0;
+    let (word, verb) = parser.verb(&FILE)?;
+    let mut action = match word {
+        FileVerbWord::Error => Action::Error(parser.quantity(verb, Quantity::FileErrno, errno)?.0),
+        FileVerbWord::Delay => Action::Delay(delay::Draft::new(&mut parser, verb, DISK_HOLD_MAX)?),
+    };
     let mut filter = Draft::default();
     let mut trigger = trigger::Draft::default();
     while let Some((clause, keyword)) = parser.clause(&FILE, verb)? {
         match clause {
             Clause::Probability => trigger.probability(&mut parser, keyword)?,
             Clause::Trigger(word) => trigger.clause(&mut parser, word, keyword)?,
-            Clause::Delay(_) => return Err(parser.wrong_verb(keyword, verb, &["delay"])),
+            Clause::Delay(word) => match &mut action {
+                Action::Delay(draft) => draft.clause(&mut parser, word, keyword)?,
+                Action::Error(_) => return Err(parser.wrong_verb(keyword, verb, &["delay"])),
+            },
             Clause::Own(word) => filter.clause(&mut parser, word, keyword)?,
         }
     }
-    Ok(FileFault {
-        verb: FileVerb::Error(errno),
-        filter: filter.finish(),
-        trigger: trigger.finish(&parser)?,
-        source: parser.source,
-    })
+    let verb = match action {
+        Action::Error(errno) => FileVerb::Error(errno),
+        Action::Delay(draft) => {
+            filter.must_be_fsync(&parser, verb)?;
+            FileVerb::Delay(draft.finish(&parser)?)
+        }
+    };
+    Ok(FileFault { verb, filter: filter.finish(), trigger: trigger.finish(&parser)?, source: parser.source })
+}
+
+/// A verb under construction.
+#[derive(Debug)]
+enum Action {
+    Error(FileErrno),
+    Delay(delay::Draft),
 }
 
 fn errno(word: &str) -> Result<FileErrno, Flaw> {
@@ -55,6 +72,18 @@ impl Draft {
                 let (glob, span) = parser.quantity(keyword, Quantity::Glob, FileGlob::read)?;
                 self.glob.set(parser, keyword, Located::new(glob, span))
             }
+        }
+    }
+
+    /// `delay` is of `fsync`, and has to say so: nobody shall believe that everything is late.
+    fn must_be_fsync(&self, parser: &Parser, verb: Keyword) -> Result<(), SpecError> {
+        let mut others = self.ops.iter().filter(|(op, _)| **op != FileOp::Fsync);
+        if let Some((_, Some(other))) = others.next().map(|(op, once)| (op, once.keyword())) {
+            return Err(parser.error(other.span, Problem::CannotBeLate { op: Some(other.word) }));
+        }
+        match self.ops.contains_key(&FileOp::Fsync) {
+            true => Ok(()),
+            false => Err(parser.error(verb.span, Problem::CannotBeLate { op: None })),
         }
     }
 

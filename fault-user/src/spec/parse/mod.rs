@@ -160,15 +160,13 @@ impl Parser {
             return self.error(word.span, problem);
         }
         let nearest = words::nearest(&word.text, candidates);
-        let later = nearest.filter(|known| !known.available);
-        let remark = later.map(|_| "It is not available yet.".to_owned());
-        let nearest = nearest.map(|known| known.word.to_owned());
-        self.error(word.span, problem).with_advice(nearest, remark)
+        self.error(word.span, problem).with_advice(nearest.map(|known| known.word.to_owned()), None)
     }
 
-    /// The row of `table` for `word`; a word of a later version is an error.
+    /// The row of `table` for `word`.
     fn look_up<K: Copy>(&self, table: Table<K>, word: &Word) -> Result<Option<(K, Keyword)>, SpecError> {
-        let Some(Entry { word: text, usage, meaning }) = table.iter().find(|entry| entry.word == word.text)
+        let Some(Entry { word: text, meaning, usage: _ }) =
+            table.iter().find(|entry| entry.word == word.text)
         else {
             return Ok(None);
         };
@@ -176,13 +174,7 @@ impl Parser {
             let error = self.error(word.span, Problem::QuotedKeyword);
             return Err(error.with_advice(Some((*text).to_owned()), None));
         }
-        match meaning {
-            Some(meaning) => {
-                let keyword = Keyword { word: text, span: word.span };
-                Ok(Some((*meaning, keyword)))
-            }
-            None => Err(self.error(word.span, Problem::NotYet { usage })),
-        }
+        Ok(Some((*meaning, Keyword { word: text, span: word.span })))
     }
 
     /// The word after `keyword`, which must be neither missing nor a keyword itself.

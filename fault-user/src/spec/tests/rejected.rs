@@ -82,27 +82,6 @@ fn wrong_specs_are_reported_word_for_word() {
 }
 
 #[test]
-fn every_word_of_a_later_version_is_known_as_such() {
-    for layer in Layer::ALL {
-        for known in crate::spec::words::of(*layer).iter().filter(|known| !known.available) {
-            let verb = match layer {
-                Layer::Net => "drop",
-                Layer::Disk => "error",
-                Layer::File => "error EIO",
-                Layer::Proc => "pause 1s",
-            };
-            let text = match known.verb {
-                true => known.word.to_owned(),
-                false => format!("{verb} {}", known.word),
-            };
-            let error = parse(*layer, &text).expect_err(&text);
-            let expected = Problem::NotYet { usage: known.usage };
-            assert_eq!(error.problem(), &expected, "{text}");
-        }
-    }
-}
-
-#[test]
 fn a_long_spec_is_refused_without_repeating_it() {
     let text = "drop ".repeat(100_000);
     let error = parse(Layer::Net, &text).expect_err("a long spec");
