@@ -253,14 +253,10 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
     if wants_events {
         report(state, now_ns, generation, (ops, errno, device));
     }
-    if delay_ns != 0 {
-        if errno == 0 {
-            let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
-            state.deadline_ns = now_ns.wrapping_add(delay_ns);
-        } else {
-            // What fails, fails at once: who waited could not be stopped any more.
-            emit::count(Counter::ParkOverflow);
-        }
+    // What fails is not late: no rule that delays was asked.
+    if errno == 0 && delay_ns != 0 {
+        let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
+        state.deadline_ns = now_ns.wrapping_add(delay_ns);
     }
     errno
 }
@@ -286,7 +282,7 @@ fn report(state: &mut FileState, now_ns: u64, generation: u32, (ops, errno, devi
     let event = Event {
         time_ns: now_ns,
         hits: state.walk.outcome.hits,
-        delay_ns: if errno == 0 { state.walk.outcome.delay_ns } else { 0 },
+        delay_ns: state.walk.outcome.delay_ns,
         // SAFETY: a helper without arguments or effects.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         generation,

@@ -130,7 +130,8 @@ impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { kind, count: number } = *self;
         let packets = count(number, "packet", "packets");
-        let operations = count(number, "block operation", "block operations");
+        let operations = count(number, "operation", "operations");
+        let block_operations = count(number, "block operation", "block operations");
         let was = if number == 1 { "was" } else { "were" };
         match kind {
             NoteKind::ParkOverflow => {
@@ -143,7 +144,10 @@ impl Display for Note {
                 write!(f, "{operations} {was} not delayed: the parking lot did not answer")
             }
             NoteKind::ParkForbidden => {
-                write!(f, "{operations} {was} not delayed because the task was freeing memory for others")
+                write!(
+                    f,
+                    "{block_operations} {was} not delayed because the task was freeing memory for others"
+                )
             }
             NoteKind::LaneRefused => write!(f, "{packets} {was} not delayed: the lane did not take them"),
             NoteKind::LaneStranded => {
@@ -183,14 +187,14 @@ impl Display for Note {
                 let operations = count(number, "operation", "operations");
                 write!(
                     f,
-                    "{operations} on files matched no pattern: their paths were too long, or could not be read"
+                    "{block_operations} on files matched no pattern: their paths were too long, or could not be read"
                 )
             }
             NoteKind::BioFileUnknown => {
                 let operations = count(number, "block operation", "block operations");
                 write!(
                     f,
-                    "{operations} matched no pattern because the kernel does not say of which file: direct I/O to the device \
+                    "{block_operations} matched no pattern because the kernel does not say of which file: direct I/O to the device \
                      itself, or by a file system with a way of its own"
                 )
             }

@@ -106,7 +106,7 @@ fn the_selected_fault_is_told_in_full() {
         "██ up to 50.0",
         "██ on average, up to 30.0 ms",
         "≤ 50.0 ms ██ of 100 events",
-        "start it with --events FILE",
+        "this controller does not tell them",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }

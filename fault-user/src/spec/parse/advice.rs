@@ -138,8 +138,9 @@ pub(super) fn operand(text: &str, wanted: Quantity, flaw: Flaw) -> Advice {
         }
         (_, Flaw::NoUnit) if units::looks_like_number(text) => word(format!("{text}ms")),
         (_, Flaw::UnknownUnit) => with_alias(text).map_or(none, word),
-        (Quantity::Probability | Quantity::Share, Flaw::Shape) if text.contains(',') => {
-            word(text.replace(',', "."))
+        (Quantity::Probability | Quantity::Share, Flaw::Shape) => {
+            let with_point = text.replace(',', ".");
+            if units::probability(&with_point).is_ok() { word(with_point) } else { none }
         }
         (Quantity::Path, Flaw::Shape) if !text.is_empty() && !text.contains(['/', '\0']) => {
             word(format!("/dev/{}", shown(text)))

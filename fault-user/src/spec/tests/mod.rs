@@ -4,3 +4,4 @@ mod accepted;
 mod documented;
 mod rejected;
 mod round_trip;
+mod strategies;
