@@ -184,14 +184,12 @@ impl Display for Note {
                 )
             }
             NoteKind::PathUnknown => {
-                let operations = count(number, "operation", "operations");
                 write!(
                     f,
-                    "{block_operations} on files matched no pattern: their paths were too long, or could not be read"
+                    "{operations} on files matched no pattern: their paths were too long, or could not be read"
                 )
             }
             NoteKind::BioFileUnknown => {
-                let operations = count(number, "block operation", "block operations");
                 write!(
                     f,
                     "{block_operations} matched no pattern because the kernel does not say of which file: direct I/O to the device \

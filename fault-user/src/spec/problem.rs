@@ -320,7 +320,7 @@ fn clauses(layer: Layer) -> String {
 }
 
 fn list(layer: Layer, verb: bool, text: impl Fn(Known) -> &'static str) -> String {
-    let words = words::of(layer).into_iter();
+    let words = words::of(layer).iter().copied();
     let words = words.filter(|known| known.verb == verb);
     let words: Vec<_> = words.map(|known| format!("`{}`", text(known))).collect();
     words.join(", ")

@@ -3,6 +3,8 @@
 //! A new verb or clause starts here: a variant of the layer's word type and one row of its table.
 //! The compiler then leads to the parser, the printer and the tests, whose matches are exhaustive.
 
+use std::sync::LazyLock;
+
 use super::Layer;
 use super::delay::Distribution;
 use super::disk::{DiskManner, DiskOp};
@@ -308,12 +310,18 @@ fn all<V, C>(vocabulary: &Vocabulary<V, C>) -> Vec<Known> {
 
 /// Every word of a layer: its verbs, its clauses, and, where operations are looked at, the words of `delay` and of the
 /// trigger.
-pub(super) fn of(layer: Layer) -> Vec<Known> {
+pub(super) fn of(layer: Layer) -> &'static [Known] {
+    type Words = LazyLock<Vec<Known>>;
+    static NET_WORDS: Words = Words::new(|| all(&NET));
+    static DISK_WORDS: Words = Words::new(|| all(&DISK));
+    static FILE_WORDS: Words = Words::new(|| all(&FILE));
+    static PROC_WORDS: Words =
+        Words::new(|| known(PROC.verbs, true).chain(known(PROC.clauses, false)).collect());
     match layer {
-        Layer::Net => all(&NET),
-        Layer::Disk => all(&DISK),
-        Layer::File => all(&FILE),
-        Layer::Proc => known(PROC.verbs, true).chain(known(PROC.clauses, false)).collect(),
+        Layer::Net => &NET_WORDS,
+        Layer::Disk => &DISK_WORDS,
+        Layer::File => &FILE_WORDS,
+        Layer::Proc => &PROC_WORDS,
     }
 }
 
@@ -328,7 +336,7 @@ pub(super) fn net_filters() -> Vec<Known> {
 
 /// What `word` is in a layer, if it is a keyword there.
 pub(super) fn find(layer: Layer, word: &str) -> Option<Known> {
-    of(layer).into_iter().find(|known| known.word == word)
+    of(layer).iter().find(|known| known.word == word).copied()
 }
 
 /// The layer other than `layer` that has `word`, and what it is there.
@@ -427,7 +435,7 @@ mod tests {
 
     #[test]
     fn the_nearest_word_is_the_one_that_was_meant() {
-        let meant = |word| nearest(word, of(Layer::Net)).map(|known| known.word);
+        let meant = |word| nearest(word, of(Layer::Net).iter().copied()).map(|known| known.word);
         assert_eq!(meant("dorp"), Some("drop"));
         assert_eq!(meant("dealy"), Some("delay"));
         assert_eq!(meant("jiter"), Some("jitter"));

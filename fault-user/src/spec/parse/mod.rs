@@ -89,7 +89,7 @@ impl Parser {
             let word_text = known.word.to_owned();
             return Err(self.error(word.span, Problem::NoVerb { word: word_text }));
         }
-        let verbs = words::of(self.layer).into_iter().filter(|known| known.verb);
+        let verbs = words::of(self.layer).iter().copied().filter(|known| known.verb);
         let problem = Problem::UnknownVerb { word: shown(&word.text) };
         Err(self.unknown(&word, problem, verbs.collect()))
     }
@@ -130,7 +130,7 @@ impl Parser {
                 .with_related(verb.span, "the verb")
                 .with_advice(then, None);
         }
-        let clauses: Vec<_> = words::of(self.layer).into_iter().filter(|known| !known.verb).collect();
+        let clauses: Vec<_> = words::of(self.layer).iter().copied().filter(|known| !known.verb).collect();
         let shown = shown(&word.text);
         let is_number = !word.quoted && units::looks_like_number(&word.text);
         if verb.word == "corrupt"
