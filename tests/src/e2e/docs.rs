@@ -14,7 +14,11 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_the_controller,
         run: commands_about_clients_run,
     },
-    Test { name: "docs::commands_about_files_run", on: Lane::tests_files, run: commands_about_files_run },
+    Test {
+        name: "docs::commands_about_files_run",
+        on: Lane::tests_disks_in_detail,
+        run: commands_about_files_run,
+    },
     Test {
         name: "docs::the_live_view_is_asked",
         on: Lane::tests_the_controller,
@@ -58,7 +62,7 @@ fn commands_about_clients_run(_: Lane) -> anyhow::Result<()> {
 }
 
 fn commands_about_files_run(_: Lane) -> anyhow::Result<()> {
-    commands_run(include_str!("../../../docs/files.md"), 1)
+    commands_run(include_str!("../../../docs/files.md"), 2)
 }
 
 fn the_live_view_is_asked(_: Lane) -> anyhow::Result<()> {
