@@ -1,6 +1,6 @@
 """A ledger over SQLite or PostgreSQL that does what it is told on stdin, and times it.
 
-`ledger.py sqlite FILE` or `ledger.py postgres SOCKET-DIRECTORY`. A line is `fill COUNT`, `read ROW` or `write ROW`.
+`ledger.py sqlite FILE` or `ledger.py postgres SOCKET-DIRECTORY`. A line is `read ROW` or `write ROW`.
 It prints one JSON list: every read and write, how long it took and how it ended.
 """
 
@@ -46,15 +46,6 @@ def row(number):
     return (number, f"row-{number:06} " + "x" * 1400)
 
 
-def fill(database, count):
-    database.run("create table ledger(n integer primary key, s text)", ())
-    # Many rows in a statement: one transaction for a hundred.
-    for first in range(0, count, 100):
-        rows = [row(number) for number in range(first, min(first + 100, count))]
-        places = ", ".join(["(%s, %s)"] * len(rows))
-        database.run(f"insert into ledger values {places}", tuple(value for pair in rows for value in pair))
-
-
 def ask(database, verb, number):
     if verb == "write":
         database.run("insert into ledger values (%s, %s)", row(number))
@@ -67,9 +58,6 @@ database = Sqlite() if KIND == "sqlite" else Postgres()
 done = []
 for line in sys.stdin:
     verb, number = line.split()[0], int(line.split()[1])
-    if verb == "fill":
-        fill(database, number)
-        continue
     began = time.monotonic_ns()
     try:
         outcome = ask(database, verb, number)

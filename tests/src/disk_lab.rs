@@ -1,8 +1,12 @@
 //! Scratch disks of the test machine: one bare, one with a file system on it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::net_lab::sh;
 
@@ -156,6 +160,16 @@ impl Drop for Partition {
 pub fn forget_cached() -> anyhow::Result<()> {
     nix::unistd::sync();
     fs::write("/proc/sys/vm/drop_caches", "3").context("dropping caches")
+}
+
+/// The same of one file, without what everything else would have to read again.
+///
+/// # Errors
+/// When it cannot be opened or written.
+pub fn forget_file(path: &Path) -> anyhow::Result<()> {
+    let file = fs::File::open(path).with_context(|| path.display().to_string())?;
+    file.sync_all()?;
+    Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }
 
 /// A piece of a file that lies in one piece on its disk; in sectors of 512 bytes.

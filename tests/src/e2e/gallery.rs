@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
         on: Lane::shows_the_gallery,
         run: |_| play("accepts-then-nothing"),
     },
+    Test { name: "gallery::failing_disk", on: Lane::shows_the_gallery, run: |_| play("failing-disk") },
     Test { name: "gallery::five_states", on: Lane::shows_the_gallery, run: |_| play("five-states") },
 ];
 

@@ -1,7 +1,12 @@
 //! SQLite and PostgreSQL on a disk of which some sectors hang and then fail.
 
 use std::{
-    collections::BTreeSet, fs::File, os::unix::fs::FileExt as _, path::Path, process::Command, thread,
+    collections::BTreeSet,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
 };
 
 use anyhow::{Context as _, ensure};
@@ -15,7 +20,7 @@ use super::{
 };
 use crate::{
     cgroup_lab::CgroupLab,
-    disk_lab::{BARE, Extent, FileSystem, Kind, forget_cached},
+    disk_lab::{BARE, Extent, FileSystem, Kind, forget_cached, forget_file},
     postgres_lab::{self, Postgres},
     process::Ended,
     victim::report::Sample,
@@ -42,13 +47,18 @@ pub const SCENARIO: Scenario = Scenario {
 
 const DISK: &str = BARE;
 const STALL_NS: u64 = 3_000_000_000;
-const ROWS: u32 = 3000;
 /// Bad in each file: 16 KiB, two pages of PostgreSQL, four of SQLite.
 const BAD: u64 = 32;
-/// Rows so near to a bad one are not asked for: the kernel may read ahead into what is bad, and hang, and not fail.
-const NEAR: u32 = 300;
+/// Rows so near to a bad one are not asked for: the kernel may read ahead into what is bad, and hang, and not fail. It reads
+/// 128 KiB ahead, which are less than a hundred rows.
+const NEAR: u32 = 200;
 /// Where new rows begin.
 const NEW: u32 = 100_000;
+
+/// How many there are before anything happens: enough to have some that are not near.
+const fn rows(pace: Pace) -> u32 {
+    pace.of(1000, 3000)
+}
 
 /// Where a ledger keeps its rows.
 #[derive(Clone)]
@@ -107,15 +117,22 @@ fn lines(pace: Pace, bad: &BTreeSet<u32>, phase: u32) -> String {
     let (first, last) = (bad.first().copied().unwrap_or(0), bad.last().copied().unwrap_or(0));
     let hit = bad.iter().take(pace.of(2, 4)).map(|row| format!("read {row}\n"));
     // All over the table, and in no order that the kernel could foresee.
-    let others = (0..ROWS)
-        .map(|step| step * 1021 % ROWS)
+    let rows = rows(pace);
+    let others = (0..rows)
+        .map(|step| step * 1021 % rows)
         .filter(|row| row + NEAR < first || *row > last + NEAR)
-        .take(pace.of(160, 400));
-    let written = pace.of(8, 40);
+        .take(pace.of(60, 400));
+    let written = pace.of(6, 40);
     let others = others.map(|row| format!("read {row}\n"));
     let writes = (0..written).map(|count| format!("write {}\n", NEW + phase * 1000 + count));
     // The bad ones first: by the end of a phase, no cache of the server has them.
     hit.chain(others).chain(writes).collect()
+}
+
+/// Where a server keeps the ledger.
+fn table(server: &Postgres) -> anyhow::Result<PathBuf> {
+    let ended = server.sql("select pg_relation_filepath('ledger');\n")?;
+    Ok(server.directory().join(ended.stdout.trim()))
 }
 
 /// The four databases of the disk.
@@ -130,11 +147,12 @@ struct Databases {
 }
 
 impl Databases {
-    fn new() -> anyhow::Result<Self> {
+    fn new(rows: u32) -> anyhow::Result<Self> {
         let files = FileSystem::on_disk(DISK, Kind::Ext4, tempfile::TempDir::new()?)?;
         let mut servers = postgres_lab::make(Path::new(&files.mount_point()), 2)?;
         for server in &mut servers {
-            server.start()?;
+            // As little memory as there can be: what is read in one phase must come from the disk in the next.
+            server.start_with(&["shared_buffers=128kB"])?;
         }
         let sqlite = ["target.db", "bystander.db"]
             .map(|name| Store::Sqlite(files.path(name).to_string_lossy().into_owned()));
@@ -149,35 +167,41 @@ impl Databases {
             sqlite,
             postgres,
         };
-        databases.fill()?;
+        databases.fill(rows)?;
         Ok(databases)
     }
 
-    fn fill(&self) -> anyhow::Result<()> {
-        let line = format!("fill {ROWS}\n");
-        thread::scope(|scope| -> anyhow::Result<()> {
-            let filling: Vec<_> = self
-                .sqlite
-                .iter()
-                .chain(&self.postgres)
-                .map(|store| scope.spawn(|| ledger(&self.services, None, store, "fill", &line)))
-                .collect();
-            for one in filling {
-                one.join().map_err(|_| anyhow::anyhow!("filling panicked"))??;
-            }
-            Ok(())
-        })?;
+    fn fill(&self, rows: u32) -> anyhow::Result<()> {
+        // By the databases' own programs: an interpreter for each would take longer than all of the rows.
+        let filling = "x".repeat(1400);
+        // The first look at rows writes down that they are visible: `vacuum freeze` does so now.
+        let in_postgres = format!(
+            "create table ledger(n integer primary key, s text);\n\
+             insert into ledger select n, 'row-' || lpad(n::text, 6, '0') || ' {filling}' \
+             from generate_series(0, {rows} - 1) n;\nvacuum freeze ledger;\ncheckpoint;\n"
+        );
         for server in &self.servers {
-            // The first look at rows writes down that they are visible.
-            let ended = server.sql("vacuum freeze ledger;\ncheckpoint;\n")?;
-            ensure!(ended.status.success(), "{ended:?}");
+            let ended = server.sql(&in_postgres)?;
+            ensure!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
         }
-        forget_cached()
+        let in_sqlite = format!(
+            "create table ledger(n integer primary key, s text); \
+             with recursive count(n) as (select 0 union all select n + 1 from count where n + 1 < {rows}) \
+             insert into ledger select n, printf('row-%06d ', n) || '{filling}' from count;"
+        );
+        let [file, copy] = ["target.db", "bystander.db"].map(|name| self.files.path(name));
+        let ended = Ended::of(Command::new("sqlite3").arg(&file).arg(&in_sqlite))?;
+        ensure!(ended.status.success(), "{ended:?}");
+        std::fs::copy(&file, &copy)?;
+        Ok(())
     }
 
-    fn table(&self) -> anyhow::Result<std::path::PathBuf> {
-        let ended = self.servers[0].sql("select pg_relation_filepath('ledger');\n")?;
-        Ok(self.servers[0].directory().join(ended.stdout.trim()))
+    /// The next reads of the ledgers are reads of the disk.
+    fn forget(&self) -> anyhow::Result<()> {
+        for server in &self.servers {
+            forget_file(&table(server)?)?;
+        }
+        ["target.db", "bystander.db"].iter().try_for_each(|name| forget_file(&self.files.path(name)))
     }
 
     /// All four at once; what the targets felt, and the bystanders.
@@ -211,12 +235,12 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
         Command::new(Services::python()).args(["-c", "import sqlite3; print(sqlite3.sqlite_version)"]),
     )?;
     stage.versions.push(("SQLite, as Python has it".to_owned(), version.stdout.trim().to_owned()));
-    let mut databases = Databases::new()?;
-    let (file, rows_of_file) = bad(&databases.files.path("target.db"))?;
-    let (table, rows_of_table) = bad(&databases.table()?)?;
-    let bad = [rows_of_file, rows_of_table];
     let pace = stage.pace;
-    forget_cached()?;
+    let mut databases = Databases::new(rows(pace))?;
+    let (file, rows_of_file) = bad(&databases.files.path("target.db"))?;
+    let (table, rows_of_table) = bad(&table(&databases.servers[0])?)?;
+    let bad = [rows_of_file, rows_of_table];
+    databases.forget()?;
 
     stage.phase("before", || databases.work(pace, &bad, 0))?;
     let device = format!("device={DISK}");
@@ -226,7 +250,7 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
         .map(|(name, value)| (*name, value.as_str()))
         .chain([("TABLE", table.as_str()), ("FILE", file.as_str())])
         .collect();
-    forget_cached()?;
+    databases.forget()?;
     let injection = stage.fault(
         &[
             "play",
@@ -244,7 +268,7 @@ fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.hurt("during", || databases.work(pace, &bad, 1))?;
     let report = injection.heal()?;
     ensure!(report.status.success(), "{}", report.stderr);
-    forget_cached()?;
+    databases.forget()?;
     stage.phase("after", || databases.work(pace, &bad, 2))?;
     judge(stage, &bad)?;
     nothing_lost(stage, &mut databases)

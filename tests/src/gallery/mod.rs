@@ -7,6 +7,7 @@
 mod checks;
 mod dependency_out;
 mod failing_disk;
+mod failing_fsync;
 mod five_states;
 mod limping;
 mod page;
@@ -58,17 +59,22 @@ pub struct Scenario {
 }
 
 /// Those that are short enough to be end-to-end tests, too.
-pub const SHORT: &[Scenario] =
-    &[dependency_out::SCENARIO, payments::SCENARIO, pool::SCENARIO, five_states::SCENARIO];
+pub const SHORT: &[Scenario] = &[
+    dependency_out::SCENARIO,
+    payments::SCENARIO,
+    pool::SCENARIO,
+    failing_disk::SCENARIO,
+    five_states::SCENARIO,
+];
 
 /// Those that are not.
 pub const LONG: &[Scenario] = &[
-    failing_disk::SCENARIO,
     replica_lag::SCENARIO,
     zone_split::SCENARIO,
     slow_dependency::SCENARIO,
     partition::SCENARIO,
     limping::SCENARIO,
+    failing_fsync::SCENARIO,
 ];
 
 /// All.

@@ -39,6 +39,7 @@ impl Services {
             ("page.py", include_str!("../../services/page.py")),
             ("records.py", include_str!("../../services/records.py")),
             ("web.py", include_str!("../../services/web.py")),
+            ("commits.py", include_str!("../../services/commits.py")),
             ("readers.py", include_str!("../../services/readers.py")),
         ] {
             fs::write(directory.path().join(name), text)?;

@@ -182,6 +182,7 @@ fn scenario(path: &str) -> anyhow::Result<&'static str> {
     Ok(match path {
         "scenarios/payment.toml" => include_str!("../../../scenarios/payment.toml"),
         "scenarios/bad-sectors.toml" => include_str!("../../../scenarios/bad-sectors.toml"),
+        "scenarios/failing-fsync.toml" => include_str!("../../../scenarios/failing-fsync.toml"),
         "scenarios/five-states.toml" => include_str!("../../../scenarios/five-states.toml"),
         "scenarios/slow-then-dead.toml" => include_str!("../../../scenarios/slow-then-dead.toml"),
         _ => bail!("no scenario {path}"),
