@@ -122,8 +122,9 @@ impl NetLab {
     }
 }
 
-/// Not `ip netns exec`, which also hides what is mounted below /sys, cgroups among it.
-fn in_namespace(namespace: &str, program: &str) -> Command {
+/// `program` in a namespace. Not by `ip netns exec`, which also hides what is mounted below /sys, cgroups among it.
+#[must_use]
+pub fn in_namespace(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.args([&format!("--net=/run/netns/{namespace}"), "--", program]);
     command

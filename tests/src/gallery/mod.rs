@@ -19,8 +19,10 @@ mod record;
 mod replica_lag;
 mod service;
 mod slow_dependency;
+mod snapshot_stall;
 mod stage;
 mod zone_split;
+mod zookeeper;
 
 use std::{fs, path::Path, time::Instant};
 
@@ -69,6 +71,7 @@ pub const SHORT: &[Scenario] = &[
 
 /// Those that are not.
 pub const LONG: &[Scenario] = &[
+    snapshot_stall::SCENARIO,
     replica_lag::SCENARIO,
     zone_split::SCENARIO,
     slow_dependency::SCENARIO,

@@ -84,6 +84,8 @@ const TESTS: &[Package] = &[
     program("python3", "python3"),
     // The gallery's payment service and ledger, with Debian's own interpreter.
     library("python3-psycopg2"),
+    // The clients of its ensemble, with the same.
+    library("python3-kazoo"),
     // The daemon; it runs in VMs only.
     program("redis-server", "redis-server"),
     program("runc", "runc"),
@@ -97,6 +99,9 @@ const TESTS: &[Package] = &[
     program("tmux", "tmux"),
     program("wireguard-tools", "wg"),
     program("xfsprogs", "mkfs.xfs"),
+    // The gallery's ensemble, and what it runs in: Debian 12's.
+    library("zookeeper"),
+    library("openjdk-17-jre-headless"),
     // What fio's libaio engine and Python's ctypes load.
     library("libaio1"),
 ];
