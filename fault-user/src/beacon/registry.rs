@@ -48,7 +48,7 @@ pub enum Told {
     /// The session itself, which writes them down (`--events`).
     Written(Arc<Recent>),
     /// Nobody else.
-    Watched(Audience),
+    Watched(Box<Audience>),
 }
 
 impl Told {

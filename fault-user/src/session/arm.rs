@@ -251,7 +251,7 @@ impl Armed {
         let face = SharedFace::new(self.face());
         let told = match &writer {
             Some(writer) => Told::Written(writer.recent()),
-            None => Told::Watched(Audience::new(&mut self.loaded, face.clone())?),
+            None => Told::Watched(Box::new(Audience::new(&mut self.loaded, face.clone())?)),
         };
         let events = writer.map(|writer| Events::new(&mut self.loaded.ebpf, writer)).transpose()?;
         let now = monotonic_ns();
