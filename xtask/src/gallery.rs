@@ -40,14 +40,15 @@ pub fn run(args: &GalleryArgs) -> Result<bool> {
     Ok(passed)
 }
 
-/// Pages and plots, not samples. How many.
+/// Pages, plots and the histories that pages refer to; not samples. How many.
 fn copy(from: &Path, to: &Path) -> Result<usize> {
     let mut copied = 0;
     let entries = std::fs::read_dir(from).with_context(|| format!("nothing in {}", from.display()))?;
     for entry in entries {
         let path = entry?.path();
-        let page = path.extension().is_some_and(|extension| extension == "md" || extension == "svg");
-        if let (true, Some(name)) = (page, path.file_name()) {
+        let Some(name) = path.file_name() else { continue };
+        let text = name.to_string_lossy();
+        if [".md", ".svg", ".history.json"].iter().any(|ending| text.ends_with(ending)) {
             std::fs::copy(&path, to.join(name)).with_context(|| format!("copying {}", path.display()))?;
             copied += 1;
         }
@@ -65,10 +66,10 @@ mod tests {
         let (from, to) = (root.join("from"), root.join("to"));
         std::fs::create_dir_all(&from).unwrap();
         std::fs::create_dir_all(&to).unwrap();
-        for name in ["a.md", "a.svg", "a.json"] {
+        for name in ["a.md", "a.svg", "a.json", "a.history.json"] {
             std::fs::write(from.join(name), name).unwrap();
         }
-        assert_eq!(copy(&from, &to).unwrap(), 2);
+        assert_eq!(copy(&from, &to).unwrap(), 3);
         assert!(to.join("a.svg").exists() && !to.join("a.json").exists());
         std::fs::remove_dir_all(&root).unwrap();
     }

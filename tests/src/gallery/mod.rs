@@ -6,15 +6,20 @@
 
 mod checks;
 mod dependency_out;
+mod etcd;
 mod failing_disk;
 mod failing_fsync;
 mod five_states;
+mod history;
 mod limping;
+mod linear;
 mod page;
 mod partition;
 mod payments;
 mod plot;
 mod pool;
+mod quorum;
+mod quorum_pause;
 mod record;
 mod replica_lag;
 mod service;
@@ -77,6 +82,8 @@ pub const LONG: &[Scenario] = &[
     slow_dependency::SCENARIO,
     partition::SCENARIO,
     limping::SCENARIO,
+    quorum::SCENARIO,
+    quorum_pause::SCENARIO,
     failing_fsync::SCENARIO,
 ];
 
@@ -108,6 +115,9 @@ pub fn run(names: &[String], directory: &Path) -> anyhow::Result<()> {
         // Also of one that failed: it shows how.
         let json = serde_json::to_string(&stage.record.samples)?;
         fs::write(directory.join(format!("{}.json", scenario.name)), json)?;
+        for (ending, text) in &stage.beside {
+            fs::write(directory.join(format!("{}.{ending}", scenario.name)), text)?;
+        }
         let took = begin.elapsed().as_secs_f64();
         match verdict {
             Ok(()) => {

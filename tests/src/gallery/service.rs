@@ -41,6 +41,7 @@ impl Services {
             ("web.py", include_str!("../../services/web.py")),
             ("commits.py", include_str!("../../services/commits.py")),
             ("readers.py", include_str!("../../services/readers.py")),
+            ("registers.py", include_str!("../../services/registers.py")),
             ("znodes.py", include_str!("../../services/znodes.py")),
         ] {
             fs::write(directory.path().join(name), text)?;

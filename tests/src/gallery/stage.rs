@@ -57,6 +57,8 @@ pub struct Stage {
     pub versions: Vec<(String, String)>,
     /// The command lines, as somebody would type them.
     pub commands: Vec<String>,
+    /// Files for the page's directory: endings of their names, and texts.
+    pub beside: Vec<(String, String)>,
 }
 
 impl Stage {
@@ -70,6 +72,7 @@ impl Stage {
             tables: Vec::new(),
             versions: Vec::new(),
             commands: Vec::new(),
+            beside: Vec::new(),
         }
     }
 

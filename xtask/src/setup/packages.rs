@@ -66,6 +66,9 @@ const TESTS: &[Package] = &[
     program("docker.io", "dockerd"),
     program("dmsetup", "dmsetup"),
     program("e2fsprogs", "mkfs.ext4"),
+    program("etcd-client", "etcdctl"),
+    // The daemon; it runs in VMs only.
+    program("etcd-server", "etcd"),
     program("ethtool", "ethtool"),
     program("fio", "fio"),
     program("iperf3", "iperf3"),
