@@ -13,6 +13,9 @@ pub struct GalleryArgs {
     /// Kill the VM after this long.
     #[arg(long, default_value = "45m", value_parser = parse_duration)]
     timeout: Duration,
+    /// How many VMs share the work.
+    #[arg(long, default_value_t = 2)]
+    machines: usize,
     #[command(flatten)]
     machine: crate::MachineArgs,
     /// Only these scenarios.
@@ -31,6 +34,7 @@ pub fn run(args: &GalleryArgs) -> Result<bool> {
         places: &[Place::Vm],
         timeout: args.timeout,
         machine: (&args.machine).into(),
+        machines: args.machines,
         args: &args.names,
     })?;
     let pages = host::workspace().join("docs/gallery");

@@ -227,6 +227,7 @@ fn program_task(program: &str, args: &ProgramArgs) -> Result<ExitCode> {
         places: &places,
         timeout: args.timeout,
         machine: (&args.machine).into(),
+        machines: 1,
         args: &args.args,
     };
     Ok(passed(program::run(&run)?))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::lane::Lane;
 use crate::setup::{self, Need};
@@ -35,6 +35,8 @@ pub struct Run<'a> {
     pub timeout: Duration,
     /// The VM.
     pub machine: Machine,
+    /// So many VMs at once, each of which sees what the others leave in the shared directory.
+    pub machines: usize,
     /// Passed on as they are.
     pub args: &'a [String],
 }
@@ -77,16 +79,36 @@ fn in_vm(run: &Run<'_>) -> Result<bool> {
     let lane = Lane::Fault;
     let mut command = vec![run.program.to_owned(), "--lane".to_owned(), lane.name().to_owned()];
     command.extend(run.args.iter().cloned());
-    let outcome = vm::run(&vm::Request {
-        lane,
-        machine: run.machine.clone(),
-        timeout: run.timeout,
-        share: Some(results(run.program, lane.name())?),
-        path: vec![PROFILE.output_dir()],
-        command,
-        label: None,
-    })?;
-    Ok(outcome.status == 0 && !outcome.splat)
+    let share = results(run.program, lane.name())?;
+    let one = |label: Option<String>| {
+        vm::run(&vm::Request {
+            lane,
+            machine: run.machine.clone(),
+            timeout: run.timeout,
+            share: Some(share.clone()),
+            path: vec![PROFILE.output_dir()],
+            command: command.clone(),
+            label,
+        })
+    };
+    let outcomes: Vec<_> = match run.machines {
+        0 | 1 => vec![one(None)],
+        machines => std::thread::scope(|scope| {
+            let started: Vec<_> = (1..=machines)
+                .map(|number| scope.spawn(move || one(Some(format!("machine {number}: ")))))
+                .collect();
+            let joined = started.into_iter().map(|thread| thread.join());
+            joined
+                .map(|ended| ended.unwrap_or_else(|_| Err(anyhow!("the thread of a VM panicked"))))
+                .collect()
+        }),
+    };
+    let mut passed = true;
+    for outcome in outcomes {
+        let outcome = outcome?;
+        passed &= outcome.status == 0 && !outcome.splat;
+    }
+    Ok(passed)
 }
 
 /// The directory a program leaves files in.

@@ -49,6 +49,7 @@ mod serve_clients;
 mod service_unit;
 mod targets;
 mod top;
+mod top_terminal;
 mod units;
 mod verbs;
 mod wire;
@@ -197,6 +198,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (crowd::TESTS, Rooms::Patient),
         (service_unit::TESTS, Rooms::Patient),
         (top::TESTS, Rooms::Patient),
+        (top_terminal::TESTS, Rooms::Patient),
         // The last of these asks `fault sweep` whether all of the above left anything.
         (refusals::TESTS, Rooms::Patient),
     ];

@@ -77,14 +77,14 @@ pub const SHORT: &[Scenario] = &[
 /// Those that are not.
 pub const LONG: &[Scenario] = &[
     snapshot_stall::SCENARIO,
+    quorum::SCENARIO,
+    failing_fsync::SCENARIO,
+    quorum_pause::SCENARIO,
     replica_lag::SCENARIO,
     zone_split::SCENARIO,
     slow_dependency::SCENARIO,
     partition::SCENARIO,
     limping::SCENARIO,
-    quorum::SCENARIO,
-    quorum_pause::SCENARIO,
-    failing_fsync::SCENARIO,
 ];
 
 /// All.
@@ -92,7 +92,8 @@ fn all() -> impl Iterator<Item = &'static Scenario> {
     SHORT.iter().chain(LONG)
 }
 
-/// Plays the scenarios called `names`, all if there is none, and leaves pages, plots and an index in `directory`.
+/// Plays the scenarios called `names`, all if there is none, and leaves pages, plots and an index in `directory`. Several
+/// machines may share it: each scenario is played by the one that comes first.
 ///
 /// # Errors
 /// When one of them went otherwise than it must; the others are played all the same.
@@ -105,8 +106,10 @@ pub fn run(names: &[String], directory: &Path) -> anyhow::Result<()> {
     }
     fs::create_dir_all(directory)?;
     let mut failed = Vec::new();
-    for scenario in all() {
-        if !names.is_empty() && !names.iter().any(|name| name == scenario.name) {
+    // The longest first, so that machines that share the work end at about the same time.
+    for scenario in LONG.iter().chain(SHORT) {
+        let is_wanted = names.is_empty() || names.iter().any(|name| name == scenario.name);
+        if !is_wanted || !claims(directory, scenario)? {
             continue;
         }
         let begin = Instant::now();
@@ -134,6 +137,15 @@ pub fn run(names: &[String], directory: &Path) -> anyhow::Result<()> {
     fs::write(directory.join("README.md"), page::index(all()))?;
     ensure!(failed.is_empty(), "not as it must be: {}", failed.join(", "));
     Ok(())
+}
+
+/// Whether this machine is the first that wants to play it.
+fn claims(directory: &Path, scenario: &Scenario) -> anyhow::Result<bool> {
+    match fs::File::create_new(directory.join(format!("{}.claim", scenario.name))) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("claiming {}", scenario.name)),
+    }
 }
 
 /// With the looks at the machine that every end-to-end test ends with.
