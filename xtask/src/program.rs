@@ -95,7 +95,7 @@ fn in_vm(run: &Run<'_>) -> Result<bool> {
         0 | 1 => vec![one(None)],
         machines => std::thread::scope(|scope| {
             let started: Vec<_> = (1..=machines)
-                .map(|number| scope.spawn(move || one(Some(format!("machine {number}: ")))))
+                .map(|number| scope.spawn(move || one(Some(format!("machine {number}")))))
                 .collect();
             let joined = started.into_iter().map(|thread| thread.join());
             joined

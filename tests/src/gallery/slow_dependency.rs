@@ -166,13 +166,14 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
             others < 2.0 * usual + 20.0,
         )?;
     }
-    let slow = seen(plain, "slow");
+    // Not than before: how long a page takes on an emulated machine depends on how many are made at once.
+    let (slow, others) = (seen(plain, "slow"), seen(other, "slow").median_ms());
     checks.that(
         format!(
-            "{plain}, slow: median {:.0} ms, at least 500 ms more than the {usual:.0} ms before",
+            "{plain}, slow: median {:.0} ms, at least 500 ms more than the {others:.0} ms of who is no target, then",
             slow.median_ms()
         ),
-        slow.median_ms() > usual + 500.0,
+        slow.median_ms() > others + 500.0,
     )?;
     let dead = seen(guarded, "dead");
     checks.equal(

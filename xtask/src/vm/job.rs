@@ -14,8 +14,8 @@ use crate::{exec, host};
 const DISK_BYTES: u64 = 1 << 30;
 /// Directories of VMs that were killed are swept after this long.
 const STALE: Duration = Duration::from_secs(24 * 3600);
-/// Inside the share: what the guest's boot script needs and what it leaves behind.
-const PRIVATE: &str = ".vm";
+/// Inside the share, with a name of its own behind it: what the guest's boot script needs and what it leaves behind.
+const PRIVATE: &str = ".vm-";
 /// Variables of ours the command gets, by the start of their names.
 const PASSED_ON: [&str; 7] = ["FAULT_", "RUST_", "PROPTEST_", "NO_COLOR", "CLICOLOR", "TERM", "LANG"];
 
@@ -23,6 +23,7 @@ const PASSED_ON: [&str; 7] = ["FAULT_", "RUST_", "PROPTEST_", "NO_COLOR", "CLICO
 pub struct Job {
     dir: PathBuf,
     share: PathBuf,
+    private: String,
 }
 
 impl Job {
@@ -35,7 +36,9 @@ impl Job {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let dir = jobs.join(format!("{stamp}-{}-{count}", std::process::id()));
+        let name = format!("{stamp}-{}-{count}", std::process::id());
+        let dir = jobs.join(&name);
+        let private = format!("{PRIVATE}{name}");
         let share = match share {
             Some(share) => {
                 host::make_dir(share)?;
@@ -44,8 +47,8 @@ impl Job {
             None => dir.join("share"),
         };
         host::make_dir(&dir)?;
-        host::make_dir(&share.join(PRIVATE))?;
-        let job = Self { dir, share };
+        host::make_dir(&share.join(&private))?;
+        let job = Self { dir, share, private };
         for name in ["vda.img", "vdb.img"] {
             let path = job.path(name);
             File::create(&path)
@@ -72,7 +75,12 @@ impl Job {
 
     /// A file of the boot script's.
     pub fn private(&self, name: &str) -> PathBuf {
-        self.share.join(PRIVATE).join(name)
+        self.share.join(&self.private).join(name)
+    }
+
+    /// The directory of those, below the share.
+    pub fn private_dir(&self) -> &str {
+        &self.private
     }
 
     /// Writes a file of the boot script's.
@@ -101,7 +109,7 @@ impl Job {
     /// Removes the job; the caller's share stays, without what was ours in it.
     pub fn remove(self) {
         // Best effort: what cannot be removed now is swept later.
-        let _ = std::fs::remove_dir_all(self.share.join(PRIVATE));
+        let _ = std::fs::remove_dir_all(self.share.join(&self.private));
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 

@@ -63,7 +63,7 @@ pub fn run(request: &Request) -> Result<Outcome> {
     job.write_private("env", &environment)?;
     job.write_private("boot", BOOT)?;
     job.write_private("command", &job::command_script(&request.command))?;
-    let archive = initramfs(&kernel)?;
+    let archive = initramfs(&kernel, job.private_dir())?;
     let path = job.path("initramfs");
     std::fs::write(&path, archive).with_context(|| format!("writing {}", path.display()))?;
 
@@ -71,7 +71,7 @@ pub fn run(request: &Request) -> Result<Outcome> {
     Ok(conclude(job, end, request))
 }
 
-fn initramfs(kernel: &Kernel) -> Result<Vec<u8>> {
+fn initramfs(kernel: &Kernel, private: &str) -> Result<Vec<u8>> {
     let busybox = host::which("busybox").ok_or_else(|| anyhow!("no busybox on this machine"))?;
     let mut archive = initramfs::Archive::default();
     for dir in ["bin", "fault", "fault/modules"] {
@@ -79,6 +79,7 @@ fn initramfs(kernel: &Kernel) -> Result<Vec<u8>> {
     }
     archive.copy("bin/busybox", 0o755, &busybox)?;
     archive.file("init", 0o755, INIT);
+    archive.file("fault/private", 0o644, private.as_bytes());
     let mut order = String::new();
     if let Some(tree) = &kernel.modules {
         for path in module_paths(tree)? {
