@@ -225,26 +225,16 @@ const CALLS: &[AnyOf] = &[
 ];
 const DISK_ERROR: &[AnyOf] =
     &[&[Capability::FmodRet, Capability::KprobeOverride], &[Capability::Jit], &[Capability::TaskStorage]];
-const DISK_DELAY: &[AnyOf] = &[
-    &[Capability::FmodRet],
+const DISK_FMOD: &[AnyOf] = &[&[Capability::FmodRet], &[Capability::Jit], &[Capability::TaskStorage]];
+/// To wait in a program.
+const PARKING: &[AnyOf] = &[
     &[Capability::FmodRetSleepable],
-    &[Capability::Jit],
-    &[Capability::TaskStorage],
     &[Capability::TaskFromPid],
     &[Capability::CopyFromUserTask],
     &[Capability::DetachedFuse],
 ];
 const FILES: &[AnyOf] = &[&[Capability::SecurityHook], &[Capability::Jit], &[Capability::TaskStorage]];
 const SYNC: &[AnyOf] = &[&[Capability::SyscallHook], &[Capability::Jit], &[Capability::TaskStorage]];
-const SYNC_DELAY: &[AnyOf] = &[
-    &[Capability::SyscallHook],
-    &[Capability::FmodRetSleepable],
-    &[Capability::Jit],
-    &[Capability::TaskStorage],
-    &[Capability::TaskFromPid],
-    &[Capability::CopyFromUserTask],
-    &[Capability::DetachedFuse],
-];
 /// Last: it can only be tried when the rest is there.
 const SELF_TEST: &[AnyOf] = &[&[Capability::HookCalled]];
 
@@ -281,19 +271,19 @@ impl Feature {
 
     /// What must all be there, each in one of several forms; the most basic first.
     pub fn needs(self) -> impl Iterator<Item = AnyOf> {
-        let parts: [&[AnyOf]; 3] = match self {
-            Self::PacketDrop => [EVERY, PACKETS, &[]],
-            Self::PacketDelay => [EVERY, PACKETS, LANE],
-            Self::PacketSegments => [EVERY, PACKETS, CUTTER],
-            Self::PacketCorruption => [EVERY, PACKETS, CHECKSUMS],
-            Self::Calls => [EVERY, CALLS, &[]],
-            Self::DiskError => [EVERY, DISK_ERROR, SELF_TEST],
-            Self::DiskDelay => [EVERY, DISK_DELAY, SELF_TEST],
-            Self::FileError => [EVERY, FILES, &[]],
-            Self::FileSync => [EVERY, SYNC, &[]],
-            Self::FileSyncDelay => [EVERY, SYNC_DELAY, &[]],
+        let parts: &[&[AnyOf]] = match self {
+            Self::PacketDrop => &[EVERY, PACKETS],
+            Self::PacketDelay => &[EVERY, PACKETS, LANE],
+            Self::PacketSegments => &[EVERY, PACKETS, CUTTER],
+            Self::PacketCorruption => &[EVERY, PACKETS, CHECKSUMS],
+            Self::Calls => &[EVERY, CALLS],
+            Self::DiskError => &[EVERY, DISK_ERROR, SELF_TEST],
+            Self::DiskDelay => &[EVERY, DISK_FMOD, PARKING, SELF_TEST],
+            Self::FileError => &[EVERY, FILES],
+            Self::FileSync => &[EVERY, SYNC],
+            Self::FileSyncDelay => &[EVERY, SYNC, PARKING],
         };
-        parts.into_iter().flatten().copied()
+        parts.iter().copied().flatten().copied()
     }
 }
 
