@@ -55,6 +55,9 @@ pub struct Outcome {
 
 /// Boots the VM, runs the command with its output on ours, and takes the VM down again.
 pub fn run(request: &Request) -> Result<Outcome> {
+    for directory in &request.path {
+        must_be_visible(directory)?;
+    }
     setup::ensure(&[Need::Vm])?;
     let kernel = kernel::ensure(request.lane, false)?;
     let job = Job::create(request.share.as_deref())?;
@@ -69,6 +72,19 @@ pub fn run(request: &Request) -> Result<Outcome> {
 
     let end = run::qemu(&job, &kernel, &request.machine, request.timeout, request.label.as_deref())?;
     Ok(conclude(job, end, request))
+}
+
+/// Where the guest has file systems of its own, it sees nothing of the host's: a checkout there would have no programs.
+fn must_be_visible(directory: &Path) -> Result<()> {
+    let hidden =
+        ["/tmp", "/run", "/proc", "/sys", "/dev"].into_iter().find(|root| directory.starts_with(root));
+    match hidden {
+        Some(root) => Err(anyhow!(
+            "the VM has its own {root} and does not see {}: move the checkout (or CARGO_TARGET_DIR) elsewhere",
+            directory.display()
+        )),
+        None => Ok(()),
+    }
 }
 
 fn initramfs(kernel: &Kernel, private: &str) -> Result<Vec<u8>> {
@@ -136,4 +152,17 @@ fn conclude(job: Job, end: run::End, request: &Request) -> Outcome {
         eprintln!("xtask: the VM's logs are in {}", job.keep().display());
     }
     Outcome { status, splat, stdout_tail: end.stdout_tail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkout_that_the_guest_does_not_see_is_refused() {
+        assert!(must_be_visible(Path::new("/home/me/fault/target/release")).is_ok());
+        let error = must_be_visible(Path::new("/tmp/fault/target/release")).unwrap_err().to_string();
+        assert!(error.contains("its own /tmp") && error.contains("/tmp/fault/target/release"), "{error}");
+        assert!(must_be_visible(Path::new("/tmpfs/fault")).is_ok());
+    }
 }
