@@ -170,10 +170,10 @@ fn judge(stage: &mut Stage) -> anyhow::Result<()> {
     let (slow, others) = (seen(plain, "slow"), seen(other, "slow").median_ms());
     checks.that(
         format!(
-            "{plain}, slow: median {:.0} ms, at least 500 ms more than the {others:.0} ms of who is no target, then",
+            "{plain}, slow: median {:.0} ms, at least 700 ms more than the {others:.0} ms of who is no target, then",
             slow.median_ms()
         ),
-        slow.median_ms() > others + 500.0,
+        slow.median_ms() > others + 700.0,
     )?;
     let dead = seen(guarded, "dead");
     checks.equal(
