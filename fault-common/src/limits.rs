@@ -18,9 +18,13 @@ pub const MAX_SESSIONS_PER_NETNS: u32 = 6;
 pub const MAX_INTERFACES_PER_NETNS: u32 = 256;
 /// Network namespaces one session may be attached to.
 pub const MAX_NETNS: u32 = 64;
-/// Pages of the parking lot for each CPU. A page belongs to one copy of the parking program on one CPU, which
-/// the kernel lets one task at a time into, so nobody ever shares one. 38 programs fit one function.
-pub const PARKING_PLACES_PER_CPU: u32 = 64;
+/// Pages of the parking lot for each CPU. One of the first belongs to one copy of a parking program on one CPU, which
+/// the kernel lets one task at a time into, so nobody ever shares it. 38 programs fit one function.
+pub const PARKING_PLACES_PER_CPU: u32 = OWN_PLACES_PER_CPU + COMMON_PLACES_PER_CPU;
+/// Those of copies that one task at a time is in.
+pub const OWN_PLACES_PER_CPU: u32 = 64;
+/// Those of programs that any number of tasks is in at once: each takes one that is free.
+pub const COMMON_PLACES_PER_CPU: u32 = 64;
 /// Pages of the largest parking lot: 1024 CPUs. The loader makes it as large as the machine.
 pub const PARKING_SLOTS: u32 = PARKING_PLACES_PER_CPU * 1024;
 /// The programs stop injecting when the controller's heartbeat is older than this, in nanoseconds.

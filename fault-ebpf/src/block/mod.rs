@@ -41,5 +41,5 @@ mod tally;
 pub mod written;
 
 pub use fields::{current, read, read_at};
-pub use park::sleep_until;
+pub use park::{sleep_somewhere_until, sleep_until};
 pub use syscall::registers;

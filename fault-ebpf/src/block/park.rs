@@ -3,7 +3,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_copy_from_user_task};
-use fault_common::{control::Control, counters::Counter, limits::PARKING_PLACES_PER_CPU};
+use fault_common::{
+    control::Control,
+    counters::Counter,
+    limits::{COMMON_PLACES_PER_CPU, OWN_PLACES_PER_CPU, PARKING_PLACES_PER_CPU},
+    who::ParkingPlace,
+};
 
 use super::{
     batch,
@@ -58,8 +63,7 @@ fn sleep_if_asked() -> Option<bool> {
     Some(fails && control.is_live(unsafe { bpf_ktime_get_ns() }))
 }
 
-/// Sleeps in a page fault of the helper until the parking lot answers it. Only for sleepable programs, each copy of which has
-/// a parker's number of its own.
+/// Sleeps until then. Only for sleepable programs, each copy of which has a parker's number of its own.
 #[inline(always)]
 pub fn sleep_until(control: &Control, deadline_ns: u64) {
     // This copy of the program and this CPU name a page nobody else can be on: the kernel lets one task at a
@@ -72,8 +76,34 @@ pub fn sleep_until(control: &Control, deadline_ns: u64) {
         return;
     };
     page.deadline_ns.store(deadline_ns);
+    sleep_at(control, place, page, deadline_ns);
+}
+
+/// Sleeps until then. Only for sleepable programs; any number of tasks may be in the same copy.
+#[inline(always)]
+pub fn sleep_somewhere_until(control: &Control, deadline_ns: u64) {
+    // The task stays on this CPU until the program ends, but others may come and go meanwhile.
+    // SAFETY: a helper without arguments or effects.
+    let first = unsafe { bpf_get_smp_processor_id() } * PARKING_PLACES_PER_CPU + OWN_PLACES_PER_CPU;
+    let mut number = 0;
+    while number < COMMON_PLACES_PER_CPU {
+        let place = first + number;
+        let Some(page) = PARKING.get(place) else { break };
+        if page.deadline_ns.load() == 0 && page.deadline_ns.compare_exchange(0, deadline_ns) == 0 {
+            sleep_at(control, place, page, deadline_ns);
+            return;
+        }
+        number += 1;
+    }
+    emit::count(Counter::ParkOverflow);
+}
+
+/// Sleeps in a page fault of the helper until the parking lot answers it, and leaves the page behind free.
+#[inline(always)]
+fn sleep_at(control: &Control, place: u32, page: &ParkingPlace, deadline_ns: u64) {
     let helper = task_from_pid(control.helper_pid.load() as i32);
     if helper.is_null() {
+        page.deadline_ns.store(0);
         emit::count(Counter::ParkFailed);
         return;
     }

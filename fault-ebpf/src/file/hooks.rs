@@ -12,7 +12,7 @@ use super::{
     judge::{self, PASS},
 };
 use crate::{
-    block::{current, read, read_at, registers, sleep_until},
+    block::{current, read, read_at, registers, sleep_somewhere_until, sleep_until},
     emit,
     maps::CONTROL,
 };
@@ -151,10 +151,26 @@ pub extern "C" fn park_sync(_context: *mut c_void) -> u64 {
     PASS
 }
 
-/// fexit of the two: who still has a deadline found the program above taken by another task on this CPU.
+/// Sleepable program of a security module, which `security_file_open` and `security_mmap_file` ask after the program above
+/// them has decided: waits for what that left. The call must follow, so this is the last program of its chain as well; but any
+/// number of tasks may wait in it (Linux 6.2: `bpf_prog_check_recur`, include/linux/bpf_verifier.h).
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry.s/bpf_lsm_file_open")]
+pub extern "C" fn park_opener(_context: *mut c_void) -> u64 {
+    let deadline_ns = judge::take_deadline();
+    if deadline_ns != 0
+        && let Some(control) = CONTROL.get(0)
+    {
+        sleep_somewhere_until(control, deadline_ns);
+    }
+    PASS
+}
+
+/// fexit of what was decided about: who still has a deadline found `park_sync` taken by another task on this CPU, or was
+/// turned away by another security module before it could wait.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "fexit/__x64_sys_fsync")]
-pub extern "C" fn file_synced(_context: *mut c_void) -> u64 {
+pub extern "C" fn file_passed(_context: *mut c_void) -> u64 {
     if judge::take_deadline() != 0 {
         emit::count(Counter::ParkOverflow);
     }

@@ -190,6 +190,8 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
         return 0;
     }
     let Some(state) = state(CREATE) else { return 0 };
+    // Of a call that came to nothing before it could wait.
+    state.deadline_ns = 0;
     let generation = control.generation.load();
     if state.stream.number == 0 {
         state.stream.number = control.streams.fetch_add(1).wrapping_add(1);

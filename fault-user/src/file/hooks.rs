@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use fault_common::{limits::PARKING_PLACES_PER_CPU, rule::file::op};
+use fault_common::{limits::OWN_PLACES_PER_CPU, rule::file::op};
 
 use super::FileError;
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         load::Loaded,
         modify_return::{Copies, CopyError, Kind, attach_to_function, modifiers},
         patch::Constant,
+        probe,
     },
 };
 
@@ -39,11 +40,34 @@ const HOOKS: &[(&str, &str, u32)] = &[
 /// The same as `file_truncate`, for kernels where the function has one argument less (before Linux 6.0).
 const TRUNCATE_WITHOUT_IDMAP: &str = "file_truncate_without_idmap";
 
-/// The system calls that can be late.
-const LATE: [&str; 2] = ["__x64_sys_fsync", "__x64_sys_fdatasync"];
+/// Where a task waits whose operation is late.
+struct Sleeper {
+    ops: u32,
+    /// The function of [`HOOKS`] that decides, and comes first.
+    decides: &'static str,
+    waits: Waits,
+}
 
-/// Number of the first parker of [`LATE`]: the last ones, far behind those on the block hook.
-const FIRST_PARKER: u32 = PARKING_PLACES_PER_CPU - LATE.len() as u32;
+/// In which program.
+#[derive(Clone, Copy)]
+enum Waits {
+    /// In front of the system call that decides; one task at a time on each CPU, at the place with this number.
+    BeforeCall(u32),
+    /// In this function of bpf as a security module, which the function that decides is the first to call.
+    AsModule(&'static str),
+}
+
+/// The parkers before system calls have the last numbers, far behind those on the block hook.
+const SLEEPERS: &[Sleeper] = &[
+    Sleeper { ops: op::FSYNC, decides: "__x64_sys_fsync", waits: Waits::BeforeCall(OWN_PLACES_PER_CPU - 2) },
+    Sleeper {
+        ops: op::FSYNC,
+        decides: "__x64_sys_fdatasync",
+        waits: Waits::BeforeCall(OWN_PLACES_PER_CPU - 1),
+    },
+    Sleeper { ops: op::OPEN, decides: "security_file_open", waits: Waits::AsModule("bpf_lsm_file_open") },
+    Sleeper { ops: op::MMAP, decides: "security_mmap_file", waits: Waits::AsModule("bpf_lsm_mmap_file") },
+];
 
 /// Sees what those do not.
 const WATCHER: (&str, &str, u32) = ("file_sync_unseen", "vfs_fsync_range", op::FSYNC);
@@ -55,7 +79,7 @@ pub struct FileHooks {
 }
 
 impl FileHooks {
-    /// Loads and attaches the programs for `ops`, a mask of [`op`], and those that wait, if some `fsync` is late.
+    /// Loads and attaches the programs for `ops`, a mask of [`op`], and those that wait, if some operations are late.
     ///
     /// # Errors
     /// See [`FileError`]. Nothing stays behind.
@@ -86,6 +110,8 @@ impl FileHooks {
 
 /// What it takes to be late.
 pub struct Late<'a> {
+    /// Which operations are, a mask of [`op`].
+    pub ops: u32,
     /// Tells where the map of deadlines is.
     pub loaded: &'a Loaded,
     /// Where tasks wait.
@@ -95,27 +121,39 @@ pub struct Late<'a> {
 /// Those that sleep, and those that see who could not. What was attached last runs first, so these run behind those that decide;
 /// and nobody's may run behind them (`fault-ebpf/src/block/park.rs` says why).
 fn sleepers(copies: &Copies, btf: &Btf, late: Late<'_>) -> Result<Vec<OwnedFd>, FileError> {
-    let refused = |function| move |source| FileError::CannotBeLate { function, source };
+    let wanted = || SLEEPERS.iter().filter(|sleeper| sleeper.ops & late.ops != 0);
+    let is_module = |sleeper: &Sleeper| matches!(sleeper.waits, Waits::AsModule(_));
+    if wanted().any(is_module) && !probe::asks_bpf(btf).map_err(FileError::NotProbed)? {
+        return Err(FileError::NotAsked);
+    }
     let mut programs = Vec::new();
-    for (function, number) in LATE.into_iter().zip(FIRST_PARKER..) {
+    for sleeper in wanted() {
+        let decides = sleeper.decides;
+        let (function, parker) = match sleeper.waits {
+            Waits::BeforeCall(number) => {
+                let kind = Kind::ModifyReturn { function: decides, sleepable: true };
+                let constants = [(Constant::ParkerNumber, number)];
+                (decides, copies.load(btf, "park_sync", kind, &constants))
+            }
+            Waits::AsModule(function) => {
+                (function, copies.load(btf, "park_opener", Kind::SecurityModule { function }, &[]))
+            }
+        };
+        let refused = |function| move |source| FileError::CannotBeLate { function, source };
         if modifiers(btf, function).map_err(refused(function))? != 0 {
             return Err(FileError::Occupied { function });
         }
-        let kind = Kind::ModifyReturn { function, sleepable: true };
-        let sleeps = copies.load(btf, "park_sync", kind, &[(Constant::ParkerNumber, number)]);
-        let looks = copies.load(btf, "file_synced", Kind::Exit { function }, &[]);
-        programs.extend([(function, sleeps), (function, looks)]);
+        let looks = copies.load(btf, "file_passed", Kind::Exit { function: decides }, &[]);
+        programs.push((function, parker.map_err(refused(function))?));
+        programs.push((decides, looks.map_err(refused(decides))?));
     }
     // A kernel that cannot is told from one without FUSE: so after the programs were loaded.
-    let mut loaded = Vec::new();
-    for (function, program) in programs {
-        loaded.push((function, program.map_err(refused(function))?));
-    }
     late.parking.open(late.loaded)?;
     let attach = |(function, program): (_, OwnedFd)| {
-        attach_to_function(program.as_fd(), function).map_err(refused(function))
+        attach_to_function(program.as_fd(), function)
+            .map_err(|source| FileError::CannotBeLate { function, source })
     };
-    loaded.into_iter().map(attach).collect()
+    programs.into_iter().map(attach).collect()
 }
 
 fn attach(
@@ -139,6 +177,12 @@ mod tests {
     fn every_operation_has_its_hook() {
         for op in FileOp::ALL {
             assert!(HOOKS.iter().any(|(_, _, ops)| ops & op.bit() != 0), "{op}");
+            let sleepers = SLEEPERS.iter().filter(|sleeper| sleeper.ops & op.bit() != 0);
+            let decides = |sleeper: &Sleeper| {
+                HOOKS.iter().any(|(_, function, ops)| *function == sleeper.decides && ops & op.bit() != 0)
+            };
+            assert!(sleepers.clone().all(decides), "{op}");
+            assert_eq!(sleepers.count() > 0, op.may_be_late().is_ok(), "{op}");
         }
         let all = FileOp::ALL.iter().fold(0, |mask, op| mask | op.bit());
         assert_eq!(all, (1 << fault_common::rule::file::OPS) - 1);

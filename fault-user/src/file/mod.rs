@@ -4,7 +4,11 @@ use std::io;
 
 use fault_common::limits::MAX_GLOBS;
 
-use crate::{block::parking::ParkingError, exit::Class, kernel::modify_return::CopyError};
+use crate::{
+    block::parking::ParkingError,
+    exit::Class,
+    kernel::{modify_return::CopyError, probe::bpf::Failure},
+};
 
 pub mod fields;
 pub mod hooks;
@@ -23,10 +27,8 @@ pub enum FileError {
         /// Why.
         source: CopyError,
     },
-    /// No sleepable fmod_ret on a system call.
-    #[error(
-        "this kernel does not let fsync be late by fmod_ret on {function} (it needs Linux 6.2 and CONFIG_FUNCTION_ERROR_INJECTION)"
-    )]
+    /// No program that sleeps in a system call, or in a security module.
+    #[error("this kernel does not let operations on files be late by a program on {function}")]
     CannotBeLate {
         /// The kernel function.
         function: &'static str,
@@ -35,12 +37,20 @@ pub enum FileError {
     },
     /// Somebody else's programs would run behind one that sleeps.
     #[error(
-        "fsync cannot be late: the eBPF programs of another session or tool modify what {function} returns; end that one first"
+        "operations cannot be late at {function}: the eBPF programs of another session or tool modify what it returns; end that one first"
     )]
     Occupied {
         /// The kernel function.
         function: &'static str,
     },
+    /// bpf is not among the security modules of this boot.
+    #[error(
+        "the kernel does not ask eBPF programs as a security module; add bpf to lsm= on the kernel command line"
+    )]
+    NotAsked,
+    /// It could not be found out.
+    #[error("whether the kernel asks eBPF programs as a security module could not be found out: {0}")]
+    NotProbed(Failure),
     /// The parking lot.
     #[error(transparent)]
     Parking(#[from] ParkingError),
@@ -86,7 +96,7 @@ impl FileError {
     pub fn class(&self) -> Class {
         match self {
             Self::NoHook { source, .. } | Self::CannotBeLate { source, .. } => source.class(),
-            Self::Occupied { .. } => Class::Unsupported,
+            Self::Occupied { .. } | Self::NotAsked | Self::NotProbed(_) => Class::Unsupported,
             Self::Mounts { .. } | Self::Parking(_) => Class::Other,
             Self::TooMany(_) | Self::TooLong { .. } | Self::NoDisk { .. } => Class::Usage,
         }

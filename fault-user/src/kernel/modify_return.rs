@@ -41,6 +41,12 @@ pub enum Kind<'a> {
         /// May sleep (Linux 5.10).
         sleepable: bool,
     },
+    /// `BPF_LSM_MAC` (Linux 5.7), allowed to sleep (Linux 5.10): a security module's answer, asked where bpf is among the
+    /// modules of this boot. For functions `bpf_lsm_*`.
+    SecurityModule {
+        /// Name of the kernel function.
+        function: &'a str,
+    },
     /// `BPF_TRACE_FENTRY` (Linux 5.5): runs before the function.
     Entry {
         /// Name of the kernel function.
@@ -261,17 +267,18 @@ fn program_type(
     kind: Kind<'_>,
     function_id: impl Fn(&str) -> Result<u32, BtfError>,
 ) -> Result<ProgramType, BtfError> {
+    let on = |kind, function: &str, attach, sleepable| {
+        Ok(ProgramType { kind, attach: Some(attach), function: function_id(function)?, sleepable })
+    };
     let tracing = |function: &str, attach, sleepable| {
-        Ok(ProgramType {
-            kind: bpf_prog_type::BPF_PROG_TYPE_TRACING,
-            attach: Some(attach),
-            function: function_id(function)?,
-            sleepable,
-        })
+        on(bpf_prog_type::BPF_PROG_TYPE_TRACING, function, attach, sleepable)
     };
     match kind {
         Kind::ModifyReturn { function, sleepable } => {
             tracing(function, bpf_attach_type::BPF_MODIFY_RETURN, sleepable)
+        }
+        Kind::SecurityModule { function } => {
+            on(bpf_prog_type::BPF_PROG_TYPE_LSM, function, bpf_attach_type::BPF_LSM_MAC, true)
         }
         Kind::Entry { function } => tracing(function, bpf_attach_type::BPF_TRACE_FENTRY, false),
         Kind::Exit { function } => tracing(function, bpf_attach_type::BPF_TRACE_FEXIT, false),
@@ -284,7 +291,7 @@ fn program_type(
     }
 }
 
-/// Attaches a tracing program to the kernel function it was loaded for. Dropping the link detaches it.
+/// Attaches a program to the kernel function it was loaded for. Dropping the link detaches it.
 ///
 /// # Errors
 /// [`CopyError::Attach`].

@@ -196,7 +196,9 @@ fn modifies(link: &OwnedFd, function: u32) -> io::Result<bool> {
     }
     // SAFETY: the member that the kernel fills for this type of link.
     let tracing = unsafe { info.__bindgen_anon_1.tracing };
-    Ok(tracing.attach_type == bpf_attach_type::BPF_MODIFY_RETURN as u32 && tracing.target_btf_id == function)
+    let modifies = [bpf_attach_type::BPF_MODIFY_RETURN, bpf_attach_type::BPF_LSM_MAC];
+    Ok(modifies.iter().any(|attach| tracing.attach_type == *attach as u32)
+        && tracing.target_btf_id == function)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Armed {
         let (needs, longest_delay) = (request.plan.needs(), request.plan.longest_delay());
         let btf = Btf::vmlinux()?;
         let sizes = Sizes {
-            parking: needs.bio_delay || needs.sync_delay,
+            parking: needs.bio_delay || needs.late_files != 0,
             events: request.events.is_some(),
             globs: needs.globs,
         };
@@ -171,7 +171,11 @@ impl Armed {
             }
         }
         let mut parking = Parking::default();
-        let late = needs.sync_delay.then_some(Late { loaded: &loaded, parking: &mut parking });
+        let late = (needs.late_files != 0).then_some(Late {
+            ops: needs.late_files,
+            loaded: &loaded,
+            parking: &mut parking,
+        });
         // Before those of block I/O, one of which sits on the same function and has to be asked first.
         let files = FileHooks::arm(&copies, &btf, needs.files, late)?;
         let mut block = None;

@@ -122,7 +122,8 @@ pub fn features(needs: Needs) -> Vec<Feature> {
         (needs.bio_delay, Feature::DiskDelay),
         (needs.files & !op::FSYNC != 0, Feature::FileError),
         (needs.files & op::FSYNC != 0, Feature::FileSync),
-        (needs.sync_delay, Feature::FileSyncDelay),
+        (needs.late_files & !op::FSYNC != 0, Feature::FileOpenDelay),
+        (needs.late_files & op::FSYNC != 0, Feature::FileSyncDelay),
     ];
     features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
 }

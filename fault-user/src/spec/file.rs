@@ -26,7 +26,7 @@ pub struct FileFault {
 pub enum FileVerb {
     /// It fails before it has done anything.
     Error(FileErrno),
-    /// It begins late, by at most [`super::delay::DISK_HOLD_MAX`]. Only of [`FileOp::Fsync`].
+    /// It begins late, by at most [`super::delay::DISK_HOLD_MAX`]. Only of operations that [may be](FileOp::may_be_late).
     Delay(DelaySpec),
 }
 
@@ -70,6 +70,17 @@ pub enum FileOp {
     Mmap,
 }
 
+/// Why an operation cannot be late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeverLate {
+    /// The kernel does not let a program sleep there.
+    MustNotSleep,
+    /// The directory is locked there: whoever works in it would wait as well.
+    LocksDirectory,
+    /// The file is locked there: whoever writes it would wait as well.
+    LocksFile,
+}
+
 impl FileOp {
     /// All of them.
     pub const ALL: [Self; 13] = [
@@ -104,6 +115,27 @@ impl FileOp {
             Self::Symlink => "symlink",
             Self::Truncate => "truncate",
             Self::Mmap => "mmap",
+        }
+    }
+
+    /// Whether a task may wait where the kernel decides about this operation.
+    ///
+    /// # Errors
+    /// Why not.
+    pub const fn may_be_late(self) -> Result<(), NeverLate> {
+        match self {
+            Self::Open | Self::Mmap | Self::Fsync => Ok(()),
+            // `security_file_permission` is not in `sleepable_lsm_hooks` (kernel/bpf/bpf_lsm.c).
+            Self::Read | Self::Write => Err(NeverLate::MustNotSleep),
+            // fs/namei.c asks security modules with the inode of the directory locked, fs/attr.c with that of the file.
+            Self::Create
+            | Self::Unlink
+            | Self::Rename
+            | Self::Mkdir
+            | Self::Rmdir
+            | Self::Link
+            | Self::Symlink => Err(NeverLate::LocksDirectory),
+            Self::Truncate => Err(NeverLate::LocksFile),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::Layer;
+use super::file::{FileOp, NeverLate};
 use super::quantity::{Quantity, flawed};
 use super::units::{Flaw, print_duration};
 use super::words::{self, Known};
@@ -139,12 +140,17 @@ pub enum Problem {
         /// How it falls short.
         flaw: Flaw,
     },
-    /// `delay` of an operation on files that has no hook that may sleep.
-    #[error("of operations on files, only `fsync` can be late")]
-    CannotBeLate {
-        /// The operation; none: none was named.
-        op: Option<&'static str>,
+    /// `delay` of an operation on files that cannot be late.
+    #[error("`{}` cannot be late: {}", op.word(), because_never_late(*because))]
+    NeverLate {
+        /// The operation.
+        op: FileOp,
+        /// Why not.
+        because: NeverLate,
     },
+    /// `delay` of operations on files that names none.
+    #[error("not all operations on files can be late: name those that are to be")]
+    LateWhat,
     /// `until-written` without a place, or with too large a one.
     #[error("`until-written` is about certain sectors of one device")]
     BadSectorsWhere {
@@ -242,8 +248,8 @@ impl Problem {
                 Flaw::TooFine => format!("expected {}", wanted.step()),
                 Flaw::Backwards => "expected a lower number first, then a higher one".to_owned(),
             },
-            Self::CannotBeLate { op: Some(_) } => "the kernel must not sleep here".to_owned(),
-            Self::CannotBeLate { op: None } => "expected `fsync` as well".to_owned(),
+            Self::NeverLate { .. } => format!("expected {}", one_of_late()),
+            Self::LateWhat => format!("expected {} as well", one_of_late()),
             Self::BadSectorsWhere { longest } => {
                 format!("expected `on DEVICE` as well, and `sectors A..B` of at most {longest} sectors")
             }
@@ -273,7 +279,10 @@ impl Problem {
                     words::net_filters().iter().map(|known| format!("`{}`", known.word)).collect();
                 format!("the filters are {}", filters.join(", "))
             }
-            Self::CannotBeLate { .. } => {
+            Self::NeverLate { op: FileOp::Create, .. } => {
+                "an open(2) that makes a file is late with `open`".to_owned()
+            }
+            Self::NeverLate { .. } | Self::LateWhat => {
                 "the disk I/O of files is late by --disk 'delay DURATION file GLOB'".to_owned()
             }
             Self::BitsWhat { number } => format!("a probability is `{number}%`"),
@@ -301,11 +310,34 @@ impl Problem {
 
 /// Words in a row: "`a`, `b` and `c`".
 fn and(words: &[&str]) -> String {
+    enumerate(words, "and")
+}
+
+fn enumerate(words: &[&str], last_but: &str) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        Some((last, others)) => format!("{} {last_but} {last}", others.join(", ")),
         None => String::new(),
+    }
+}
+
+/// The operations on files that can be late.
+fn one_of_late() -> String {
+    let late: Vec<_> =
+        FileOp::ALL.into_iter().filter(|op| op.may_be_late().is_ok()).map(FileOp::word).collect();
+    enumerate(&late, "or")
+}
+
+const fn because_never_late(because: NeverLate) -> &'static str {
+    match because {
+        NeverLate::MustNotSleep => "where the kernel decides about it, nobody may sleep",
+        NeverLate::LocksDirectory => {
+            "where the kernel decides about it, the directory is locked, and all who work in it would wait as well"
+        }
+        NeverLate::LocksFile => {
+            "where the kernel decides about it, the file is locked, and all who write it would wait as well"
+        }
     }
 }
 

@@ -20,16 +20,7 @@ pub(super) enum Way {
     In,
 }
 
-/// Packets a second.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    /// By the sender's clock.
-    pub(super) sent: f64,
-    /// By the receiver's.
-    pub(super) arrived: f64,
-}
-
-/// `count` datagrams, every one of which must arrive, once. `prepare` gets the sender's PID before it sends; what it
+/// `count` datagrams, every one of which must arrive, once; how many a second, by the sender's clock. `prepare` gets the sender's PID before it sends; what it
 /// returns lives until all have arrived.
 ///
 /// Each on a CPU of its own: the receiver on the first, which also delivers (see the lab), the sender on the second.
@@ -38,7 +29,25 @@ pub(super) fn flood<T>(
     way: Way,
     count: u64,
     prepare: impl FnOnce(&str) -> anyhow::Result<T>,
-) -> anyhow::Result<(Rate, T)> {
+) -> anyhow::Result<(f64, T)> {
+    let (mut send, sink) = pair(lab, way, count)?;
+    let prepared = prepare(&send.pid())?;
+    send.release()?;
+    let sent: Flooded = send.report()?;
+    let sunk: Sunk = sink.report()?;
+    ensure!(sent.errors.is_empty(), "sending failed: {sent:?}");
+    ensure!(sunk.received == sent.sent && sunk.distinct == sent.sent, "{sent:?}, {sunk:?}");
+    Ok((sent.sent as f64 * 1e9 / sent.wall_ns as f64, prepared))
+}
+
+/// A sender that does not stop, and a receiver, as in [`flood`].
+pub(super) fn endless(lab: &NetLab, way: Way) -> anyhow::Result<(Process, Process)> {
+    let (mut send, sink) = pair(lab, way, u64::MAX)?;
+    send.release()?;
+    Ok((send, sink))
+}
+
+fn pair(lab: &NetLab, way: Way, count: u64) -> anyhow::Result<(Process, Process)> {
     let (program, count) = (victim()?, count.to_string());
     let (mut send, mut sink, to) = match way {
         Way::Out => (lab.in_target("taskset"), lab.in_peer("taskset"), PEER_V4),
@@ -47,16 +56,5 @@ pub(super) fn flood<T>(
     let to = format!("{to}:{PORT}");
     let sink = Process::start_until(sink.args(["-c", "0", &program, "udp-sink", &to]), "ready")?;
     send.args(["-c", "1", &program, "udp-flood", &to, "--wait", "--count", &count]);
-    let mut send = Process::start_until(&mut send, "ready")?;
-    let prepared = prepare(&send.pid())?;
-    send.release()?;
-    let sent: Flooded = send.report()?;
-    let sunk: Sunk = sink.report()?;
-    ensure!(sent.errors.is_empty(), "sending failed: {sent:?}");
-    ensure!(sunk.received == sent.sent && sunk.distinct == sent.sent, "{sent:?}, {sunk:?}");
-    let a_second = |count: u64, ns: u64| count as f64 * 1e9 / ns as f64;
-    Ok((
-        Rate { sent: a_second(sent.sent, sent.wall_ns), arrived: a_second(sunk.received, sunk.span_ns) },
-        prepared,
-    ))
+    Ok((Process::start_until(&mut send, "ready")?, sink))
 }

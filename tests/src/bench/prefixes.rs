@@ -17,7 +17,7 @@ use fault_user::{
 use super::{
     Lane, Setting,
     figure::{Figure, Target},
-    flood::{Rate, Way, flood},
+    flood::{Way, flood},
 };
 use crate::{
     driver::Injection,
@@ -54,8 +54,8 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
         for step in 0..ways.len() {
             let index = (round + step) % ways.len();
             let rate = spared(setting, &lab, ways[index])?;
-            eprintln!("  {:?}: {:.0} packets/s", ways[index], rate.sent);
-            samples[index].push(rate.sent);
+            eprintln!("  {:?}: {:.0} packets/s", ways[index], rate);
+            samples[index].push(rate);
         }
     }
     let arming = |count| (0..ARMINGS).map(|_| arm(setting, &lab, count)).collect::<anyhow::Result<Vec<_>>>();
@@ -101,7 +101,7 @@ fn faults(count: usize) -> Vec<String> {
     networks.chunks(IN_ONE_FAULT).map(fault).collect()
 }
 
-fn spared(setting: &Setting, lab: &NetLab, by: By) -> anyhow::Result<Rate> {
+fn spared(setting: &Setting, lab: &NetLab, by: By) -> anyhow::Result<f64> {
     let native = setting.lane == Lane::Native;
     // Ten thousand filters, one after the other, take a while on an emulated machine.
     let count = match by {

@@ -19,7 +19,7 @@ use crate::{
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    Test { name: "calls::curl_is_refused", on: Lane::tests_packets, run: curl_is_refused },
+    Test { name: "calls::curl_is_refused", on: Lane::tests_packets_in_detail, run: curl_is_refused },
     Test { name: "calls::udp_is_unreachable", on: Lane::tests_packets, run: udp_is_unreachable },
     Test { name: "calls::every_errno_arrives", on: Lane::tests_packets_in_detail, run: every_errno },
     Test { name: "calls::connections_that_exist_live_on", on: Lane::tests_packets, run: existing },

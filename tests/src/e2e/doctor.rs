@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Everything a user may ask for.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "packet_drop",
     "packet_delay",
     "packet_segments",
@@ -27,6 +27,7 @@ const FEATURES: [&str; 10] = [
     "disk_delay",
     "file_error",
     "file_fsync",
+    "file_open_delay",
     "file_fsync_delay",
 ];
 
@@ -84,7 +85,11 @@ fn knows_this_kernel(lane: Lane) -> anyhow::Result<()> {
     ensure!(answered(&report, &Value::Bool(false))? == no, "{report:#}");
     ensure!(answered(&report, &Value::Null)? == untried, "{report:#}");
     for feature in FEATURES {
-        let works = lane.has_block() || !feature.starts_with("disk") && !feature.starts_with("file_fsync");
+        let works = match feature {
+            "disk_error" | "disk_delay" | "file_fsync" | "file_fsync_delay" => lane.has_block(),
+            "file_open_delay" => lane != Lane::Debian61,
+            _ => true,
+        };
         ensure!(report["features"][feature]["ok"] == works, "{feature}: {report:#}");
     }
     Ok(())

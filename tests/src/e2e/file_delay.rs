@@ -4,10 +4,14 @@ use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test, file_errors::Tree};
+use super::{
+    Lane, Test,
+    file_errors::Tree,
+    timed_calls::{caller, calls, count, under, until_threads_are_in},
+};
 use crate::{
-    driver::{Injection, Report, fault, refused},
-    process::{Ended, Process, proc_file},
+    driver::{Injection, fault, refused},
+    process::{Ended, Process},
 };
 
 /// The tests of this file.
@@ -51,51 +55,11 @@ for thread in all: thread.start()
 for thread in all: thread.join()
 ";
 
-/// One call.
-#[derive(Debug)]
-struct Call {
-    file: String,
-    call: String,
-    took_ns: u64,
-    errno: i32,
-}
-
-fn caller(tree: &Tree, arguments: &[&str]) -> anyhow::Result<Process> {
-    let mut command = Command::new("python3");
-    command.args(["-c", CALLER]).args(arguments).current_dir(tree.path());
-    Process::start_until(&mut command, "ready")
-}
-
-fn calls(text: &str) -> anyhow::Result<Vec<Call>> {
-    let read = |line: &str| -> anyhow::Result<Call> {
-        let mut words = line.split(' ');
-        let mut next = || words.next().context("a word is missing");
-        let (file, call) = (next()?.to_owned(), next()?.to_owned());
-        Ok(Call { file, call, took_ns: next()?.parse()?, errno: next()?.parse()? })
-    };
-    text.lines().map(|line| read(line).with_context(|| line.to_owned())).collect()
-}
-
-/// What the caller felt under `specs`, and the report.
-fn under(tree: &Tree, arguments: &[&str], specs: &[&str]) -> anyhow::Result<(Vec<Call>, Report)> {
-    let mut target = caller(tree, arguments)?;
-    let mut options = vec!["--pid".to_owned(), target.pid()];
-    options.extend(specs.iter().flat_map(|spec| ["--file".to_owned(), (*spec).to_owned()]));
-    let injection = Injection::start(&options.iter().map(String::as_str).collect::<Vec<_>>())?;
-    target.release()?;
-    let felt = calls(&target.text()?)?;
-    Ok((felt, injection.wait()?))
-}
-
-fn count(calls: &[Call], is: impl Fn(&Call) -> bool) -> usize {
-    calls.iter().filter(|call| is(call)).count()
-}
-
 fn late(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
-    let mut bystander = caller(&tree, &["1", "10", "in/a"])?;
+    let mut bystander = caller(&tree, CALLER, &["1", "10", "in/a"])?;
     let spec = tree.spec("delay 300ms fsync");
-    let mut target = caller(&tree, &["1", "10", "in/a", "out/a"])?;
+    let mut target = caller(&tree, CALLER, &["1", "10", "in/a", "out/a"])?;
     let injection = Injection::start(&["--pid", &target.pid(), "--file", &spec])?;
     target.release()?;
     bystander.release()?;
@@ -124,7 +88,8 @@ fn late(_: Lane) -> anyhow::Result<()> {
 /// One waits on each CPU at a time. Who could not is told of, and nobody is missing.
 fn crowd(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
-    let (felt, report) = under(&tree, &["8", "4", "in/a"], &[&tree.spec("delay 100ms fsync")])?;
+    let (felt, report) =
+        under(caller(&tree, CALLER, &["8", "4", "in/a"])?, &[&tree.spec("delay 100ms fsync")])?;
     let (parked, overflow) = (report.counter("parked")?, report.counter("park_overflow")?);
     ensure!(felt.len() == 64 && report.rule(0, "injected")? == 64, "{felt:?} {}", report.json);
     ensure!(parked + overflow == 64 && parked > 0, "{}", report.json);
@@ -137,7 +102,7 @@ fn crowd(_: Lane) -> anyhow::Result<()> {
 fn with_errors(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
     let specs = ["delay 1s fsync", "error EIO nth 2 fsync"].map(|spec| tree.spec(spec));
-    let (felt, report) = under(&tree, &["1", "2", "in/a"], &[&specs[0], &specs[1]])?;
+    let (felt, report) = under(caller(&tree, CALLER, &["1", "2", "in/a"])?, &[&specs[0], &specs[1]])?;
     let told: Vec<_> = felt.iter().map(|call| (call.took_ns >= 1000 * MS, call.errno)).collect();
     ensure!(told == [(true, 0), (false, libc::EIO), (true, 0), (true, 0)], "{felt:?}");
     ensure!((report.rule(0, "injected")?, report.rule(1, "injected")?) == (3, 1), "{}", report.json);
@@ -145,30 +110,13 @@ fn with_errors(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the process sits in fsync(2).
-fn wait_until_late(pid: &str) -> anyhow::Result<()> {
-    let begin = Instant::now();
-    let inside = format!("{} ", libc::SYS_fsync);
-    let number = pid.parse()?;
-    // Its only other thread.
-    loop {
-        let tasks = fs::read_dir(format!("/proc/{number}/task"))?.flatten();
-        let mut calls = tasks.filter_map(|task| fs::read_to_string(task.path().join("syscall")).ok());
-        if calls.any(|call| call.starts_with(&inside)) {
-            return Ok(());
-        }
-        ensure!(begin.elapsed().as_secs() < 30, "{pid} waits for nothing: {}", proc_file(number, "status")?);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
 fn wake(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
     for killed in [false, true] {
-        let mut target = caller(&tree, &["1", "1", "in/a"])?;
+        let mut target = caller(&tree, CALLER, &["1", "1", "in/a"])?;
         let injection = Injection::start(&["--pid", &target.pid(), "--file", &tree.spec("delay 60s fsync")])?;
         target.release()?;
-        wait_until_late(&target.pid())?;
+        until_threads_are_in(&target.pid(), libc::SYS_fsync, 1)?;
         if killed {
             injection.sigkill()?;
         } else {
@@ -209,13 +157,13 @@ fn beside_disk(_: Lane) -> anyhow::Result<()> {
 
 fn occupied(_: Lane) -> anyhow::Result<()> {
     let tree = Tree::new()?;
-    let other = caller(&tree, &["1", "1", "out/a"])?;
+    let other = caller(&tree, CALLER, &["1", "1", "out/a"])?;
     let first = Injection::start(&["--pid", &other.pid(), "--file", "error EIO fsync"])?;
     let said = refused(&["run", "--file", "delay 5ms fsync", "--", "true"], 69)?;
     ensure!(said.contains("another session") && said.contains("end that one first"), "{said}");
     first.heal()?;
     // The other way round there is no danger: what comes later runs before.
-    let mut late = caller(&tree, &["1", "1", "in/a"])?;
+    let mut late = caller(&tree, CALLER, &["1", "1", "in/a"])?;
     let waits = Injection::start(&["--pid", &late.pid(), "--file", "delay 500ms fsync"])?;
     let (mut failing, second) = (other, ["error EIO fsync"]);
     let fails = Injection::start(&["--pid", &failing.pid(), "--file", second[0]])?;

@@ -47,6 +47,28 @@ impl Lane {
         self.has_files() && !self.has_block()
     }
 
+    /// Whether open(2) can be late here: where programs may sleep as a security module, and find the parking lot.
+    #[must_use]
+    pub const fn delays_opens(self) -> bool {
+        matches!(self, Self::FmodOnly | Self::Debian612)
+    }
+
+    /// As [`Lane::delays_opens`], once: nothing of it depends on whose kernel it is.
+    #[must_use]
+    pub const fn tests_late_opens_in_detail(self) -> bool {
+        matches!(self, Self::Debian612)
+    }
+
+    /// Whether open(2) must not be late here.
+    #[must_use]
+    pub fn refuses_late_opens(self) -> bool {
+        match self {
+            Self::Native => !NATIVE.file_open_delay,
+            Self::Debian61 => true,
+            Self::Fault | Self::FmodOnly | Self::Debian612 => false,
+        }
+    }
+
     /// Whether packets are tested here. The network of [`Lane::FmodOnly`] is that of [`Lane::Fault`], from the same
     /// source with the same options: the tests would run twice.
     #[must_use]
@@ -173,6 +195,7 @@ impl Lane {
 struct Native {
     packet_delay: bool,
     disk_error: bool,
+    file_open_delay: bool,
     vlan: bool,
 }
 
@@ -185,6 +208,7 @@ static NATIVE: LazyLock<Native> = LazyLock::new(|| {
     Native {
         packet_delay: can("packet_delay"),
         disk_error: can("disk_error"),
+        file_open_delay: can("file_open_delay"),
         vlan: can("packet_corruption"),
     }
 });

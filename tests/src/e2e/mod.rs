@@ -33,6 +33,7 @@ mod loss;
 mod machines;
 mod mptcp;
 mod names;
+mod open_delay;
 mod pair;
 mod parked;
 mod part;
@@ -48,6 +49,7 @@ mod serve;
 mod serve_clients;
 mod service_unit;
 mod targets;
+mod timed_calls;
 mod top;
 mod top_terminal;
 mod units;
@@ -189,6 +191,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (file_system::TESTS, Rooms::Patient),
         (databases::TESTS, Rooms::Timed),
         (file_delay::TESTS, Rooms::Patient),
+        (open_delay::TESTS, Rooms::Patient),
         (file_errors::TESTS, Rooms::Patient),
         (file_patterns::TESTS, Rooms::Patient),
         (gallery::TESTS, Rooms::Timed),

@@ -62,6 +62,31 @@ pub fn modify_return_of(btf: &Btf, function: &str, insns: &[Insn], sleepable: bo
     Ok(Attached { _link: link, _program: program })
 }
 
+/// Has a program answer as a security module, and opens a file: whether it was asked.
+pub fn asks_bpf(btf: &Btf) -> Attempt<bool> {
+    const FUNCTION: &str = "bpf_lsm_file_open";
+    let (map, name) = (counter_map()?, unique_name());
+    let program = bpf::load(&ProgramSpec {
+        what: "a sleepable program of a security module",
+        kind: bpf_prog_type::BPF_PROG_TYPE_LSM,
+        insns: &counter(&map, name, false),
+        attach_type: bpf_attach_type::BPF_LSM_MAC as u32,
+        attach_btf_id: btf.function_id(FUNCTION).map_err(|error| unknown_to_btf(&error))?,
+        flags: SLEEPABLE,
+    })?;
+    let link = bpf::open_tracepoint(program.as_fd(), None, "attaching a program of a security module")?;
+    let name = String::from_utf8_lossy(&name).into_owned();
+    let opened = std::thread::scope(|scope| {
+        let opener = std::thread::Builder::new()
+            .name(name)
+            .spawn_scoped(scope, || File::open("/proc/self/stat").map(drop))?;
+        opener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    drop(link);
+    opened.map_err(|error| Failure::io("opening /proc/self/stat", &error))?;
+    Ok(super::count(&map)? > 0)
+}
+
 /// Attaches a kprobe program that may override the return value to [`HOOK`].
 pub fn kprobe_override(insns: &[Insn]) -> Attempt<Attached> {
     let program = bpf::load(&ProgramSpec {

@@ -61,11 +61,13 @@ pub enum Capability {
     SecurityHook,
     /// Changing what a system call returns.
     SyscallHook,
+    /// Being asked as a security module.
+    SecurityModule,
 }
 
 impl Capability {
     /// All of them, in the order they are shown.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Permission,
         Self::Btf,
         Self::Jit,
@@ -94,6 +96,7 @@ impl Capability {
         Self::HookCalled,
         Self::SecurityHook,
         Self::SyscallHook,
+        Self::SecurityModule,
     ];
 
     /// Its name in the report, in JSON and in docs/kernels.md. Never changes.
@@ -127,6 +130,7 @@ impl Capability {
             Self::HookCalled => "hook_called",
             Self::SecurityHook => "security_hook",
             Self::SyscallHook => "syscall_hook",
+            Self::SecurityModule => "security_module",
         }
     }
 
@@ -161,6 +165,7 @@ impl Capability {
             Self::HookCalled => "a real read passes should_fail_bio",
             Self::SecurityHook => "fmod_ret on security_file_open",
             Self::SyscallHook => "fmod_ret on the system call fsync",
+            Self::SecurityModule => "a real open asks BPF as a security module (LSM)",
         }
     }
 
@@ -191,6 +196,8 @@ pub enum Feature {
     FileError,
     /// `--file 'error … fsync'`
     FileSync,
+    /// `--file 'delay … open'`, `--file 'delay … mmap'`
+    FileOpenDelay,
     /// `--file 'delay … fsync'`
     FileSyncDelay,
 }
@@ -226,13 +233,12 @@ const CALLS: &[AnyOf] = &[
 const DISK_ERROR: &[AnyOf] =
     &[&[Capability::FmodRet, Capability::KprobeOverride], &[Capability::Jit], &[Capability::TaskStorage]];
 const DISK_FMOD: &[AnyOf] = &[&[Capability::FmodRet], &[Capability::Jit], &[Capability::TaskStorage]];
-/// To wait in a program.
-const PARKING: &[AnyOf] = &[
-    &[Capability::FmodRetSleepable],
-    &[Capability::TaskFromPid],
-    &[Capability::CopyFromUserTask],
-    &[Capability::DetachedFuse],
-];
+/// Programs that may wait.
+const SLEEPABLE: &[AnyOf] = &[&[Capability::FmodRetSleepable]];
+const MODULE: &[AnyOf] = &[&[Capability::SecurityModule]];
+/// What they wait with.
+const PARKING: &[AnyOf] =
+    &[&[Capability::TaskFromPid], &[Capability::CopyFromUserTask], &[Capability::DetachedFuse]];
 const FILES: &[AnyOf] = &[&[Capability::SecurityHook], &[Capability::Jit], &[Capability::TaskStorage]];
 const SYNC: &[AnyOf] = &[&[Capability::SyscallHook], &[Capability::Jit], &[Capability::TaskStorage]];
 /// Last: it can only be tried when the rest is there.
@@ -240,7 +246,7 @@ const SELF_TEST: &[AnyOf] = &[&[Capability::HookCalled]];
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PacketDrop,
         Self::PacketDelay,
         Self::PacketSegments,
@@ -250,6 +256,7 @@ impl Feature {
         Self::DiskDelay,
         Self::FileError,
         Self::FileSync,
+        Self::FileOpenDelay,
         Self::FileSyncDelay,
     ];
 
@@ -265,6 +272,7 @@ impl Feature {
             Self::DiskDelay => "disk_delay",
             Self::FileError => "file_error",
             Self::FileSync => "file_fsync",
+            Self::FileOpenDelay => "file_open_delay",
             Self::FileSyncDelay => "file_fsync_delay",
         }
     }
@@ -278,10 +286,11 @@ impl Feature {
             Self::PacketCorruption => &[EVERY, PACKETS, CHECKSUMS],
             Self::Calls => &[EVERY, CALLS],
             Self::DiskError => &[EVERY, DISK_ERROR, SELF_TEST],
-            Self::DiskDelay => &[EVERY, DISK_FMOD, PARKING, SELF_TEST],
+            Self::DiskDelay => &[EVERY, DISK_FMOD, SLEEPABLE, PARKING, SELF_TEST],
             Self::FileError => &[EVERY, FILES],
             Self::FileSync => &[EVERY, SYNC],
-            Self::FileSyncDelay => &[EVERY, SYNC, PARKING],
+            Self::FileOpenDelay => &[EVERY, FILES, MODULE, PARKING],
+            Self::FileSyncDelay => &[EVERY, SYNC, SLEEPABLE, PARKING],
         };
         parts.iter().copied().flatten().copied()
     }
@@ -299,6 +308,7 @@ impl fmt::Display for Feature {
             Self::DiskDelay => "disk delay",
             Self::FileError => "file error",
             Self::FileSync => "file fsync",
+            Self::FileOpenDelay => "file open delay",
             Self::FileSyncDelay => "file fsync delay",
         })
     }

@@ -84,6 +84,11 @@ const fn needs(capability: Capability) -> Needs {
             None,
             (5, 7),
         ),
+        Capability::SecurityModule => (
+            &["CONFIG_BPF_LSM", "CONFIG_BPF_EVENTS", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"],
+            None,
+            (5, 10),
+        ),
         Capability::HookCalled => (&["CONFIG_FAIL_MAKE_REQUEST"], None, (4, 16)),
     };
     Needs { options, module, since }
@@ -124,6 +129,19 @@ pub fn never_called(device: &Path, environment: &Environment) -> Reason {
             device.display()
         ),
         remedy: "boot a kernel built with CONFIG_FAIL_MAKE_REQUEST=y or with an older compiler".to_owned(),
+    }
+}
+
+/// For programs of a security module that nobody asks although they attach.
+pub fn never_asked() -> Reason {
+    const MODULES: &str = "/sys/kernel/security/lsm";
+    let modules = std::fs::read_to_string(MODULES).ok();
+    let modules = modules.map(|modules| modules.trim().to_owned()).filter(|modules| !modules.is_empty());
+    let line = modules.as_ref().map_or("lsm=…,bpf".to_owned(), |modules| format!("lsm={modules},bpf"));
+    let among = modules.map_or_else(String::new, |modules| format!(": {modules}"));
+    Reason {
+        cause: format!("bpf is not among the security modules of this boot{among}"),
+        remedy: format!("boot with {line} on the kernel command line"),
     }
 }
 
@@ -235,6 +253,9 @@ fn words(capability: Capability, failure: &Failure) -> Option<Reason> {
         }
         Capability::SecurityHook if failure.errno == Errno::ENOENT => {
             ("this kernel has no security_file_open", "CONFIG_SECURITY")
+        }
+        Capability::SecurityModule if failure.errno == Errno::ENOENT => {
+            ("this kernel has no bpf_lsm_file_open", "CONFIG_BPF_LSM")
         }
         Capability::KprobeOverride if failure.log.contains("bpf_override_return") => {
             ("kprobes may not override return values", "CONFIG_BPF_KPROBE_OVERRIDE")

@@ -19,7 +19,7 @@ use super::btf::{Btf, BtfError};
 use crate::exit::Class;
 
 mod block;
-mod bpf;
+pub(crate) mod bpf;
 mod capability;
 mod environment;
 mod explain;
@@ -305,6 +305,7 @@ impl Prober {
                         block::modify_return_of(btf, function, &passing, false).map(drop)
                     });
                 }
+                self.try_verdict(Capability::SecurityModule, || block::asks_bpf(btf).map(asked));
                 let sleepable = self.found.get(&Capability::FmodRetSleepable) == Some(&Verdict::Yes);
                 self.try_(Capability::TaskFromPid, || block::task_from_pid(btf, sleepable));
             }
@@ -315,16 +316,15 @@ impl Prober {
                     Capability::TaskFromPid,
                     Capability::SecurityHook,
                     Capability::SyscallHook,
+                    Capability::SecurityModule,
                 ] {
                     self.unknown(capability, "needs BTF to find out");
                 }
             }
         }
         if self.wants(&[Capability::HookCalled]) {
-            match self.self_test(btf) {
-                Ok(verdict) => drop(self.found.insert(Capability::HookCalled, verdict)),
-                Err(failure) => drop(self.note::<()>(Capability::HookCalled, Err(failure))),
-            }
+            let verdict = self.self_test(btf);
+            self.try_verdict(Capability::HookCalled, || verdict);
         }
     }
 
@@ -368,6 +368,16 @@ impl Prober {
         }
     }
 
+    /// As [`Self::try_`], of what may go well and be no good all the same.
+    fn try_verdict(&mut self, capability: Capability, attempt: impl FnOnce() -> Attempt<Verdict>) {
+        if self.wanted.contains(&capability) {
+            match attempt() {
+                Ok(verdict) => drop(self.found.insert(capability, verdict)),
+                Err(failure) => drop(self.note::<()>(capability, Err(failure))),
+            }
+        }
+    }
+
     /// Records an attempt; whether it went well.
     fn note<T>(&mut self, capability: Capability, attempt: Attempt<T>) -> bool {
         let verdict = match &attempt {
@@ -386,6 +396,24 @@ impl Prober {
     fn unknown(&mut self, capability: Capability, cause: &str) {
         if self.wanted.contains(&capability) {
             self.found.entry(capability).or_insert_with(|| Verdict::Unknown { cause: cause.to_owned() });
+        }
+    }
+}
+
+/// Whether the kernel asks BPF programs as a security module: watches an open of our own.
+///
+/// # Errors
+/// When no such program can be loaded or attached.
+pub(crate) fn asks_bpf(btf: &Btf) -> Attempt<bool> {
+    block::asks_bpf(btf)
+}
+
+fn asked(is_asked: bool) -> Verdict {
+    match is_asked {
+        true => Verdict::Yes,
+        false => {
+            let Reason { cause, remedy } = explain::never_asked();
+            Verdict::No { cause, remedy }
         }
     }
 }

@@ -31,8 +31,8 @@ pub struct Needs {
     pub bio_delay: bool,
     /// Hooks on operations on files: a mask of `fault_common::rule::file::op`.
     pub files: u32,
-    /// The parking lot, for fsync.
-    pub sync_delay: bool,
+    /// The parking lot, for operations on files: a mask as of `files`.
+    pub late_files: u32,
     /// Patterns of paths.
     pub globs: bool,
     /// Somebody who freezes and thaws.
@@ -53,7 +53,7 @@ impl Needs {
             && (self.bios || !other.bios)
             && (self.bio_delay || !other.bio_delay)
             && other.files & !self.files == 0
-            && (self.sync_delay || !other.sync_delay)
+            && other.late_files & !self.late_files == 0
             && (self.globs || !other.globs)
             && (self.pauses || !other.pauses)
     }
@@ -79,11 +79,12 @@ impl Plan {
                 }
                 Fault::File(fault) => {
                     let ops = planned.rule.file.ops;
-                    needs.files |= if ops == 0 { (1 << OPS) - 1 } else { ops };
+                    let ops = if ops == 0 { (1 << OPS) - 1 } else { ops };
+                    needs.files |= ops;
                     needs.globs |= fault.filter.glob.is_some();
-                    needs.sync_delay |= match fault.verb {
-                        FileVerb::Delay(_) => true,
-                        FileVerb::Error(_) => false,
+                    needs.late_files |= match fault.verb {
+                        FileVerb::Delay(_) => ops,
+                        FileVerb::Error(_) => 0,
                     };
                 }
                 Fault::Proc(_) => needs.pauses = true,

@@ -39,7 +39,7 @@ pub(in super::super) fn fault(text: &str) -> Result<FileFault, SpecError> {
     let verb = match action {
         Action::Error(errno) => FileVerb::Error(errno),
         Action::Delay(draft) => {
-            filter.must_be_fsync(&parser, verb)?;
+            filter.must_bear_delay(&parser, verb)?;
             FileVerb::Delay(draft.finish(&parser)?)
         }
     };
@@ -75,15 +75,16 @@ impl Draft {
         }
     }
 
-    /// `delay` is of `fsync`, and has to say so: nobody shall believe that everything is late.
-    fn must_be_fsync(&self, parser: &Parser, verb: Keyword) -> Result<(), SpecError> {
-        let mut others = self.ops.iter().filter(|(op, _)| **op != FileOp::Fsync);
-        if let Some((_, Some(other))) = others.next().map(|(op, once)| (op, once.keyword())) {
-            return Err(parser.error(other.span, Problem::CannotBeLate { op: Some(other.word) }));
+    /// `delay` is of operations that may be late, and has to name them: nobody shall believe that everything is.
+    fn must_bear_delay(&self, parser: &Parser, verb: Keyword) -> Result<(), SpecError> {
+        for (op, once) in &self.ops {
+            if let (Err(because), Some(other)) = (op.may_be_late(), once.keyword()) {
+                return Err(parser.error(other.span, Problem::NeverLate { op: *op, because }));
+            }
         }
-        match self.ops.contains_key(&FileOp::Fsync) {
-            true => Ok(()),
-            false => Err(parser.error(verb.span, Problem::CannotBeLate { op: None })),
+        match self.ops.is_empty() {
+            true => Err(parser.error(verb.span, Problem::LateWhat)),
+            false => Ok(()),
         }
     }
 
