@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn machine(accel: Accel) -> Machine {
-        Machine { accel, cpus: 2, memory_mib: 4096 }
+        Machine { accel, cpus: 2, memory_mib: 4096, append: String::new() }
     }
 
     #[test]

@@ -151,11 +151,14 @@ struct MachineArgs {
     /// How to execute the guest. KVM is not the default because a /dev/kvm that exists need not work.
     #[arg(long, default_value = "tcg")]
     accel: Accel,
+    /// More for the kernel's command line, such as `lsm=apparmor`.
+    #[arg(long, value_name = "ARGUMENTS", default_value = "", hide_default_value = true)]
+    append: String,
 }
 
 impl From<&MachineArgs> for Machine {
     fn from(args: &MachineArgs) -> Self {
-        Self { accel: args.accel, cpus: args.cpus, memory_mib: args.memory }
+        Self { accel: args.accel, cpus: args.cpus, memory_mib: args.memory, append: args.append.clone() }
     }
 }
 

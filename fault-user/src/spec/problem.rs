@@ -331,13 +331,11 @@ fn one_of_late() -> String {
 
 const fn because_never_late(because: NeverLate) -> &'static str {
     match because {
-        NeverLate::MustNotSleep => "where the kernel decides about it, nobody may sleep",
+        NeverLate::MustNotSleep => "nobody may sleep where the kernel decides",
         NeverLate::LocksDirectory => {
-            "where the kernel decides about it, the directory is locked, and all who work in it would wait as well"
+            "the directory is locked where the kernel decides, and others would wait as well"
         }
-        NeverLate::LocksFile => {
-            "where the kernel decides about it, the file is locked, and all who write it would wait as well"
-        }
+        NeverLate::LocksFile => "the file is locked where the kernel decides, and others would wait as well",
     }
 }
 

@@ -187,7 +187,7 @@ fn wrong_ones(_: Lane) -> anyhow::Result<()> {
         ("error EIO write file wal", "absolute"),
         ("error EIO write file /a/**b", "alone between slashes"),
         ("error EIO wrte", "`write`"),
-        ("delay 5ms write", "`write` cannot be late: where the kernel decides about it, nobody may sleep"),
+        ("delay 5ms write", "`write` cannot be late: nobody may sleep where the kernel decides"),
     ] {
         let said = refused(&["run", "--file", spec, "--", "true"], 2)?;
         ensure!(said.contains(says), "{spec}: {said}");

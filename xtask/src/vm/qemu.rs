@@ -12,6 +12,8 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory, MiB.
     pub memory_mib: u32,
+    /// More for the kernel's command line.
+    pub append: String,
 }
 
 /// How the guest's instructions are executed.
@@ -92,7 +94,8 @@ pub fn qemu_args(machine: &Machine, tsc_khz: u64, files: Files<'_>) -> Vec<OsStr
     args.pair("-m", machine.memory_mib.to_string());
     args.pair("-kernel", files.kernel);
     args.pair("-initrd", files.initramfs);
-    args.pair("-append", kernel_args(machine.accel, tsc_khz));
+    let kernel = format!("{} {}", kernel_args(machine.accel, tsc_khz), machine.append);
+    args.pair("-append", kernel.trim_end());
 
     // Kernel messages, apart from the command's output.
     args.joined("-chardev", "file,id=console,path=", files.console);
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
 
     fn args(accel: Accel) -> String {
-        let machine = Machine { accel, cpus: 2, memory_mib: 4096 };
+        let machine = Machine { accel, cpus: 2, memory_mib: 4096, append: String::new() };
         let files = Files {
             kernel: Path::new("/k/bzImage"),
             initramfs: Path::new("/j/initramfs"),
