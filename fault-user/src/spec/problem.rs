@@ -332,10 +332,8 @@ fn one_of_late() -> String {
 const fn because_never_late(because: NeverLate) -> &'static str {
     match because {
         NeverLate::MustNotSleep => "nobody may sleep where the kernel decides",
-        NeverLate::LocksDirectory => {
-            "the directory is locked where the kernel decides, and others would wait as well"
-        }
-        NeverLate::LocksFile => "the file is locked where the kernel decides, and others would wait as well",
+        NeverLate::LocksDirectory => "with its directory locked, others would wait as well",
+        NeverLate::LocksFile => "with the file locked, others would wait as well",
     }
 }
 
