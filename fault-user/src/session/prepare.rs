@@ -120,10 +120,11 @@ pub fn features(needs: Needs) -> Vec<Feature> {
         (needs.calls, Feature::Calls),
         (needs.bios, Feature::DiskError),
         (needs.bio_delay, Feature::DiskDelay),
-        (needs.files & !op::FSYNC != 0, Feature::FileError),
-        (needs.files & op::FSYNC != 0, Feature::FileSync),
+        // What is asked for before what it is made of: the first that is refused is told.
         (needs.late_files & !op::FSYNC != 0, Feature::FileOpenDelay),
         (needs.late_files & op::FSYNC != 0, Feature::FileSyncDelay),
+        (needs.files & !op::FSYNC != 0, Feature::FileError),
+        (needs.files & op::FSYNC != 0, Feature::FileSync),
     ];
     features.into_iter().filter(|(needed, _)| *needed).map(|(_, feature)| feature).collect()
 }
