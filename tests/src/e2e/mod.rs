@@ -169,6 +169,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (jitter::TESTS, Rooms::Timed),
         (verbs::TESTS, Rooms::Timed),
         (wire::TESTS, Rooms::Patient),
+        (wire::TIMED, Rooms::Timed),
         (corrupt::TESTS, Rooms::Patient),
         (connections::TESTS, Rooms::Patient),
         (places::TESTS, Rooms::Patient),

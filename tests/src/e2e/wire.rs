@@ -20,9 +20,12 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_packets_in_detail,
         run: lost_inwards,
     },
-    Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_as_netem },
     Test { name: "wire::one_segment_is_doubled", on: Lane::tests_packets_in_detail, run: doubled },
 ];
+
+/// Those that compare how late packets are.
+pub const TIMED: &[Test] =
+    &[Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_as_netem }];
 
 /// Whether there is a netem to compare with.
 fn has_netem(lane: Lane) -> bool {

@@ -12,7 +12,7 @@ mod round;
 
 use self::report::{Part, Report, Row, failures, last_result, row};
 pub use self::round::Jobs;
-use self::round::{Piece, Place, Round};
+use self::round::{Piece, Round};
 use crate::lane::Lane;
 use crate::progress::seconds;
 use crate::setup::{self, Need};
@@ -65,11 +65,11 @@ pub fn run(plan: &Plan) -> Result<bool> {
 /// The end-to-end tests without a VM.
 const HERE: &str = "end to end, this kernel";
 
-/// Runs the tests on this machine's kernel and on the lanes, round by round, several at once. Kernels are made first, one
+/// Runs the tests on this machine's kernel, and then the lanes, round by round, several VMs at once. Kernels are made first, one
 /// after the other: that uses all processors anyway, and it is not part of a lane's time.
 fn end_to_end(plan: &Plan) -> Vec<Row> {
     let here = plan.host && host::is_root();
-    let mut rows = Vec::new();
+    let mut rows = Vec::from_iter(here.then(|| row(HERE, || native(plan))));
     let mut bootable = Vec::new();
     for lane in &plan.lanes {
         match kernel::ensure(*lane, false) {
@@ -77,41 +77,32 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
             Err(error) => rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
         }
     }
-    for round in round::rounds(&bootable, here, plan.filter.is_some(), plan.jobs) {
-        rows.extend(all_of(&round, plan));
+    for round in round::rounds(&bootable, plan.filter.is_some(), plan.jobs) {
+        rows.extend(in_vms(&round, plan));
     }
     rows
 }
 
-fn all_of(round: &Round, plan: &Plan) -> Vec<Row> {
+fn in_vms(round: &Round, plan: &Plan) -> Vec<Row> {
     let workers = round.jobs.min(round.pieces.len());
     let queue = Mutex::new(round.pieces.iter().enumerate());
     let rows = Mutex::new(Vec::with_capacity(round.pieces.len()));
-    let is_alone = workers + round.beside.iter().len() == 1;
-    let run = |piece: &Piece| {
-        let label = (!is_alone).then(|| piece.to_string());
-        row(&format!("end to end, {piece}"), || match piece.place {
-            Place::Here => native(*piece, plan, label),
-            Place::Vm(lane) => in_vm(lane, *piece, plan, label),
-        })
-    };
     let work = || {
         // In a statement of its own: the guard must not live while the lane runs.
         while let Some((place, piece)) = next(&queue) {
-            let row = run(piece);
+            let label = (workers > 1).then(|| piece.to_string());
+            let row = row(&format!("end to end, {piece}"), || in_vm(*piece, plan, label));
             lock(&rows).push((place, row));
         }
     };
-    let beside = std::thread::scope(|scope| {
-        let beside = round.beside.as_ref().map(|piece| scope.spawn(|| run(piece)));
+    std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(work);
         }
-        beside.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(place, _)| *place);
-    beside.into_iter().chain(rows.into_iter().map(|(_, row)| row)).collect()
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
@@ -129,14 +120,13 @@ fn cargo_test(filter: Option<&str>) -> Result<Part> {
     Ok(Part { passed: status.success(), ..Part::default() })
 }
 
-fn native(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
+fn native(plan: &Plan) -> Result<Part> {
     let program = plan.profile.output_dir().join(E2E);
     let mut command = Command::new(program);
-    command.args(piece.args()).args(&plan.filter);
-    let before = label.map(|label| format!("{label}: ")).unwrap_or_default();
+    command.args(["--lane", "native"]).args(&plan.filter);
     let mut output = String::new();
     let end = exec::run_lines(&mut command, |line| {
-        println!("{before}{line}");
+        println!("native: {line}");
         output.push_str(line);
         output.push('\n');
     });
@@ -144,12 +134,12 @@ fn native(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     Ok(Part { passed: end.is_ok(), detail, failures: failures(&output) })
 }
 
-fn in_vm(lane: Lane, piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
+fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     let mut command = vec![E2E.to_owned()];
     command.extend(piece.args());
     command.extend(plan.filter.clone());
     let outcome = vm::run(&vm::Request {
-        lane,
+        lane: piece.lane,
         machine: plan.machine.clone(),
         timeout: plan.timeout,
         share: None,

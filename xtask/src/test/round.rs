@@ -1,4 +1,4 @@
-//! Into which pieces the end-to-end tests are cut, and how many of them run at once.
+//! Into which pieces the end-to-end tests of the lanes are cut, and how many of them run at once.
 
 use std::fmt;
 
@@ -20,20 +20,11 @@ impl Rooms {
     }
 }
 
-/// Where tests run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On this machine's own kernel.
-    Here,
-    /// In a VM.
-    Vm(Lane),
-}
-
-/// What one process, or one VM, runs.
+/// What one VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    pub place: Place,
-    /// Of the place's tests; all of them if there is nothing here.
+    pub lane: Lane,
+    /// Of the lane's tests; all of them if there is nothing here.
     rooms: Option<(Rooms, Shard)>,
 }
 
@@ -44,11 +35,7 @@ struct Shard(usize, usize);
 impl Piece {
     /// Arguments of the end-to-end program.
     pub fn args(self) -> Vec<String> {
-        let lane = match self.place {
-            Place::Here => "native",
-            Place::Vm(lane) => lane.name(),
-        };
-        let mut args = vec!["--lane".to_owned(), lane.to_owned()];
+        let mut args = vec!["--lane".to_owned(), self.lane.name().to_owned()];
         if let Some((rooms, Shard(number, of))) = self.rooms {
             args.extend(["--rooms".to_owned(), rooms.name().to_owned()]);
             args.extend(["--shard".to_owned(), format!("{number}/{of}")]);
@@ -58,12 +45,11 @@ impl Piece {
 
     /// About how long it takes by itself, in minutes.
     pub const fn weight(self) -> u32 {
-        let whole = match self.place {
-            Place::Here => 10,
-            Place::Vm(Lane::Fault) => 14,
-            Place::Vm(Lane::Debian61) => 24,
-            Place::Vm(Lane::Debian612) => 8,
-            Place::Vm(Lane::FmodOnly) => 18,
+        let whole = match self.lane {
+            Lane::Fault => 14,
+            Lane::Debian61 => 24,
+            Lane::Debian612 => 8,
+            Lane::FmodOnly => 18,
         };
         match self.rooms {
             None => whole,
@@ -72,13 +58,10 @@ impl Piece {
     }
 }
 
-/// "this kernel, patient", "lane fault", "lane debian-6.1, patient 1/2".
+/// "lane fault", "lane fault, timed", "lane debian-6.1, patient 1/2".
 impl fmt::Display for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Place::Here => write!(f, "this kernel")?,
-            Place::Vm(lane) => write!(f, "lane {lane}")?,
-        }
+        write!(f, "lane {}", self.lane)?;
         match self.rooms {
             None => Ok(()),
             Some((rooms, Shard(_, 1))) => write!(f, ", {}", rooms.name()),
@@ -93,8 +76,6 @@ pub struct Round {
     pub pieces: Vec<Piece>,
     /// How many at once.
     pub jobs: usize,
-    /// One more, which sleeps most of its time.
-    pub beside: Option<Piece>,
 }
 
 /// How many VMs run at once.
@@ -113,18 +94,13 @@ impl Jobs {
     }
 }
 
-/// All tests of `lanes`, and of this machine's kernel: those first that do not mind a machine with more to do than it has
-/// processors. A few that are named run in one piece for each place.
-pub fn rounds(lanes: &[Lane], here: bool, named: bool, jobs: Jobs) -> Vec<Round> {
+/// All tests of `lanes`: those first that do not mind a machine with more to do than it has processors. A few that are named
+/// run in one piece for each lane.
+pub fn rounds(lanes: &[Lane], named: bool, jobs: Jobs) -> Vec<Round> {
     let of = |rooms: Option<Rooms>, jobs| {
         let mut pieces: Vec<_> = lanes.iter().flat_map(|lane| pieces(*lane, rooms)).collect();
-        let own = Piece { place: Place::Here, rooms: rooms.map(|rooms| (rooms, Shard(1, 1))) };
-        let mut beside = here.then_some(own);
-        if rooms != Some(Rooms::Patient) {
-            pieces.extend(beside.take());
-        }
         pieces.sort_by_key(|piece| std::cmp::Reverse(piece.weight()));
-        Round { pieces, jobs, beside }
+        Round { pieces, jobs }
     };
     if named {
         return vec![of(None, jobs.timed)];
@@ -133,14 +109,13 @@ pub fn rounds(lanes: &[Lane], here: bool, named: bool, jobs: Jobs) -> Vec<Round>
 }
 
 fn pieces(lane: Lane, rooms: Option<Rooms>) -> Vec<Piece> {
-    let place = Place::Vm(lane);
     let shards = match (lane, rooms) {
-        (_, None) => return vec![Piece { place, rooms: None }],
+        (_, None) => return vec![Piece { lane, rooms: None }],
         (Lane::Debian61, Some(Rooms::Patient)) => 2,
         (_, Some(_)) => 1,
     };
     let shards = (1..=shards).map(|number| Shard(number, shards));
-    shards.map(|shard| Piece { place, rooms: rooms.map(|rooms| (rooms, shard)) }).collect()
+    shards.map(|shard| Piece { lane, rooms: rooms.map(|rooms| (rooms, shard)) }).collect()
 }
 
 #[cfg(test)]
@@ -151,28 +126,26 @@ mod tests {
 
     #[test]
     fn every_lane_is_in_every_round() {
-        let rounds = rounds(&Lane::ALL, true, false, JOBS);
+        let rounds = rounds(&Lane::ALL, false, JOBS);
         assert_eq!(rounds.iter().map(|round| round.jobs).collect::<Vec<_>>(), [3, 2]);
         for round in &rounds {
-            let runs = |place| round.pieces.iter().chain(&round.beside).any(|piece| piece.place == place);
-            assert!(runs(Place::Here) && Lane::ALL.iter().all(|lane| runs(Place::Vm(*lane))));
+            assert!(Lane::ALL.iter().all(|lane| round.pieces.iter().any(|piece| piece.lane == *lane)));
         }
         let names: Vec<_> = rounds[0].pieces.iter().map(ToString::to_string).collect();
         assert!(names.contains(&"lane debian-6.1, patient 2/2".to_owned()), "{names:?}");
-        assert_eq!(rounds[0].beside.map(|piece| piece.to_string()).as_deref(), Some("this kernel, patient"));
-        assert_eq!(rounds[1].pieces.len(), Lane::ALL.len() + 1);
+        assert_eq!(rounds[1].pieces.len(), Lane::ALL.len());
     }
 
     #[test]
     fn the_end_to_end_program_knows_its_lane_and_its_part() {
-        let rounds = rounds(&[Lane::Debian612], false, false, JOBS);
+        let rounds = rounds(&[Lane::Debian612], false, JOBS);
         let args = rounds[1].pieces[0].args().join(" ");
         assert_eq!(args, "--lane debian-6.12 --rooms timed --shard 1/1");
     }
 
     #[test]
     fn a_few_named_tests_need_no_cutting() {
-        let rounds = rounds(&[Lane::Fault], false, true, JOBS);
+        let rounds = rounds(&[Lane::Fault], true, JOBS);
         assert_eq!(rounds.len(), 1);
         assert_eq!(rounds[0].pieces[0].args(), ["--lane", "fault"]);
         assert_eq!(rounds[0].pieces[0].to_string(), "lane fault");
