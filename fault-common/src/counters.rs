@@ -67,7 +67,7 @@ pub enum Counter {
     EventsLost = 5,
     /// Tasks that were parked.
     Parked = 6,
-    /// Delays nobody could park for: every parker was busy on that CPU.
+    /// Delays nobody could park for: every parker was busy on that CPU, or the call failed before it could wait.
     ParkOverflow = 7,
     /// Parks that failed (helper gone).
     ParkFailed = 8,

@@ -190,8 +190,11 @@ fn decide(control: &Control, [first, second]: [u64; 2], ops: u32) -> u32 {
         return 0;
     }
     let Some(state) = state(CREATE) else { return 0 };
-    // Of a call that came to nothing before it could wait.
-    state.deadline_ns = 0;
+    if state.deadline_ns != 0 {
+        // Of a call that came to nothing before it could wait: the file it was to make could not be made.
+        state.deadline_ns = 0;
+        emit::count(Counter::ParkOverflow);
+    }
     let generation = control.generation.load();
     if state.stream.number == 0 {
         state.stream.number = control.streams.fetch_add(1).wrapping_add(1);

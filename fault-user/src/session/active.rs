@@ -11,8 +11,7 @@ use tokio::{
 };
 
 use super::{
-    arm::Armed, error::SessionError, events::Events, history::History, plan::Plan, tasks::Tasks,
-    whereabouts::LOOK,
+    arm::Armed, error::SessionError, events::Events, history::History, plan::Plan, whereabouts::LOOK,
 };
 use crate::{
     beacon::{BeaconError, Face, Registration, RuleFace},
@@ -247,8 +246,8 @@ impl Active {
         }
         control.heartbeat_ns.store(now);
         self.armed.look()?;
-        let target = &self.armed.request.target;
-        if !target.may_come_back() && !Tasks::any_left(&self.armed.loaded.ebpf)? {
+        let Armed { tasks, loaded, request, .. } = &mut self.armed;
+        if !request.target.may_come_back() && !tasks.any_left(loaded)? {
             return Ok(Some(End::TargetGone));
         }
         Ok(None)

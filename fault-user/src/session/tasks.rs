@@ -27,6 +27,7 @@ use crate::{
     target::{
         Target, TargetError,
         cgroup::{Cgroup, CgroupError},
+        pid,
     },
 };
 
@@ -209,10 +210,18 @@ impl Tasks {
 
     /// Whether any process of a `--pid` target is still alive.
     ///
-    /// The exit program keeps the map true, with descendants the fork program too.
-    pub(super) fn any_left(ebpf: &Ebpf) -> Result<bool, SessionError> {
-        let map = ebpf.map("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
-        let map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
-        Ok(map.keys().next().is_some())
+    /// The exit program keeps the map true, with descendants the fork program too. Should the kernel ever fail to ask it, or
+    /// refuse to take an entry out (since Linux 6.15 the lock of a bucket may time out: kernel/bpf/rqspinlock.c), the dead
+    /// would keep a session alive for ever: so whoever is found first has to be alive indeed.
+    pub(super) fn any_left(&mut self, loaded: &mut Loaded) -> Result<bool, SessionError> {
+        loop {
+            let map = loaded.ebpf.map("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
+            let map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
+            match map.keys().next().transpose().map_err(SessionError::map("TASKS"))? {
+                None => return Ok(false),
+                Some(tgid) if pid::is_gone(tgid) => self.remove(loaded, &BTreeSet::from([tgid]))?,
+                Some(_) => return Ok(true),
+            }
+        }
     }
 }

@@ -210,6 +210,17 @@ pub fn is_alive(pid: u32) -> bool {
         .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
+/// Whether no thread of the process `pid` runs any more. Where [`is_alive`] looks at the first thread, which may have ended before
+/// the others.
+#[must_use]
+pub fn is_gone(pid: u32) -> bool {
+    match pidfd_open(pid) {
+        Ok(pidfd) => has_ended(&pidfd),
+        // A number of nobody, or by now that of a thread (EINVAL, since Linux 6.9 ENOENT: pidfd_create).
+        Err(error) => matches!(error, Errno::ESRCH | Errno::EINVAL | Errno::ENOENT),
+    }
+}
+
 /// A descriptor of a process: readable when it has ended. Linux 5.3.
 pub(crate) fn pidfd_open(pid: u32) -> nix::Result<OwnedFd> {
     // SAFETY: no memory of ours is involved.
@@ -280,9 +291,10 @@ mod tests {
     fn a_descriptor_outlives_its_process_and_says_so() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pidfd = open(child.id(), &set([])).unwrap();
-        assert!(!has_ended(&pidfd));
+        assert!(!has_ended(&pidfd) && !is_gone(child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(is_gone(child.id()));
         // Whoever has the number now.
         assert!(has_ended(&pidfd));
         assert!(matches!(open(child.id(), &set([])), Err(PidError::Unknown(_))));

@@ -261,10 +261,22 @@ fn attempt(test: &Test, lane: Lane) -> Result<(), Wrong> {
         .and(verdict.map_err(Wrong::Verdict))
 }
 
-/// Kills everything a stuck test has started, so that it fails and the next one runs; says what it was.
+/// Kills everything a stuck test has started, so that it fails and the next one runs; says what it was. What ends when it is
+/// asked to, waited for something that did not happen; what does not, is stuck itself.
 fn watch(over: &Receiver<()>) -> Option<String> {
+    /// Longer than a session takes to heal.
+    const LAST_CHANCE: Duration = Duration::from_secs(20);
     let Err(RecvTimeoutError::Timeout) = over.recv_timeout(PATIENCE) else { return None };
     let mut stuck = format!("stuck after {PATIENCE:?}:");
+    for pid in descendants(std::process::id()) {
+        if proc_file(pid, "comm").is_ok_and(|comm| comm.trim() == "fault") {
+            stuck += &format!("\n{pid} was asked to end");
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+        }
+    }
+    let Err(RecvTimeoutError::Timeout) = over.recv_timeout(LAST_CHANCE) else {
+        return Some(stuck + ", and with that the test did");
+    };
     for pid in descendants(std::process::id()) {
         let about = |file| proc_file(pid, file).unwrap_or_default();
         let state = about("status").lines().find_map(|line| line.strip_prefix("State:")).map(str::to_owned);

@@ -26,6 +26,11 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_late_opens_in_detail,
         run: occupied,
     },
+    Test {
+        name: "open_delay::what_cannot_be_made_is_told",
+        on: Lane::tests_late_opens_in_detail,
+        run: not_made,
+    },
     Test { name: "open_delay::tar_reads_late", on: Lane::delays_opens, run: tar },
     Test { name: "open_delay::beside_late_fsync", on: Lane::tests_disks_in_detail, run: beside_fsync },
     Test { name: "open_delay::is_refused", on: Lane::refuses_late_opens, run: is_refused },
@@ -184,6 +189,26 @@ fn occupied(_: Lane) -> anyhow::Result<()> {
     ensure!(failing.iter().all(|call| call.errno == libc::EACCES), "{failing:?}");
     fails.wait()?;
     first.wait().map(drop)
+}
+
+/// A file is decided about before its file system is asked to make it, and waited for after that: who gets none has not waited.
+fn not_made(_: Lane) -> anyhow::Result<()> {
+    let tree = Tree::new()?;
+    fs::create_dir(tree.path().join("in/full"))?;
+    // The one inode is its root's.
+    let mounted = tree.shell("mount -t tmpfs -o nr_inodes=1 e2e in/full").status()?;
+    ensure!(mounted.success(), "{mounted}");
+    let result = caller(&tree, OPENER, &["1", "in/full/new", "in/a"])
+        .and_then(|target| under(target, &[&tree.spec("delay 400ms open")]));
+    let unmounted = tree.shell("umount in/full").status()?;
+    let (felt, report) = result?;
+    ensure!(unmounted.success(), "{unmounted}");
+    let told: Vec<_> = felt.iter().filter(|call| call.call == "open").collect();
+    let [refused, late] = told[..] else { anyhow::bail!("{felt:?}") };
+    ensure!(refused.errno == libc::ENOSPC && late.errno == 0 && late.took_ns >= 400 * MS, "{felt:?}");
+    ensure!(report.rule(0, "injected")? == 2, "{}", report.json);
+    ensure!((report.counter("parked")?, report.counter("park_overflow")?) == (1, 1), "{}", report.json);
+    Ok(())
 }
 
 fn tar(_: Lane) -> anyhow::Result<()> {
