@@ -97,10 +97,12 @@ fn main() {
          /// A standard deviation is 2 to this power.\nconst TABLE_ONE_BITS: u32 = {ONE_BITS};\n"
     );
     let (normal, pareto) = (normal_table(), pareto_table());
-    let mixed: Vec<f64> = normal.iter().zip(&pareto).map(|(n, p)| 0.25 * n + 0.75 * p).collect();
+    // In netem's tables Pareto is (x - 3/2) × 4/3, which is 2/√3 times as wide as its standard deviation.
+    let width = 2.0 / 3f64.sqrt();
+    let mixed: Vec<f64> = normal.iter().zip(&pareto).map(|(n, p)| 0.25 * n + 0.75 * width * p).collect();
     text += &source("NORMAL", "Standard normal.", &normal);
     text += &source("PARETO", "Standardised Pareto, shape 3.", &pareto);
-    text += &source("PARETO_NORMAL", "0.25 normal + 0.75 Pareto.", &mixed);
+    text += &source("PARETO_NORMAL", "0.25 normal + 0.75 Pareto, that as wide as in netem.", &mixed);
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("distribution_tables.rs"), text).expect("OUT_DIR is writable");
 }

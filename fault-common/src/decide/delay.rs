@@ -3,10 +3,11 @@
 //! The meaning of the numbers is netem's (tc-netem(8)): `D` is the mean, the jitter `J` is half the width of
 //! the uniform distribution and the standard deviation of the others; what would be negative is zero.
 //!
-//! `pareto` has shape 3, standardised to mean 0 and standard deviation 1. `paretonormal` is
-//! 0.25 × normal + 0.75 × Pareto, quantile by quantile, as netem mixes its tables; its standard deviation
-//! comes out at 0.95 `J`. Both tails are cut where the last of 4096 equally likely cells ends, at about 4 `J`
-//! for the normal distribution and 35 `J` for Pareto, with the mean of that cell kept.
+//! `pareto` has shape 3, standardised to mean 0 and standard deviation 1. `paretonormal` is nothing but what netem's table
+//! of that name holds (iproute2, `netem/paretonormal.c`), so it is that here: 0.25 × normal + 0.75 × Pareto, quantile by
+//! quantile, that Pareto being 2/√3 times as wide; its standard deviation comes out at 1.06 `J`. Tails are cut where the
+//! last of 4096 equally likely cells ends, at about 4 `J` for the normal distribution and 35 `J` for Pareto, with the mean
+//! of that cell kept. (netem cuts its Pareto at 4 `J`, and the mean is less than was asked for.)
 
 use super::rng::{self, Coordinates, Purpose};
 use crate::limits::MAX_PACKET_DELAY_NS;
@@ -23,7 +24,7 @@ pub enum Distribution {
     Normal = 1,
     /// Pareto (shape 3) with mean `D` and standard deviation `J`: never below `D` - 0.58 `J`, up to `D` + 35 `J`.
     Pareto = 2,
-    /// 0.25 × normal + 0.75 × Pareto with mean `D` and standard deviation 0.95 `J`.
+    /// 0.25 × normal + 0.75 × Pareto with mean `D` and standard deviation 1.06 `J`, as netem's.
     ParetoNormal = 3,
 }
 

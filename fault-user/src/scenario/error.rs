@@ -75,7 +75,9 @@ impl Origin {
             // An empty file has no place to point at.
             shown.push(' ');
         }
-        let labels = labels.into_iter().map(|(span, label)| (clamp(&shown, span), label)).collect();
+        // They quote the file.
+        let (sentence, help) = (visible(&sentence), help.as_deref().map(visible));
+        let labels = labels.into_iter().map(|(span, label)| (clamp(&shown, span), visible(&label))).collect();
         ScenarioError(Box::new(Inner { sentence, labels, help, source: NamedSource::new(&self.name, shown) }))
     }
 }
@@ -84,7 +86,7 @@ impl ScenarioError {
     /// The same with help.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.0.help = Some(help.into());
+        self.0.help = Some(visible(&help.into()));
         self
     }
 

@@ -217,5 +217,8 @@ mod tests {
         assert_eq!(read("injected > 2s").unwrap_err(), "`2s` cannot be compared with `injected`");
         assert_eq!(read("delay > 2").unwrap_err(), "`2` cannot be compared with `delay`");
         assert_eq!(read("").unwrap_err(), "unknown counter ``");
+        // Nothing that acts on a terminal is quoted.
+        assert_eq!(read("matc\thed > 2").unwrap_err(), "unknown counter `matc hed`");
+        assert_eq!(read("injected > \u{1b}[31m").unwrap_err(), "`?[31m` cannot be compared with `injected`");
     }
 }

@@ -137,7 +137,7 @@ fn late(delay: &DelaySpec) -> String {
         }
         Distribution::ParetoNormal => {
             format!(
-                "{mean} late on average with a tail (a quarter normal, three quarters Pareto, spread {spread})"
+                "{mean} late on average with a tail (a quarter normal, three quarters Pareto, as netem spreads by {spread})"
             )
         }
     }

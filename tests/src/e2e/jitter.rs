@@ -56,11 +56,9 @@ fn pareto(x: f64) -> f64 {
     if y <= 1.0 { 0.0 } else { 1.0 - y.powi(-3) }
 }
 
-/// A quarter normal and three quarters Pareto, quantile by quantile; inverted by bisection.
+/// A quarter normal and three quarters Pareto as netem has it, quantile by quantile; inverted by bisection.
 fn pareto_normal(x: f64) -> f64 {
-    let quantile = |p: f64| {
-        0.25 * Normal::standard().inverse_cdf(p) + 0.75 * ((1.0 - p).cbrt().recip() - 1.5) / 0.75f64.sqrt()
-    };
+    let quantile = |p: f64| 0.25 * Normal::standard().inverse_cdf(p) + ((1.0 - p).cbrt().recip() - 1.5);
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
