@@ -36,8 +36,8 @@ enum Compare {
     Failed,
     /// Which reads are late: the same ones.
     Late,
-    /// How late they are: Kolmogorov–Smirnov at 99.9 %.
-    Delays,
+    /// Every one is late, by so many milliseconds, and how late they are: Kolmogorov–Smirnov at 99.9 %.
+    Delays(u64),
     /// How often all is well and then fails, or the other way round, and how long it stays so.
     Phases,
 }
@@ -58,7 +58,7 @@ const fn row(other: Other, fault: &'static str, reads: u64, compare: Compare) ->
 
 /// Everything they do to reads that `fault` does, too.
 pub const ROWS: &[Row] = &[
-    row(Other::Dm { target: "delay", arguments: "50" }, "delay 50ms read", 100, Compare::Delays),
+    row(Other::Dm { target: "delay", arguments: "50" }, "delay 50ms read", 100, Compare::Delays(50)),
     Row {
         other: Other::Dm { target: "flakey", arguments: "2 2" },
         // dm-flakey begins well.
@@ -73,7 +73,7 @@ pub const ROWS: &[Row] = &[
     row(Other::Strace("error=EIO:when=4+4"), "error read every 4", 40, Compare::Failed),
     row(Other::Strace("error=EIO:when=1..6"), "error read first 6", 40, Compare::Failed),
     row(Other::Strace("delay_enter=50000:when=3+3"), "delay 50ms read every 3", 40, Compare::Late),
-    row(Other::Strace("delay_enter=50000"), "delay 50ms read", 100, Compare::Delays),
+    row(Other::Strace("delay_enter=50000"), "delay 50ms read", 100, Compare::Delays(50)),
 ];
 
 /// What came of one comparison.
@@ -88,8 +88,25 @@ pub struct Verdict {
     pub saw: (String, String),
     /// How many of the bystanders' reads were hit.
     pub bystanders: (usize, usize),
-    /// Empty when they cannot be told apart.
-    pub differs: Option<String>,
+    /// What it comes to.
+    pub outcome: Outcome,
+}
+
+/// What a comparison comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// They cannot be told apart.
+    Same,
+    /// They can be, because `fault` is nearer to what was asked for.
+    Nearer,
+    /// `fault` does something else.
+    Differs(String),
+}
+
+impl From<Result<(), String>> for Outcome {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Self::Differs, |()| Self::Same)
+    }
 }
 
 /// Compares every row.
@@ -103,14 +120,14 @@ pub fn compare() -> anyhow::Result<Vec<Verdict>> {
 fn one(row: &Row) -> anyhow::Result<Verdict> {
     let other = through_other(row).with_context(|| row.other.words())?;
     let ours = through_fault(row).context(row.fault)?;
-    let (saw, result) = judge(row.compare, &other.0, &ours.0);
+    let (saw, outcome) = judge(row.compare, &other.0, &ours.0);
     Ok(Verdict {
         other: row.other.words(),
         fault: row.fault,
         what: row.compare.what(),
         saw,
         bystanders: (hit(&other.1), hit(&ours.1)),
-        differs: result.err(),
+        outcome,
     })
 }
 
@@ -129,7 +146,7 @@ impl Compare {
         match self {
             Self::Failed => "which reads fail",
             Self::Late => "which reads are late",
-            Self::Delays => "how late (KS)",
+            Self::Delays(_) => "how late (KS)",
             Self::Phases => "phases, and their length",
         }
     }
@@ -206,13 +223,13 @@ fn late(timed: &Timed) -> Vec<usize> {
     (0..).zip(&timed.latencies_ns).filter(|(_, took)| **took >= LATE_NS).map(|(index, _)| index).collect()
 }
 
-type Judged = ((String, String), Result<(), String>);
+type Judged = ((String, String), Outcome);
 
 fn judge(compare: Compare, other: &Timed, ours: &Timed) -> Judged {
     match compare {
         Compare::Failed => same(list(&other.failed), list(&ours.failed)),
         Compare::Late => same(list(&late(other)), list(&late(ours))),
-        Compare::Delays => {
+        Compare::Delays(asked_ms) => {
             let words = |timed: &Timed| {
                 let at = |q| quantile(&timed.latencies_ns, q) as f64 / 1e6;
                 format!("{:.1} ms, 99 % below {:.1} ms", at(0.5), at(0.99))
@@ -220,7 +237,15 @@ fn judge(compare: Compare, other: &Timed, ours: &Timed) -> Judged {
             let seconds =
                 |timed: &Timed| timed.latencies_ns.iter().map(|ns| *ns as f64 / 1e9).collect::<Vec<_>>();
             let result = two_sample_ks(compare.what(), &seconds(other), &seconds(ours));
-            ((words(other), words(ours)), result)
+            let asked = asked_ms * MS;
+            let (its, our) = (quantile(&other.latencies_ns, 0.5), quantile(&ours.latencies_ns, 0.5));
+            let early = ours.latencies_ns.iter().filter(|took| **took < asked).count();
+            let outcome = match result {
+                _ if early > 0 => Outcome::Differs(format!("{early} reads are not late enough")),
+                Err(_) if our < its => Outcome::Nearer,
+                result => result.into(),
+            };
+            ((words(other), words(ours)), outcome)
         }
         Compare::Phases => {
             let (other, ours) = (phases(other), phases(ours));
@@ -234,14 +259,14 @@ fn judge(compare: Compare, other: &Timed, ours: &Timed) -> Judged {
             } else {
                 Err(format!("{other:?} against {ours:?}"))
             };
-            ((words(&other), words(&ours)), result)
+            ((words(&other), words(&ours)), result.into())
         }
     }
 }
 
 fn same(other: String, ours: String) -> Judged {
     let result = if other == ours { Ok(()) } else { Err(format!("{other} against {ours}")) };
-    ((other, ours), result)
+    ((other, ours), result.into())
 }
 
 fn list<N: std::fmt::Display>(numbers: &[N]) -> String {
@@ -267,8 +292,12 @@ pub fn table(verdicts: &[Verdict]) -> String {
         "| other | fault | compared | other saw | fault saw | same? | bystander's reads hit |\n\
          |---|---|---|---|---|---|---|\n",
     );
-    for Verdict { other, fault, what, saw, bystanders, differs } in verdicts {
-        let same = if differs.is_none() { "yes" } else { "**no**" };
+    for Verdict { other, fault, what, saw, bystanders, outcome } in verdicts {
+        let same = match outcome {
+            Outcome::Same => "yes",
+            Outcome::Nearer => "nearer to what was asked for",
+            Outcome::Differs(_) => "**no**",
+        };
         text += &format!(
             "| `{other}` | `{fault}` | {what} | {} | {} | {same} | {}, {} |\n",
             saw.0, saw.1, bystanders.0, bystanders.1

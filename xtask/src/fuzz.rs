@@ -134,7 +134,7 @@ fn fuzz(programs: &Path, target: Target, args: &FuzzArgs) -> Result<()> {
     }
     if args.keep {
         let mut merge = Command::new(programs.join(name));
-        merge.args(["-merge=1", &format!("-max_len={KEPT_MAX_BYTES}")]).args([&kept, &found]);
+        merge.args(["-set_cover_merge=1", &format!("-max_len={KEPT_MAX_BYTES}")]).args([&kept, &found]);
         exec::run(&mut merge)?;
     }
     Ok(())

@@ -159,6 +159,7 @@ pub extern "C" fn aio_reaps(context: *mut c_void) -> u64 {
 pub extern "C" fn aio_reaped(context: *mut c_void) -> u64 {
     // SAFETY: as above.
     let (registers, reaped) = unsafe { (*context.cast::<u64>(), *context.cast::<i64>().add(1)) };
+    let Some(key) = context_of_target(registers) else { return 0 };
     if let Some(state) = state::existing()
         && state.pending.deadline_ns != 0
     {
@@ -168,7 +169,6 @@ pub extern "C" fn aio_reaped(context: *mut c_void) -> u64 {
     if reaped <= 0 {
         return 0;
     }
-    let Some(key) = context_of_target(registers) else { return 0 };
     let Some(queue) = queue(&key) else { return 0 };
     // Operations from before the session come back too.
     let under_way = queue.tail.load().wrapping_sub(queue.head.load());

@@ -6,8 +6,8 @@
 use fault_common::who::TaskState;
 
 use super::fields::{
-    PLUG_REQUESTS, TASK_MAJOR_FAULTS, TASK_PLUG, TASK_READ_CALLS, TASK_SWITCHES, TASK_WRITE_CALLS, current,
-    read,
+    Look as _, PLUG_REQUESTS, TASK_MAJOR_FAULTS, TASK_PLUG, TASK_READ_CALLS, TASK_SWITCHES, TASK_WRITE_CALLS,
+    Typed, current,
 };
 
 /// When the operation began that this bio is part of; begins a new one if it is the first.
@@ -18,9 +18,9 @@ use super::fields::{
 #[inline(always)]
 pub fn began_ns(state: &mut TaskState, now_ns: u64) -> u64 {
     let task = current();
-    let plug: u64 = read(task, &TASK_PLUG);
+    let plug: u64 = Typed::read(task, &TASK_PLUG);
     let activity = activity(task);
-    let certain = TASK_READ_CALLS.load() != 0 || read::<u16>(plug, &PLUG_REQUESTS) != 0;
+    let certain = TASK_READ_CALLS.load() != 0 || Typed::read::<u16>(plug, &PLUG_REQUESTS) != 0;
     if plug != 0 && plug == state.plug && activity == state.activity && certain {
         return state.began_ns;
     }
@@ -39,9 +39,12 @@ pub fn resume(state: &mut TaskState) {
 /// A number that moves whenever the task sleeps, ends a read or write call, or ends a major page fault.
 #[inline(always)]
 fn activity(task: u64) -> u64 {
-    let mut sum = read::<u64>(task, &TASK_SWITCHES).wrapping_add(read(task, &TASK_MAJOR_FAULTS));
+    let mut sum =
+        Typed::read::<u64>(task, &TASK_SWITCHES).wrapping_add(Typed::read(task, &TASK_MAJOR_FAULTS));
     if TASK_READ_CALLS.load() != 0 {
-        sum = sum.wrapping_add(read(task, &TASK_READ_CALLS)).wrapping_add(read(task, &TASK_WRITE_CALLS));
+        sum = sum
+            .wrapping_add(Typed::read(task, &TASK_READ_CALLS))
+            .wrapping_add(Typed::read(task, &TASK_WRITE_CALLS));
     }
     sum
 }

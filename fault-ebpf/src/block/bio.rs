@@ -4,31 +4,31 @@ use fault_common::rule::block::{BioFacts, manner, op};
 
 use super::fields::{
     BIO_BYTES_DONE, BIO_DEVICE, BIO_FLAGS, BIO_INDEX, BIO_OPERATION, BIO_SECTOR, BIO_SIZE, CHAINED,
-    DEVICE_DISK, DEVICE_NUMBER, DEVICE_START, DISK_WHOLE, FUA, META, OP_DISCARD, OP_FLUSH, OP_MASK, OP_READ,
-    OP_SECURE_ERASE, OP_WRITE, OP_WRITE_ZEROES, OP_ZONE_APPEND, PREFLUSH, REMAPPED, SYNC, read,
+    DEVICE_DISK, DEVICE_NUMBER, DEVICE_START, DISK_WHOLE, FUA, Look, META, OP_DISCARD, OP_FLUSH, OP_MASK,
+    OP_READ, OP_SECURE_ERASE, OP_WRITE, OP_WRITE_ZEROES, OP_ZONE_APPEND, PREFLUSH, REMAPPED, SYNC,
 };
 
 const SECTOR_SHIFT: u32 = 9;
 
 /// The facts about `bio` that filters look at.
 #[inline(always)]
-pub fn facts(bio: u64) -> BioFacts {
-    let operation: u32 = read(bio, &BIO_OPERATION);
-    let flags: u16 = read(bio, &BIO_FLAGS);
-    let size: u32 = read(bio, &BIO_SIZE);
-    let mut sector: u64 = read(bio, &BIO_SECTOR);
-    let device: u64 = read(bio, &BIO_DEVICE);
-    let disk: u64 = read(device, &DEVICE_DISK);
-    let whole: u64 = read(disk, &DISK_WHOLE);
-    let start: u64 = read(device, &DEVICE_START);
+pub fn facts<L: Look>(bio: u64) -> BioFacts {
+    let operation: u32 = L::read(bio, &BIO_OPERATION);
+    let flags: u16 = L::read(bio, &BIO_FLAGS);
+    let size: u32 = L::read(bio, &BIO_SIZE);
+    let mut sector: u64 = L::read(bio, &BIO_SECTOR);
+    let device: u64 = L::read(bio, &BIO_DEVICE);
+    let disk: u64 = L::read(device, &DEVICE_DISK);
+    let whole: u64 = L::read(disk, &DISK_WHOLE);
+    let start: u64 = L::read(device, &DEVICE_START);
     // The rest of a bio that was split comes by again, already in sectors of the disk.
     if flags as u32 & REMAPPED.load() != 0 {
         sector = sector.wrapping_sub(start);
     }
     BioFacts {
         ops: ops(operation, size),
-        device: read(device, &DEVICE_NUMBER),
-        disk: read(whole, &DEVICE_NUMBER),
+        device: L::read(device, &DEVICE_NUMBER),
+        disk: L::read(whole, &DEVICE_NUMBER),
         sectors: size >> SECTOR_SHIFT,
         sector,
         device_start: start,
@@ -38,10 +38,10 @@ pub fn facts(bio: u64) -> BioFacts {
 /// Whether `bio` is what is left of one that has come by before: the kernel cuts off what a device can take at once, ties
 /// that to the rest (`bio_chain`), and submits the rest again (`bio_split_to_limits`, block/blk-merge.c).
 #[inline(always)]
-pub fn is_rest(bio: u64) -> bool {
-    let flags: u16 = read(bio, &BIO_FLAGS);
+pub fn is_rest<L: Look>(bio: u64) -> bool {
+    let flags: u16 = L::read(bio, &BIO_FLAGS);
     flags as u32 & CHAINED.load() != 0
-        && (read::<u32>(bio, &BIO_INDEX) != 0 || read::<u32>(bio, &BIO_BYTES_DONE) != 0)
+        && (L::read::<u32>(bio, &BIO_INDEX) != 0 || L::read::<u32>(bio, &BIO_BYTES_DONE) != 0)
 }
 
 /// Mask of [`op`] and [`manner`]. A flush without data is written as an empty write with `REQ_PREFLUSH`.

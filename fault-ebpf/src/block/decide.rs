@@ -21,7 +21,11 @@ use fault_common::{
     who::{PendingPark, TaskState},
 };
 
-use super::{aio, batch, bio, file, owner, state, written};
+use super::{
+    aio, batch, bio,
+    fields::{Asked, Look, Typed},
+    file, owner, state, written,
+};
 use crate::{
     decision::{self, Memory},
     emit,
@@ -54,7 +58,7 @@ enum Fate {
 pub extern "C" fn decide_bio(context: *mut c_void) -> u64 {
     // SAFETY: the context of a tracing program is its arguments, 8 bytes each; the first is the bio.
     let bio = unsafe { *context.cast::<u64>() };
-    match fate(bio, true) {
+    match fate::<Typed>(bio, true) {
         Fate::Fail => FAIL,
         Fate::Park | Fate::ParkThenFail => 0,
         Fate::Pass if decider_may_leave() != 0 => PASS_AT_ONCE,
@@ -66,7 +70,7 @@ pub extern "C" fn decide_bio(context: *mut c_void) -> u64 {
 #[kprobe]
 pub fn decide_bio_kprobe(context: ProbeContext) -> u32 {
     if let Some(bio) = context.arg::<u64>(0)
-        && matches!(fate(bio, false), Fate::Fail)
+        && matches!(fate::<Asked>(bio, false), Fate::Fail)
     {
         // SAFETY: the context of this probe.
         unsafe { bpf_override_return(context.as_ptr().cast(), FAIL) };
@@ -75,9 +79,9 @@ pub fn decide_bio_kprobe(context: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn fate(bio: u64, can_park: bool) -> Fate {
+fn fate<L: Look>(bio: u64, can_park: bool) -> Fate {
     let Some(control) = CONTROL.get(0) else { return Fate::Pass };
-    let fate = judge(control, bio, can_park);
+    let fate = judge::<L>(control, bio, can_park);
     let bank = control.bank();
     let rules = control.banks[bank as usize & 1].disk_until_written;
     if rules != 0 && control.active.load() != 0 && matches!(fate, Fate::Pass | Fate::Park) {
@@ -87,7 +91,7 @@ fn fate(bio: u64, can_park: bool) -> Fate {
 }
 
 #[inline(always)]
-fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
+fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
     let tgid = task::current_tgid();
     if tgid == control.selftest_tgid.load() {
         emit::count(Counter::SelfTest);
@@ -113,13 +117,13 @@ fn judge(control: &Control, bio: u64, can_park: bool) -> Fate {
         }
     }
     let Some(state) = state::numbered(control) else { return Fate::Pass };
-    let facts = bio::facts(bio);
+    let facts = bio::facts::<L>(bio);
     let moment = &mut state.walk.moment;
     moment.seed = control.seed.load();
     moment.stream = state.stream.number;
     moment.elapsed_ns = control.elapsed_ns(now_ns);
     // The bytes of a rest were counted with the whole.
-    moment.bytes = if bio::is_rest(bio) { 0 } else { (facts.sectors as u64) << 9 };
+    moment.bytes = if bio::is_rest::<L>(bio) { 0 } else { (facts.sectors as u64) << 9 };
     state.walk.facts = facts;
     let memory = Memory { stream: &raw mut state.stream, connection: ptr::null_mut() };
     decision::decide(&mut state.walk, bank, candidates, memory);

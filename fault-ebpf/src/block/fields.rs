@@ -2,6 +2,8 @@
 //!
 //! Zero means "not in this kernel" for those that say so; none of them is at the beginning of its structure.
 
+use core::ptr;
+
 use aya_ebpf::{
     Global,
     helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel},
@@ -105,6 +107,35 @@ fields! {
 /// `block_device.bd_start_sect` may be the first field, so 0 is a place like any other.
 #[unsafe(no_mangle)]
 pub static DEVICE_START: Global<u32> = Global::new(0);
+
+/// How a kernel structure is read whose address a program was given.
+pub trait Look {
+    /// Reads a `T` at `field` of the structure at `structure`; zero when that cannot be read.
+    fn read<T: Default>(structure: u64, field: &Global<u32>) -> T;
+}
+
+/// By the helper, whatever the address is.
+pub struct Asked;
+
+/// By a load, a tenth of the price: only where the verifier knows what the address points to, which is an argument of a fmod_ret
+/// program, the running task, or a pointer read from one of those. The kernel makes it a load that may fail, and then gives zero
+/// (`BPF_PROBE_MEM`; Documentation/bpf/kfuncs.rst on walking pointers).
+pub struct Typed;
+
+impl Look for Asked {
+    #[inline(always)]
+    fn read<T: Default>(structure: u64, field: &Global<u32>) -> T {
+        read(structure, field)
+    }
+}
+
+impl Look for Typed {
+    #[inline(always)]
+    fn read<T: Default>(structure: u64, field: &Global<u32>) -> T {
+        // SAFETY: the verifier refuses a load that is not of a field. Volatile: nobody else may tell when these change.
+        unsafe { ptr::read_volatile((structure + field.load() as u64) as *const T) }
+    }
+}
 
 /// Reads a `T` at `field` of the kernel structure at `structure`; zero when that cannot be read.
 #[inline(always)]

@@ -3,8 +3,8 @@
 use fault_common::{control::Control, limits::MAX_CGROUPS};
 
 use super::fields::{
-    BIO_GROUP, BLKCG_CGROUP, CGROUP_ANCESTORS, CGROUP_LEVEL, CGROUP_NODE, CGROUP_ROOT, GROUP_BLKCG, NODE_ID,
-    ROOT_HIERARCHY, TASK_FLAGS, current, read, read_at,
+    BIO_GROUP, BLKCG_CGROUP, CGROUP_ANCESTORS, CGROUP_LEVEL, CGROUP_NODE, CGROUP_ROOT, GROUP_BLKCG,
+    Look as _, NODE_ID, ROOT_HIERARCHY, TASK_FLAGS, Typed, current, read, read_at,
 };
 use crate::who::task;
 
@@ -29,14 +29,14 @@ pub fn of(control: &Control, tgid: u32, bio: u64) -> Option<Owner> {
         if tgid == control.helper_pid.load() || tgid == control.answerer_tgid.load() {
             return None;
         }
-        let flags: u32 = read(current(), &TASK_FLAGS);
+        let flags: u32 = Typed::read(current(), &TASK_FLAGS);
         let own = flags & KERNEL_THREAD == 0 || is_of_target_cgroup(control, bio);
         return Some(Owner { may_park: own && flags & RECLAIMS_MEMORY == 0 });
     }
     if control.cgroup_count.load() == 0 {
         return None;
     }
-    let flags: u32 = read(current(), &TASK_FLAGS);
+    let flags: u32 = Typed::read(current(), &TASK_FLAGS);
     if flags & KERNEL_THREAD == 0 || !is_of_target_cgroup(control, bio) {
         return None;
     }

@@ -13,7 +13,7 @@ use fault_common::{
     shared::SharedU64,
 };
 
-use super::bio;
+use super::{bio, fields::Asked};
 use crate::{
     emit,
     maps::{RULES, WRITTEN},
@@ -84,7 +84,7 @@ struct Note {
 /// Notes the sectors of a write or discard that goes to the disk, for the rules of `rules`, a mask of slots of `bank`.
 #[inline(always)]
 pub fn note(bank: u32, rules: u64, bio: u64) {
-    let facts = bio::facts(bio);
+    let facts = bio::facts::<Asked>(bio);
     if facts.ops & (op::WRITE | op::DISCARD) == 0 || facts.sectors == 0 {
         return;
     }

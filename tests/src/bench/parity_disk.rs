@@ -11,7 +11,7 @@ use super::{
     parity::publish,
 };
 use crate::{
-    disk_parity::{compare, table},
+    disk_parity::{Outcome, compare, table},
     driver::{Injection, victim},
     process::Process,
     victim::report::Timed,
@@ -24,12 +24,24 @@ const ROUNDS: usize = 5;
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     let verdicts = compare()?;
-    let differ = verdicts.iter().filter_map(|verdict| Some((verdict.fault, verdict.differs.as_deref()?)));
+    let differ = verdicts.iter().filter_map(|verdict| match &verdict.outcome {
+        Outcome::Same | Outcome::Nearer => None,
+        Outcome::Differs(how) => Some((verdict.fault, how.as_str())),
+    });
     publish("parity-disk.md", &table(&verdicts), differ)?;
-    let same = verdicts.iter().filter(|verdict| verdict.differs.is_none()).count();
+    let count = |wanted: &Outcome| verdicts.iter().filter(|verdict| verdict.outcome == *wanted).count();
     let hit: usize = verdicts.iter().map(|verdict| verdict.bystanders.1).sum();
     let mut figures = vec![
-        Figure::median(format!("rows that cannot be told apart, of {}", verdicts.len()), "", &[same as f64]),
+        Figure::median(
+            format!("rows that cannot be told apart, of {}", verdicts.len()),
+            "",
+            &[count(&Outcome::Same) as f64],
+        ),
+        Figure::median(
+            "rows where fault is nearer to what was asked for",
+            "",
+            &[count(&Outcome::Nearer) as f64],
+        ),
         Figure::median("bystanders' reads that fault hit", "", &[hit as f64]).target(Target::AtMost(0.0)),
     ];
     figures.extend(costs()?);

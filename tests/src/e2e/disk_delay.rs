@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     disk_lab::{BARE, FileSystem, forget_cached},
+    disk_parity::{self, Outcome, Verdict},
     driver::{Injection, Report, victim},
     process::Process,
     stats::median,
@@ -44,9 +45,25 @@ pub const TESTS: &[Test] = &[
         on: Lane::tests_disks_in_detail,
         run: buffered_and_mapped,
     },
+    Test { name: "parity::disk_tools_cannot_be_told_apart", on: has_device_mapper, run: same_as_others },
 ];
 
 const MS: u64 = 1_000_000;
+
+/// Whether there are dm-delay, dm-flakey and dm-dust to compare with.
+fn has_device_mapper(lane: Lane) -> bool {
+    matches!(lane, Lane::Fault)
+}
+
+/// The table of docs/parity-disk.md: the same reads fail or are late, and no bystander's.
+fn same_as_others(_: Lane) -> anyhow::Result<()> {
+    for verdict in disk_parity::compare()? {
+        let Verdict { other, fault, saw, bystanders, outcome, .. } = verdict;
+        ensure!(!matches!(outcome, Outcome::Differs(_)), "`{other}` and `{fault}`: {outcome:?}: {saw:?}");
+        ensure!(bystanders.1 == 0, "`{fault}` hit {} of the bystander's reads", bystanders.1);
+    }
+    Ok(())
+}
 
 /// Reads [`BARE`] under `options` while nothing else runs: two programs would share the emulated CPUs.
 fn alone(arguments: &[&str], options: &[&str]) -> anyhow::Result<(Timed, Report)> {
