@@ -140,6 +140,9 @@ pub struct TaskState {
     pub aio_pushed: u64,
     /// `bio->bi_private` of the last of them: the bios of one operation are one entry.
     pub aio_operation: u64,
+    /// Until when this thread should have waited for what it reaped, and could not: it submits nothing before. `CLOCK_MONOTONIC`
+    /// nanoseconds; 0 is nothing owed.
+    pub aio_owed_ns: u64,
     /// Where the thread stands in the random sequences.
     pub stream: Stream,
     /// The decision that is being made. Here and not on the stack, which the way through all rules would overflow; of the
@@ -324,7 +327,7 @@ const _: () =
 const _: () = assert!(size_of::<Connection>() == 16 + 4 * MAX_RULES);
 const _: () = assert!(size_of::<PendingPark>() == 16);
 const _: () =
-    assert!(size_of::<TaskState>() == 16 + 5 * 8 + size_of::<Stream>() + size_of::<Walk<BioFacts>>());
+    assert!(size_of::<TaskState>() == 16 + 6 * 8 + size_of::<Stream>() + size_of::<Walk<BioFacts>>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<Interface>() == 16 + 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<EchoKey>() == 24);

@@ -6,7 +6,8 @@
 //! `io_submit` returns, operations that made no bio or were spared get entries that are due at once.
 //!
 //! One reaper for each CPU waits at a time: a second copy of the program that sleeps would be a program that comes
-//! after it. Who finds it taken returns early, which is counted.
+//! after it. Who finds it taken returns early, which is counted, and waits before it submits the next: there are more parkers
+//! for bios.
 //!
 //! A reaper that only looks (`min_nr` 0, or a timeout) waits as well: events cannot be hidden from it.
 
@@ -58,6 +59,14 @@ pub fn push(state: &mut TaskState, tgid: u32, bio: u64, deadline_ns: u64) -> boo
     state.aio_operation = operation;
     state.aio_pushed = state.aio_pushed.wrapping_add(1);
     true
+}
+
+/// When an operation begins that the running task submits: when what it reaped too early was due, but not before now.
+#[inline(always)]
+pub fn begins_ns(state: &mut TaskState, now_ns: u64) -> u64 {
+    let owed_ns = state.aio_owed_ns;
+    state.aio_owed_ns = 0;
+    if owed_ns > now_ns { owed_ns } else { now_ns }
 }
 
 #[inline(always)]
@@ -163,6 +172,7 @@ pub extern "C" fn aio_reaped(context: *mut c_void) -> u64 {
     if let Some(state) = state::existing()
         && state.pending.deadline_ns != 0
     {
+        state.aio_owed_ns = state.pending.deadline_ns;
         state.pending.deadline_ns = 0;
         emit::count(Counter::ParkOverflow);
     }

@@ -145,8 +145,9 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
     }
     if aio::submits(control) {
         let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
-        if aio::push(state, tgid, bio, now_ns.wrapping_add(delay_ns)) {
-            return end;
+        let begins_ns = aio::begins_ns(state, now_ns);
+        if aio::push(state, tgid, bio, begins_ns.wrapping_add(delay_ns)) {
+            return if begins_ns > now_ns { park_until(state, begins_ns, end) } else { end };
         }
     }
     leave_deadline(control, state, now_ns, (delay_ns, link_ns), end)
@@ -176,6 +177,11 @@ fn leave_deadline(
     if deadline_ns <= now_ns {
         return end;
     }
+    park_until(state, deadline_ns, end)
+}
+
+#[inline(always)]
+fn park_until(state: &mut TaskState, deadline_ns: u64, end: Fate) -> Fate {
     let fails = matches!(end, Fate::Fail);
     state.pending = PendingPark { deadline_ns, then_error: fails as u32, _pad: 0 };
     if fails { Fate::ParkThenFail } else { Fate::Park }

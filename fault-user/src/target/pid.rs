@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn grandchildren_are_found() {
         let mut shell = Command::new("sh")
-            .args(["-c", "sh -c 'echo ready; cat; :'; :"])
+            .args(["-c", "sh -c 'sleep 1000 & echo ready; wait'; :"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -41,6 +41,11 @@ pub const TESTS: &[Test] = &[
     },
     Test { name: "disk_delay::fio_engines", on: Lane::tests_disks_in_detail, run: fio_engines },
     Test {
+        name: "disk_delay::more_reapers_than_processors",
+        on: Lane::tests_disks_in_detail,
+        run: many_reapers,
+    },
+    Test {
         name: "disk_delay::buffered_and_mapped",
         on: Lane::tests_disks_in_detail,
         run: buffered_and_mapped,
@@ -266,6 +271,32 @@ fn fio_engines(_: Lane) -> anyhow::Result<()> {
         let runtime = json["jobs"][0]["read"]["runtime"].as_f64().context("runtime")?;
         eprintln!("{engine} depth {depth}: {:.0} IOPS, {mean:.0} ns", READS as f64 / runtime * 1000.0);
     }
+    Ok(())
+}
+
+/// Six threads reap on two processors, where one waits on each: who comes back early submits the next no sooner than a slow
+/// disk would let it.
+fn many_reapers(_: Lane) -> anyhow::Result<()> {
+    // Ten rounds of four operations for each thread. The last round may be reaped early, and nothing follows it.
+    const ROUNDS: u64 = 10;
+    const DELAY_MS: u64 = 100;
+    let job = format!(
+        "read x; exec fio --name=j --filename={BARE} --readonly --direct=1 --rw=randread --bs=4k --randseed=1 \
+         --ioengine=libaio --iodepth=4 --numjobs=6 --number_ios={} --size=1G --thread --group_reporting \
+         --output-format=json",
+        4 * ROUNDS
+    );
+    let mut target = Process::start(Command::new("sh").args(["-c", &job]))?;
+    let spec = format!("delay {DELAY_MS}ms read on {BARE}");
+    let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
+    target.release()?;
+    let json: serde_json::Value = target.report()?;
+    let report = injection.wait()?;
+    let (_, reads) = fio(&json)?;
+    let runtime = json["jobs"][0]["read"]["runtime"].as_u64().context("runtime")?;
+    ensure!(reads == 6 * 4 * ROUNDS && json["jobs"][0]["error"] == 0, "{reads} reads: {json}");
+    ensure!(runtime >= (ROUNDS - 1) * DELAY_MS, "{runtime} ms: {}", report.json);
+    ensure!(report.counter("park_overflow")? > 0, "nobody was one too many: {}", report.json);
     Ok(())
 }
 
