@@ -117,9 +117,9 @@ pub trait Look {
 /// By the helper, whatever the address is.
 pub struct Asked;
 
-/// By a load, a tenth of the price: only where the verifier knows what the address points to, which is an argument of a fmod_ret
-/// program, the running task, or a pointer read from one of those. The kernel makes it a load that may fail, and then gives zero
-/// (`BPF_PROBE_MEM`; Documentation/bpf/kfuncs.rst on walking pointers).
+/// By a load, which is cheaper than a call: only where the verifier knows what the address points to, which is an argument of a
+/// fmod_ret program, the running task, or a pointer read from one of those. Where the pointer may be stale the kernel makes it a
+/// load that may fail and then gives zero (`BPF_PROBE_MEM`, `convert_ctx_accesses` in kernel/bpf/verifier.c).
 pub struct Typed;
 
 impl Look for Asked {

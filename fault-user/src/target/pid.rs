@@ -216,7 +216,7 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn is_gone(pid: u32) -> bool {
     match pidfd_open(pid) {
         Ok(pidfd) => has_ended(&pidfd),
-        // A number of nobody, or by now that of a thread (EINVAL, since Linux 6.9 ENOENT: pidfd_create).
+        // A number of nobody, or by now that of a thread (EINVAL or, in newer kernels, ENOENT: kernel/pid.c, kernel/fork.c).
         Err(error) => matches!(error, Errno::ESRCH | Errno::EINVAL | Errno::ENOENT),
     }
 }

@@ -55,11 +55,36 @@ impl Armed {
         }
     }
 
-    /// Whether the reader is hit if anybody is, and the part of its rate that it must keep.
-    const fn reader(self) -> (&'static str, f64) {
+    const fn reader(self) -> Reader {
         match self {
-            Self::Nothing | Self::Error | Self::Delay | Self::Kprobe => ("bystander", 0.97),
-            Self::ElsewhereOnDisk | Self::LetGo => ("target", 0.90),
+            Self::Nothing | Self::Error | Self::Delay | Self::Kprobe => Reader::Bystander,
+            Self::ElsewhereOnDisk | Self::LetGo => Reader::Target,
+        }
+    }
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    /// Somebody else is the target.
+    Bystander,
+    /// It is the target, and spared.
+    Target,
+}
+
+impl Reader {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Bystander => "bystander",
+            Self::Target => "target",
+        }
+    }
+
+    /// The part of its rate that it must keep.
+    const fn bound(self) -> f64 {
+        match self {
+            Self::Bystander => 0.97,
+            Self::Target => 0.90,
         }
     }
 }
@@ -81,9 +106,9 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
         let [without, with @ ..] = &samples;
         for (armed, rates) in Armed::ALL[1..].iter().zip(with) {
             let ratio = median(rates) / median(without);
-            let (who, bound) = armed.reader();
-            let what = format!("{who}'s IOPS, {engine}, {}, with / without", armed.words());
-            figures.push(Figure::median(what, "×", &[ratio]).target(Target::AtLeast(bound)));
+            let reader = armed.reader();
+            let what = format!("{}'s IOPS, {engine}, {}, with / without", reader.word(), armed.words());
+            figures.push(Figure::median(what, "×", &[ratio]).target(Target::AtLeast(reader.bound())));
         }
         for (armed, rates) in Armed::ALL.iter().zip(&samples) {
             figures.push(Figure::median(format!("  {engine}, {}", armed.words()), "IOPS", rates));
@@ -100,19 +125,27 @@ fn reads_a_second(armed: Armed, elsewhere: &Process, engine: &str, depth: &str) 
          --continue_on_error=read --output-format=json"
     );
     let mut fio = Process::start(Command::new("sh").args(["-c", &job]))?;
-    let is_target = armed.reader().0 == "target";
-    let target = if is_target { fio.pid() } else { elsewhere.pid() };
+    let reader = armed.reader();
+    let target = match reader {
+        Reader::Bystander => elsewhere.pid(),
+        Reader::Target => fio.pid(),
+    };
     let injection = match armed {
         Armed::Nothing => None,
         _ => Some(Injection::start(&[&["--pid", &target], armed.options()].concat())?),
     };
     fio.release()?;
     let json: serde_json::Value = fio.report()?;
-    // One of the target's reads in a million may fail.
-    ensure!(is_target || json["jobs"][0]["total_err"] == 0, "{json}");
-    if let Some(injection) = injection {
-        let report = if is_target { injection.wait()? } else { injection.heal()? };
-        ensure!(is_target || report.rule(0, "injected")? == 0, "the bystander was hit: {}", report.json);
+    match (reader, injection) {
+        // One of its reads in a million may fail.
+        (Reader::Target, Some(injection)) => drop(injection.wait()?),
+        (_, injection) => {
+            ensure!(json["jobs"][0]["total_err"] == 0, "{json}");
+            if let Some(injection) = injection {
+                let report = injection.heal()?;
+                ensure!(report.rule(0, "injected")? == 0, "the bystander was hit: {}", report.json);
+            }
+        }
     }
     json["jobs"][0]["read"]["iops"].as_f64().context("IOPS in fio's report")
 }
