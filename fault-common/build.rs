@@ -79,6 +79,12 @@ fn pareto_table() -> Vec<f64> {
     table
 }
 
+/// The standard normal distribution function from -8 to 8, × 2^32.
+fn cdf_table() -> Vec<u32> {
+    let at = |i: usize| cdf(i as f64 * 16.0 * CELL - 8.0) * 2f64.powi(32);
+    (0..=SIZE).map(|i| at(i).round().min(f64::from(u32::MAX)) as u32).collect()
+}
+
 /// Rust source of one table.
 fn source(name: &str, doc: &str, table: &[f64]) -> String {
     let mut text = format!("/// {doc}\nstatic {name}: [i32; TABLE_SIZE + 1] = [");
@@ -103,6 +109,8 @@ fn main() {
     text += &source("NORMAL", "Standard normal.", &normal);
     text += &source("PARETO", "Standardised Pareto, shape 3.", &pareto);
     text += &source("PARETO_NORMAL", "0.25 normal + 0.75 Pareto, that as wide as in netem.", &mixed);
+    write!(text, "/// Distribution function of the standard normal, from -8 to 8, × 2^32.\nstatic NORMAL_CDF: [u32; TABLE_SIZE + 1] = {:?};\n", cdf_table())
+        .expect("writing to a String cannot fail");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("distribution_tables.rs"), text).expect("OUT_DIR is writable");
 }

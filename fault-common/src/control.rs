@@ -34,6 +34,8 @@ pub struct Bank {
     pub net_position: u64,
     /// Slots of net rules that look at some connections only.
     pub net_connections: u64,
+    /// Slots of net rules that mark packets: they ask whether that can be done.
+    pub net_mark: u64,
     /// Slots of disk rules.
     pub disk: u64,
     /// Slots of disk rules that ask which sectors were written.

@@ -1,6 +1,6 @@
 //! What is counted. The tool's own counters are a report, never a proof: tests count at the far end.
 
-use crate::shared::SharedU64;
+use crate::{decide::slot::Slots, shared::SharedU64};
 
 /// Of one rule, shared by all CPUs; lies in the kernel map `RULE_COUNTERS`. `matched = injected + spared`.
 #[repr(C)]
@@ -24,6 +24,10 @@ pub struct RuleCounters {
     pub overflowed: SharedU64,
     /// Connections that a rule with `connection N` has met.
     pub connections: SharedU64,
+    /// Packets that were marked in place of being lost (`ecn`); they count as injected.
+    pub marked: SharedU64,
+    /// Of a `slot`, out and in.
+    pub slots: [Slots; 2],
 }
 
 impl RuleCounters {
@@ -39,11 +43,15 @@ impl RuleCounters {
             link_free_ns: [link_out, link_in],
             overflowed,
             connections,
+            marked,
+            slots: [slots_out, slots_in],
         } = self;
-        for counter in
-            [matched, injected, bytes, delay_ns, claimed, link_out, link_in, overflowed, connections]
-        {
-            counter.store(0);
+        let counts =
+            [matched, injected, bytes, delay_ns, claimed, link_out, link_in, overflowed, connections, marked];
+        counts.into_iter().for_each(|counter| counter.store(0));
+        for Slots { opens_ns, room } in [slots_out, slots_in] {
+            opens_ns.store(0);
+            room.store(0);
         }
     }
 }
@@ -136,4 +144,4 @@ const _: () = {
     }
 };
 
-const _: () = assert!(size_of::<RuleCounters>() == 9 * 8);
+const _: () = assert!(size_of::<RuleCounters>() == 14 * 8);

@@ -25,11 +25,13 @@ pub enum Action {
     Corrupt = 7,
     /// Packet turned into the end of its connection.
     Reset = 8,
+    /// Packet marked (congestion experienced), and not late.
+    Mark = 9,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Drop,
         Self::Delay,
         Self::Error,
@@ -38,6 +40,7 @@ impl Action {
         Self::Fail,
         Self::Corrupt,
         Self::Reset,
+        Self::Mark,
     ];
 
     /// Its name in events.
@@ -52,6 +55,7 @@ impl Action {
             Self::Fail => "fail",
             Self::Corrupt => "corrupt",
             Self::Reset => "reset",
+            Self::Mark => "mark",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is remembered about a target's socket and a target's task.
 
 use crate::{
-    decide::Walk,
+    decide::{Walk, past::Past},
     glob::States,
     limits::{MAX_PATH_BYTES, MAX_RULES},
     rule::{block::BioFacts, file::FileFacts},
@@ -21,19 +21,19 @@ pub struct Stream {
     /// Matches so far, per slot.
     pub ordinals: [u32; MAX_RULES],
     /// What rules remember from one match to the next, per slot: see [`crate::rule::Rule::remembers`].
-    pub memory: [u64; MAX_RULES],
+    pub memory: [Past; MAX_RULES],
 }
 
 impl Stream {
     /// A stream without a past.
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        Self { number, generation: 0, _pad: 0, ordinals: [0; MAX_RULES], memory: [0; MAX_RULES] }
+        Self { number, generation: 0, _pad: 0, ordinals: [0; MAX_RULES], memory: [Past(0); MAX_RULES] }
     }
 
     /// What the rule in `slot` remembers.
     #[inline(always)]
-    pub fn memory(&mut self, slot: u32) -> &mut u64 {
+    pub fn memory(&mut self, slot: u32) -> &mut Past {
         &mut self.memory[slot as usize & (MAX_RULES - 1)]
     }
 

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use fault_common::{
     counters::RuleCounters,
-    decide::{Outcome, Walk, World, round},
+    decide::{Outcome, Walk, World, past::Past, round},
     limits::MAX_RULES,
     rule::{Rule, block::BioFacts, file::FileFacts, net::PacketFacts},
     who::{Connection, Stream},
@@ -104,7 +104,7 @@ impl<F: Facts> World for Kernel<'_, F> {
     }
 
     #[inline(always)]
-    fn memory(&mut self, slot: u32) -> &mut u64 {
+    fn memory(&mut self, slot: u32) -> &mut Past {
         // SAFETY: see `Memory`.
         unsafe { (*self.memory.stream).memory(slot) }
     }

@@ -2,6 +2,7 @@
 
 use super::{
     delay::ORDERED,
+    past::Past,
     rate::PER_CONNECTION,
     rng::{self, Coordinates, Purpose},
 };
@@ -37,7 +38,7 @@ pub struct Outcome {
     pub delay_ns: u64,
     /// What of that is waiting for a link: counted from now, while a delay counts from the beginning of its operation.
     pub link_ns: u64,
-    /// [`ORDERED`], [`DUPLICATE`], [`BREAK_CHECKSUM`] and [`BOTH_ENDS`], if any rule that hit asked for it.
+    /// [`ORDERED`], [`DUPLICATE`], [`BREAK_CHECKSUM`], [`BOTH_ENDS`] and [`MARK`], if any rule that hit asked for it.
     pub flags: u32,
     /// How many bits of the packet are flipped.
     pub corrupt_bits: u32,
@@ -54,8 +55,11 @@ pub const BREAK_CHECKSUM: u32 = 4;
 /// [`Outcome::flags`]: the connection ends for the target and for its peer.
 pub const BOTH_ENDS: u32 = 8;
 
+/// [`Outcome::flags`]: the packet is marked (congestion experienced).
+pub const MARK: u32 = 16;
+
 // Each a bit of its own.
-const _: () = assert!((ORDERED | DUPLICATE | BREAK_CHECKSUM | BOTH_ENDS).count_ones() == 4);
+const _: () = assert!((ORDERED | DUPLICATE | BREAK_CHECKSUM | BOTH_ENDS | MARK).count_ones() == 5);
 
 /// The way through the rules, as a kernel program keeps it: what travels from slot to slot.
 #[repr(C)]
@@ -91,8 +95,8 @@ pub struct Moment {
     pub connection: u64,
     /// Which of the two links of a `rate` the packet takes: 0 out, 1 in.
     pub link: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// 1: the packet can be marked, its ends say that they understand it (ECT of RFC 3168).
+    pub can_mark: u32,
 }
 
 /// What [`decide`] needs from its surroundings.
@@ -106,7 +110,7 @@ pub trait World {
     /// How many operations of this stream matched the rule before; counts this one.
     fn next_ordinal(&mut self, slot: u32) -> u64;
     /// What the stream remembers for the rule.
-    fn memory(&mut self, slot: u32) -> &mut u64;
+    fn memory(&mut self, slot: u32) -> &mut Past;
     /// Which of the rule's connections this is, from 1; 0 is not known yet. Nothing where there are no connections.
     fn place(&mut self, slot: u32) -> Option<&mut u32>;
 }
@@ -166,7 +170,7 @@ fn ends<W: World>(world: &mut W, slot: u32, moment: &Moment, outcome: &mut Outco
     }
     let ordinal = world.next_ordinal(slot);
     // At its first match a stream remembers nothing: what lies there is of the rule set before.
-    let mut memory = if ordinal == 0 { 0 } else { *world.memory(slot) };
+    let mut memory = if ordinal == 0 { Past(0) } else { *world.memory(slot) };
     let (Some(rule), Some(counters)) = (world.rule(slot), world.counters(slot)) else { return false };
     let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
     let remembers = rule.remembers();
@@ -189,7 +193,7 @@ fn strike(
     counters: &RuleCounters,
     moment: &Moment,
     at: &Coordinates,
-    memory: &mut u64,
+    memory: &mut Past,
     (slot, outcome): (u32, &mut Outcome),
 ) -> bool {
     let Some(verb) = Verb::from_u32(rule.verb) else { return false };
@@ -198,6 +202,18 @@ fn strike(
         return true;
     }
     outcome.hits |= 1 << slot;
+    let sampled_ns = match verb {
+        Verb::Delay | Verb::DelayThenError | Verb::Slot => rule.delay.sample(at, memory),
+        Verb::Spare
+        | Verb::Drop
+        | Verb::Error
+        | Verb::Fail
+        | Verb::Reset
+        | Verb::Mark
+        | Verb::Corrupt
+        | Verb::Duplicate
+        | Verb::Rate => 0,
+    };
     match verb {
         Verb::Spare => {}
         Verb::Drop => outcome.verdict = Verdict::Drop,
@@ -212,12 +228,32 @@ fn strike(
             outcome.flags |= if rule.corruption.fix_checksum == 0 { BREAK_CHECKSUM } else { 0 };
         }
         Verb::Duplicate => outcome.flags |= DUPLICATE,
-        Verb::Delay | Verb::DelayThenError => {
-            let delay_ns = rule.delay.sample(at);
-            if delay_ns != 0 {
-                counters.delay_ns.fetch_add(delay_ns);
-            }
+        Verb::Mark if moment.can_mark != 0 => {
+            counters.marked.fetch_add(1);
+            outcome.flags |= MARK;
+        }
+        Verb::Mark => {
+            outcome.verdict = Verdict::Drop;
+            return true;
+        }
+        Verb::Slot => {
+            let slots = &counters.slots[moment.link as usize & 1];
+            let comes_ns = moment.elapsed_ns.wrapping_add(outcome.delay_ns);
+            let gaps_ns = (sampled_ns, rule.delay.mean_ns);
+            let Some(delay_ns) = rule.slot.wait(slots, comes_ns, moment.bytes, gaps_ns) else {
+                counters.overflowed.fetch_add(1);
+                outcome.verdict = Verdict::Drop;
+                return true;
+            };
+            counters.delay_ns.fetch_add(delay_ns);
             outcome.delay_ns = outcome.delay_ns.wrapping_add(delay_ns);
+            outcome.flags |= ORDERED;
+        }
+        Verb::Delay | Verb::DelayThenError => {
+            if sampled_ns != 0 {
+                counters.delay_ns.fetch_add(sampled_ns);
+            }
+            outcome.delay_ns = outcome.delay_ns.wrapping_add(sampled_ns);
             outcome.flags |= rule.delay.flags;
             if matches!(verb, Verb::DelayThenError) {
                 outcome.verdict = Verdict::Error;
@@ -233,7 +269,7 @@ fn strike(
         }
         Verb::Rate => {
             let sent = if rule.rate.flags & PER_CONNECTION != 0 {
-                rule.rate.send_alone(memory, moment.elapsed_ns, moment.bytes)
+                rule.rate.send_alone(&mut memory.0, moment.elapsed_ns, moment.bytes)
             } else {
                 let link = &counters.link_free_ns[moment.link as usize & 1];
                 rule.rate.send(link, moment.elapsed_ns, moment.bytes)

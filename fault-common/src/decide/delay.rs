@@ -8,8 +8,17 @@
 //! quantile, that Pareto being 2/√3 times as wide; its standard deviation comes out at 1.06 `J`. Tails are cut where the
 //! last of 4096 equally likely cells ends, at about 4 `J` for the normal distribution and 35 `J` for Pareto, with the mean
 //! of that cell kept. (netem cuts its Pareto at 4 `J`, and the mean is less than was asked for.)
+//!
+//! With a correlation, a delay resembles the one before of the same stream, and the distribution is the same: what is
+//! correlated is a sequence of normally distributed numbers, each ρ times the one before and √(1 − ρ²) times a new one, and
+//! each is taken to the quantile of the distribution where it lies itself (a Gaussian copula: Nelsen, "An Introduction to
+//! Copulas", 2006). For a rank correlation r, ρ is 2 sin(πr/6). netem's own correlation of delays comes to nothing: it takes
+//! the remainder of its correlated number, modulo the width or the length of a table (`tabledist`, net/sched/sch_netem.c).
 
-use super::rng::{self, Coordinates, Purpose};
+use super::{
+    past::Past,
+    rng::{self, Coordinates, Purpose},
+};
 use crate::limits::MAX_PACKET_DELAY_NS;
 
 include!(concat!(env!("OUT_DIR"), "/distribution_tables.rs"));
@@ -43,7 +52,14 @@ pub struct Delay {
     pub distribution: u32,
     /// [`ORDERED`] or 0.
     pub flags: u32,
+    /// How much of a delay comes from the one before: ρ × 2^16, at most 2^16; 0 is independence.
+    pub old: u32,
+    /// How much is new: √(1 − ρ²) × 2^16. Means nothing without [`Delay::old`].
+    pub new: u32,
 }
+
+/// 1 of [`Delay::old`] and [`Delay::new`], as a power of two.
+pub const SHARE_BITS: u32 = 16;
 
 /// `a × b / 2^32` without a 128-bit product.
 #[inline(always)]
@@ -58,6 +74,13 @@ const fn at_most(value: u64, limit: u64) -> u64 {
     if value > limit { limit } else { value }
 }
 
+/// [`Past::lateness`] in the middle: 0 of a standard normal distribution.
+const LATENESS_ZERO: i64 = 1 << 15;
+/// One standard deviation of [`Past::lateness`], as a power of two: it reaches from -8 to 8 of them.
+const LATENESS_ONE_BITS: u32 = 12;
+/// Steps of [`Past::lateness`] from one entry of [`NORMAL_CDF`] to the next, as a power of two.
+const CDF_STEP_BITS: u32 = 16 - TABLE_SIZE.ilog2();
+
 /// A standardised quantile (scaled by [`TABLE_ONE`]) by linear interpolation in `table`.
 #[inline(always)]
 fn quantile(table: &[i32; TABLE_SIZE + 1], draw: u64) -> i64 {
@@ -69,14 +92,41 @@ fn quantile(table: &[i32; TABLE_SIZE + 1], draw: u64) -> i64 {
 }
 
 impl Delay {
-    /// The delay at these coordinates, in nanoseconds, at most [`MAX_PACKET_DELAY_NS`].
+    /// The delay at these coordinates, in nanoseconds, at most [`MAX_PACKET_DELAY_NS`]. `past` is what the stream remembers
+    /// for this rule, if delays depend on each other.
     #[must_use]
     #[inline(always)]
-    pub fn sample(&self, at: &Coordinates) -> u64 {
+    pub fn sample(&self, at: &Coordinates, past: &mut Past) -> u64 {
         if self.jitter_ns == 0 {
             return at_most(self.mean_ns, MAX_PACKET_DELAY_NS);
         }
-        self.shape(rng::draw(at, Purpose::Delay))
+        let draw = rng::draw(at, Purpose::Delay);
+        self.shape(if self.old == 0 { draw } else { self.correlated(draw, past) })
+    }
+
+    /// The number in the place of `draw` that resembles the one before.
+    #[inline(always)]
+    fn correlated(&self, draw: u64, past: &mut Past) -> u64 {
+        let mut normal = quantile(&NORMAL, draw);
+        let last = past.lateness();
+        if last != 0 {
+            // At most 2^17, times 2^16 or a little more.
+            let last = (last as i64 - LATENESS_ZERO) << (TABLE_ONE_BITS - LATENESS_ONE_BITS);
+            let (old, new) = ((self.old & 0x1_ffff) as i64, (self.new & 0x1_ffff) as i64);
+            normal = (last * old + normal * new + (1 << (SHARE_BITS - 1))) >> SHARE_BITS;
+        }
+        let lateness = ((normal + 1) >> (TABLE_ONE_BITS - LATENESS_ONE_BITS)) + LATENESS_ZERO;
+        let lateness = if lateness < 1 {
+            1
+        } else if lateness > 0xffff {
+            0xffff
+        } else {
+            lateness as u64
+        };
+        past.set_lateness(lateness as u16);
+        let (index, fraction) = ((lateness >> CDF_STEP_BITS) as usize & (TABLE_SIZE - 1), lateness & 0xf);
+        let (low, high) = (NORMAL_CDF[index] as u64, NORMAL_CDF[index + 1] as u64);
+        (low + (((high - low) * fraction) >> CDF_STEP_BITS)) << 32
     }
 
     /// The delay for one uniformly distributed 64-bit number: the larger the number, the longer the delay.
@@ -110,6 +160,6 @@ pub const fn departure(now_ns: u64, delay_ns: u64, flags: u32, latest_ns: u64) -
     if flags & ORDERED != 0 && wanted < latest_ns { latest_ns } else { wanted }
 }
 
-const _: () = assert!(size_of::<Delay>() == 24);
+const _: () = assert!(size_of::<Delay>() == 32);
 // The longest tail times the largest jitter fits: a constant expression may not overflow.
 const _: i64 = (MAX_PACKET_DELAY_NS as i64) * (PARETO[TABLE_SIZE] as i64) + MAX_PACKET_DELAY_NS as i64;

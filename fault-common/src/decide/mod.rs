@@ -7,9 +7,11 @@ pub mod combine;
 pub mod connections;
 pub mod corruption;
 pub mod delay;
+pub mod past;
 pub mod rate;
 pub mod rng;
 pub mod simulation;
+pub mod slot;
 pub mod trigger;
 
 pub use combine::{Moment, Outcome, Verdict, Walk, World, decide, round};

@@ -36,8 +36,12 @@ pub struct Rate {
     pub bytes_per_second: u64,
     /// [`PER_CONNECTION`], [`OPERATIONS`] or 0.
     pub flags: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// What the link adds to each packet (or takes off, when it is less than 0), in bytes.
+    pub overhead: i32,
+    /// Payload of a cell, in bytes, where packets travel in cells, and the last one is filled up (ATM); 0 is no cells.
+    pub cell: u32,
+    /// What the link adds to each cell (or takes off), in bytes; more than minus [`Rate::cell`].
+    pub cell_overhead: i32,
 }
 
 impl Rate {
@@ -46,8 +50,21 @@ impl Rate {
     #[inline(always)]
     pub const fn transmission_ns(&self, bytes: u64) -> u64 {
         let rate = if self.bytes_per_second == 0 { 1 } else { self.bytes_per_second };
-        let bytes = bytes & 0xffff_ffff;
+        let bytes = self.on_link(bytes) & 0xffff_ffff;
         (bytes * NS_PER_S).div_ceil(rate)
+    }
+
+    /// What a packet of `bytes` (less than 2^32) is on the link: netem's arithmetic (`packet_time_ns`,
+    /// net/sched/sch_netem.c).
+    #[inline(always)]
+    const fn on_link(&self, bytes: u64) -> u64 {
+        let bytes = (bytes & 0xffff_ffff).saturating_add_signed(self.overhead as i64);
+        if self.cell == 0 {
+            return bytes;
+        }
+        let whole = (self.cell as u64).saturating_add_signed(self.cell_overhead as i64);
+        // Wrapping: the compiler of specs keeps all of them small, and the kernel has no 128-bit product.
+        bytes.div_ceil(self.cell as u64).wrapping_mul(whole)
     }
 
     /// How long a packet may have to wait for the link, in nanoseconds: whoever would wait longer is lost.
@@ -106,4 +123,4 @@ impl Rate {
     }
 }
 
-const _: () = assert!(size_of::<Rate>() == 16);
+const _: () = assert!(size_of::<Rate>() == 24);

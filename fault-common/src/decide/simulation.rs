@@ -28,7 +28,7 @@
 //! assert_eq!((counters[0].matched.load(), counters[0].injected.load()), (10, 1));
 //! ```
 
-use super::World;
+use super::{World, past::Past};
 use crate::{
     counters::RuleCounters,
     limits::MAX_RULES,
@@ -96,7 +96,7 @@ impl World for Simulation<'_> {
         self.stream.next(slot)
     }
 
-    fn memory(&mut self, slot: u32) -> &mut u64 {
+    fn memory(&mut self, slot: u32) -> &mut Past {
         self.stream.memory(slot)
     }
 

@@ -1,6 +1,9 @@
 //! When a matching operation is hit.
 
-use super::rng::{self, Coordinates, Purpose};
+use super::{
+    past::Past,
+    rng::{self, Coordinates, Purpose},
+};
 
 /// [`Trigger::threshold`] of certainty: every draw of 32 bits lies below it.
 pub const CERTAIN: u64 = 1 << 32;
@@ -31,8 +34,14 @@ pub struct Trigger {
     pub cycle_on_ns: u64,
     /// Weight of the previous draw of the same stream in the next one × 2^32 (`burst`); 0 is independence.
     pub correlation: u64,
-    /// A chain of states in place of [`Trigger::threshold`].
+    /// Hits of a stream are at least this many matches apart, and from its beginning (`gap`); 0 is no condition.
+    pub gap: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// A chain of two states in place of [`Trigger::threshold`].
     pub gilbert: Gilbert,
+    /// A chain of four states in place of [`Trigger::threshold`].
+    pub markov: Markov,
 }
 
 /// The Gilbert–Elliott model: a flow is in a good or in a bad state, and what is hit depends on that.
@@ -58,17 +67,76 @@ pub struct Gilbert {
 }
 
 /// The bad state, as it is remembered; 0 is the good one.
-const BAD: u64 = 1;
+const BAD: u32 = 1;
 
 impl Gilbert {
-    /// Whether this operation is hit; `state` is that of its flow, before and after.
+    /// Whether this operation is hit; `past` holds the state of its flow, before and after.
     #[inline(always)]
-    const fn wants(&self, at: &Coordinates, state: &mut u64) -> bool {
-        let was_bad = at.ordinal != 0 && *state == BAD;
+    const fn wants(&self, at: &Coordinates, past: &mut Past) -> bool {
+        let was_bad = past.chance() == BAD;
         let (change, hit) = if was_bad { (self.to_good, self.bad) } else { (self.to_bad, self.good) };
         let changes = chance(at, Purpose::Transition, change);
-        *state = if was_bad != changes { BAD } else { 0 };
+        past.set_chance(if was_bad != changes { BAD } else { 0 });
         chance(at, Purpose::Trigger, hit)
+    }
+}
+
+/// The model of four states of tc-netem(8), `loss state`: times in which losses are rare and alone (gaps), and times in which
+/// they are not (bursts), and in either a state in which an operation is hit and one in which it is not.
+///
+/// The order is netem's (`loss_4state` of net/sched/sch_netem.c): one draw chooses the next state, and the operation is hit if
+/// that is one of the two. A flow starts in a gap. Salsano, Ludovici, Ordine, "Definition of a general and intuitive loss model
+/// for packet networks and its implementation in the Netem module in the Linux kernel" (2009). In each state the chances of
+/// leaving it come to at most 2^32.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Markov {
+    /// 1: the model decides; 0: there is none.
+    pub on: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// Chance × 2^32 that a burst begins, with a hit (netem's p13).
+    pub to_burst: u64,
+    /// Chance × 2^32, after a hit in a burst, that it is over (p31).
+    pub to_gap: u64,
+    /// Chance × 2^32, after a hit in a burst, of a miss in it (p32).
+    pub to_pause: u64,
+    /// Chance × 2^32, after a miss in a burst, of a hit (p23).
+    pub to_hit: u64,
+    /// Chance × 2^32, in a gap, of a hit that stays alone (p14).
+    pub alone: u64,
+}
+
+/// State of [`Markov`], as it is remembered: not hit, in a gap.
+const GAP: u32 = 0;
+/// Hit, in a burst.
+const BURST: u32 = 1;
+/// Not hit, in a burst.
+const PAUSE: u32 = 2;
+/// Hit, in a gap.
+const ALONE: u32 = 3;
+
+impl Markov {
+    /// As [`Gilbert::wants`].
+    #[inline(always)]
+    const fn wants(&self, at: &Coordinates, past: &mut Past) -> bool {
+        let draw = rng::draw(at, Purpose::Trigger) >> 32;
+        // Below `first` the one, below `second` the other, else the third.
+        let (first, one, second, other, third) = match past.chance() {
+            BURST => (self.to_pause, PAUSE, self.to_pause + self.to_gap, GAP, BURST),
+            PAUSE => (self.to_hit, BURST, 0, BURST, PAUSE),
+            ALONE => (CERTAIN, GAP, 0, GAP, GAP),
+            _ => (self.alone, ALONE, self.alone + self.to_burst, BURST, GAP),
+        };
+        let next = if draw < first {
+            one
+        } else if draw < second {
+            other
+        } else {
+            third
+        };
+        past.set_chance(next);
+        next == BURST || next == ALONE
     }
 }
 
@@ -91,7 +159,10 @@ impl Trigger {
         cycle_ns: 0,
         cycle_on_ns: 0,
         correlation: 0,
+        gap: 0,
+        _pad: 0,
         gilbert: Gilbert { on: 0, _pad: 0, to_bad: 0, to_good: 0, bad: 0, good: 0 },
+        markov: Markov { on: 0, _pad: 0, to_burst: 0, to_gap: 0, to_pause: 0, to_hit: 0, alone: 0 },
     };
 
     /// Whether the rule is in its time window (`after`, `for`, `cycle`). Outside of it nothing matches.
@@ -107,47 +178,69 @@ impl Trigger {
     #[must_use]
     #[inline(always)]
     pub const fn remembers(&self) -> bool {
-        self.correlation != 0 || self.gilbert.on != 0
+        self.correlation != 0 || self.gap != 0 || self.gilbert.on != 0 || self.markov.on != 0
     }
 
     /// Whether match number `count` (from 1, counted per rule) at these coordinates is hit, the budget
     /// (`times`) apart: that one needs an atomic claim, see [`super::combine::decide`].
     ///
-    /// `memory` is what the stream remembers for this rule if it [remembers](Self::remembers) anything; what it holds
-    /// before ordinal 0 does not matter. The sequence of a stream goes on also where a count says no.
+    /// `past` is what the stream remembers for this rule if it [remembers](Self::remembers) anything; what it holds
+    /// before ordinal 0 does not matter. The sequence of a stream goes on also where a count says no, but not within a gap.
     #[must_use]
     #[inline(always)]
-    pub const fn wants(&self, count: u64, at: &Coordinates, memory: &mut u64) -> bool {
-        let by_chance = if self.gilbert.on != 0 {
-            self.gilbert.wants(at, memory)
+    pub const fn wants(&self, count: u64, at: &Coordinates, past: &mut Past) -> bool {
+        if at.ordinal == 0 {
+            past.set_run(0);
+            past.set_chance(if self.correlation == 0 {
+                0
+            } else {
+                (rng::draw(at, Purpose::Past) >> 32) as u32
+            });
+        }
+        if self.gap == 0 {
+            return self.by_chance(at, past) && self.by_count(count);
+        }
+        let run = past.run();
+        if (run as u32) + 1 < self.gap || !self.by_chance(at, past) || !self.by_count(count) {
+            past.set_run(run.saturating_add(1));
+            return false;
+        }
+        past.set_run(0);
+        true
+    }
+
+    /// Whether chance wants a hit.
+    #[inline(always)]
+    const fn by_chance(&self, at: &Coordinates, past: &mut Past) -> bool {
+        if self.gilbert.on != 0 {
+            self.gilbert.wants(at, past)
+        } else if self.markov.on != 0 {
+            self.markov.wants(at, past)
         } else if self.correlation != 0 {
-            self.correlated(at, memory) < self.threshold
+            self.correlated(at, past) < self.threshold
         } else {
             chance(at, Purpose::Trigger, self.threshold)
-        };
-        if self.nth != 0 && count != self.nth {
-            return false;
         }
-        if self.first != 0 && count > self.first {
-            return false;
-        }
-        if self.every != 0 && !count.is_multiple_of(self.every) {
-            return false;
-        }
-        by_chance
+    }
+
+    /// Whether match number `count` may be hit.
+    #[inline(always)]
+    const fn by_count(&self, count: u64) -> bool {
+        (self.nth == 0 || count == self.nth)
+            && (self.first == 0 || count <= self.first)
+            && (self.every == 0 || count.is_multiple_of(self.every))
     }
 
     /// The next 32 bits of a correlated sequence: `value × (1 - ρ) + last × ρ`, as netem's `get_crandom`
     /// (net/sched/sch_netem.c). The more correlation, the less such numbers stray from the middle, so the share of hits
     /// is not the probability asked for; that, too, is netem's.
     #[inline(always)]
-    const fn correlated(&self, at: &Coordinates, memory: &mut u64) -> u64 {
+    const fn correlated(&self, at: &Coordinates, past: &mut Past) -> u64 {
         let weight = if self.correlation > CERTAIN { CERTAIN } else { self.correlation };
-        // Below 2^32, so that the products fit, also if somebody else's memory were handed in.
-        let last = if at.ordinal == 0 { rng::draw(at, Purpose::Past) >> 32 } else { *memory & (CERTAIN - 1) };
-        let value = rng::draw(at, Purpose::Trigger) >> 32;
+        // Both below 2^32, so that the products fit.
+        let (value, last) = (rng::draw(at, Purpose::Trigger) >> 32, past.chance() as u64);
         let next = (value * (CERTAIN - weight) + last * weight) >> 32;
-        *memory = next;
+        past.set_chance(next as u32);
         next
     }
 }
@@ -163,5 +256,6 @@ pub const fn threshold_from_ppb(ppb: u64) -> u64 {
     (ppb * CERTAIN + 500_000_000) / 1_000_000_000
 }
 
-const _: () = assert!(size_of::<Trigger>() == 80 + size_of::<Gilbert>());
+const _: () = assert!(size_of::<Trigger>() == 88 + size_of::<Gilbert>() + size_of::<Markov>());
 const _: () = assert!(size_of::<Gilbert>() == 40);
+const _: () = assert!(size_of::<Markov>() == 48);

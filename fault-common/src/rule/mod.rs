@@ -12,6 +12,7 @@ use crate::decide::{
     connections::Connections,
     delay::Delay,
     rate::{PER_CONNECTION, Rate},
+    slot::Slot,
     trigger::Trigger,
 };
 
@@ -55,6 +56,11 @@ pub enum Verb {
     Corrupt = 9,
     /// The packet becomes the end of its TCP connection (RST).
     Reset = 10,
+    /// The packet is marked: congestion experienced (RFC 3168). One that cannot be marked is lost.
+    Mark = 11,
+    /// The packet waits for the next slot of its medium: [`Rule::slot`], [`Rule::delay`] from one to the next. It is lost when
+    /// too many wait.
+    Slot = 12,
 }
 
 impl Verb {
@@ -72,6 +78,8 @@ impl Verb {
             8 => Some(Self::Spare),
             9 => Some(Self::Corrupt),
             10 => Some(Self::Reset),
+            11 => Some(Self::Mark),
+            12 => Some(Self::Slot),
             _ => None,
         }
     }
@@ -81,7 +89,7 @@ impl Verb {
     pub const fn is_terminal(self) -> bool {
         match self {
             Self::Spare | Self::Drop | Self::Error | Self::DelayThenError | Self::Fail | Self::Reset => true,
-            Self::Delay | Self::Rate | Self::Duplicate | Self::Corrupt => false,
+            Self::Delay | Self::Rate | Self::Slot | Self::Duplicate | Self::Corrupt | Self::Mark => false,
         }
     }
 
@@ -89,14 +97,33 @@ impl Verb {
     #[must_use]
     pub const fn delays(self) -> bool {
         match self {
-            Self::Delay | Self::DelayThenError | Self::Rate => true,
+            Self::Delay | Self::DelayThenError | Self::Rate | Self::Slot => true,
             Self::Drop
             | Self::Error
             | Self::Duplicate
             | Self::Fail
             | Self::Spare
             | Self::Corrupt
+            | Self::Mark
             | Self::Reset => false,
+        }
+    }
+
+    /// Whether what it hits may find a queue full.
+    #[must_use]
+    pub const fn has_queue(self) -> bool {
+        match self {
+            Self::Rate | Self::Slot => true,
+            Self::Drop
+            | Self::Delay
+            | Self::Error
+            | Self::DelayThenError
+            | Self::Duplicate
+            | Self::Fail
+            | Self::Spare
+            | Self::Corrupt
+            | Self::Reset
+            | Self::Mark => false,
         }
     }
 
@@ -108,11 +135,14 @@ impl Verb {
             Self::Spare => 0,
             Self::Drop | Self::Error | Self::Fail => 1,
             Self::DelayThenError | Self::Reset => 2,
-            Self::Corrupt => 3,
-            Self::Duplicate => 4,
+            Self::Mark => 3,
+            Self::Corrupt => 4,
+            Self::Duplicate => 5,
             // After what is lost anyway, and before delays: their packets are on the wire, not in the queue.
-            Self::Rate => 5,
-            Self::Delay => 6,
+            Self::Rate => 6,
+            Self::Delay => 7,
+            // A packet that is late comes to its medium late.
+            Self::Slot => 8,
         }
     }
 }
@@ -142,10 +172,12 @@ pub struct Rule {
     pub errno: u32,
     /// When a matching operation is hit.
     pub trigger: Trigger,
-    /// How late, for the verbs that delay.
+    /// How late, for the verbs that delay; for [`Verb::Slot`] how long after each other slots are.
     pub delay: Delay,
     /// How fast, for [`Verb::Rate`].
     pub rate: Rate,
+    /// What a slot holds, for [`Verb::Slot`].
+    pub slot: Slot,
     /// What is flipped, for [`Verb::Corrupt`].
     pub corruption: Corruption,
     /// Which connections.
@@ -164,7 +196,7 @@ impl Rule {
     #[must_use]
     #[inline(always)]
     pub const fn remembers(&self) -> bool {
-        self.trigger.remembers() || self.rate.flags & PER_CONNECTION != 0
+        self.trigger.remembers() || self.delay.old != 0 || self.rate.flags & PER_CONNECTION != 0
     }
 
     /// Sort key of the slots: [`Verb::precedence`], then the order of the command line. Empty slots come last.
@@ -177,4 +209,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 120 + 24 + 16 + 8 + 16 + 32 + 40 + 8);
+const _: () = assert!(size_of::<Rule>() == 16 + 176 + 32 + 24 + 8 + 8 + 16 + 32 + 40 + 8);

@@ -4,10 +4,11 @@ use fault_common::{
     counters::RuleCounters,
     decide::{
         Moment, Outcome, Verdict,
-        combine::{BOTH_ENDS, BREAK_CHECKSUM, DUPLICATE},
+        combine::{BOTH_ENDS, BREAK_CHECKSUM, DUPLICATE, MARK},
         connections::Connections,
         decide,
         delay::{Delay, ORDERED},
+        past::Past,
         rate::{OPERATIONS, PER_CONNECTION, Rate},
         rng::{Coordinates, Purpose, draw},
         simulation::{Facts, Simulation},
@@ -28,7 +29,9 @@ use crate::{Bench, rule};
 
 fn verb(layer: Layer) -> impl Strategy<Value = Verb> {
     let verbs = match layer {
-        Layer::Net => vec![Verb::Drop, Verb::Reset, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay],
+        Layer::Net => {
+            vec![Verb::Drop, Verb::Reset, Verb::Mark, Verb::Corrupt, Verb::Duplicate, Verb::Rate, Verb::Delay]
+        }
         Layer::Disk => vec![Verb::Error, Verb::Rate, Verb::Delay, Verb::DelayThenError],
         Layer::File => vec![Verb::Fail],
         Layer::Proc => vec![Verb::Delay],
@@ -51,11 +54,11 @@ prop_compose! {
         bytes_per_second in prop_oneof![1..100_000u64, 1..1_000_000_000u64],
     ) -> Rule {
         let mut rule = rule(0, layer, verb, Trigger { threshold, nth, every, times, ..Trigger::ALWAYS });
-        rule.delay = Delay { mean_ns, jitter_ns, distribution, flags };
+        rule.delay = Delay { mean_ns, jitter_ns, distribution, flags, ..Delay::default() };
         if verb == Verb::Rate {
             // Of its connection, or of operations.
             let flags = if layer == Layer::Net { flags * PER_CONNECTION } else { flags * OPERATIONS };
-            rule.rate = Rate { bytes_per_second, flags, _pad: 0 };
+            rule.rate = Rate { bytes_per_second, flags, ..Rate::default() };
         }
         if verb == Verb::Corrupt {
             rule.corruption = Corruption { bits: 1 + flags, fix_checksum: flags };
@@ -131,7 +134,7 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         let at = Coordinates { seed, rule: rule.id, stream: 1, ordinal: tally.matched };
         tally.matched += 1;
         let budget_left = rule.trigger.times == 0 || tally.injected < rule.trigger.times;
-        if !rule.trigger.wants(tally.matched, &at, &mut 0) || !budget_left {
+        if !rule.trigger.wants(tally.matched, &at, &mut Past::default()) || !budget_left {
             continue;
         }
         tally.injected += 1;
@@ -139,7 +142,7 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         let verb = Verb::from_u32(rule.verb).unwrap();
         outcome.hits |= 1 << slot;
         if matches!(verb, Verb::Delay | Verb::DelayThenError) {
-            let delay_ns = rule.delay.sample(&at);
+            let delay_ns = rule.delay.sample(&at, &mut Past::default());
             outcome.delay_ns += delay_ns;
             outcome.flags |= rule.delay.flags;
             tally.delay_ns += delay_ns;
@@ -184,10 +187,13 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         }
         outcome.verdict = match verb {
             Verb::Rate if lost => Verdict::Drop,
-            Verb::Drop => Verdict::Drop,
+            // The packets here cannot be marked.
+            Verb::Drop | Verb::Mark => Verdict::Drop,
             Verb::Error | Verb::DelayThenError | Verb::Fail => Verdict::Error,
             Verb::Reset => Verdict::Reset,
-            Verb::Spare | Verb::Delay | Verb::Rate | Verb::Duplicate | Verb::Corrupt => Verdict::Pass,
+            Verb::Spare | Verb::Delay | Verb::Rate | Verb::Slot | Verb::Duplicate | Verb::Corrupt => {
+                Verdict::Pass
+            }
         };
     }
     outcome.delay_ns += waits;
@@ -264,6 +270,25 @@ fn counters_that_were_reset_are_those_of_a_new_rule() {
 }
 
 #[test]
+fn what_can_be_marked_is_marked_and_goes_on_and_the_rest_is_lost() {
+    let late = Rule {
+        delay: Delay { mean_ns: 1_000_000, ..Delay::default() },
+        ..rule(1, Layer::Net, Verb::Delay, Trigger::ALWAYS)
+    };
+    let rules = [rule(0, Layer::Net, Verb::Mark, Trigger { nth: 1, ..Trigger::ALWAYS }), late];
+    for (can_mark, verdict, delay_ns, flags) in
+        [(1, Verdict::Pass, 1_000_000, MARK), (0, Verdict::Drop, 0, 0)]
+    {
+        let counters = [RuleCounters::default(), RuleCounters::default()];
+        let mut stream = Stream::new(1);
+        let moment = Moment { stream: 1, can_mark, ..Moment::default() };
+        let outcome = decide(&mut Simulation::of(&rules, &counters, &mut stream), 0b11, &moment);
+        assert_eq!((outcome.verdict, outcome.delay_ns, outcome.flags), (verdict, delay_ns, flags));
+        assert_eq!((counters[0].injected.load(), counters[0].marked.load()), (1, can_mark.into()));
+    }
+}
+
+#[test]
 fn what_belongs_to_no_connection_is_none_of_some() {
     let connections = Connections { by_chance: 1, share: CERTAIN, ..Connections::default() };
     let picky = Rule { connections, ..rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS) };
@@ -321,6 +346,8 @@ proptest! {
             prop_assert_eq!(outcome.verdict, Verdict::Error);
         } else if verbs.contains(&Verb::Reset) {
             prop_assert_eq!(outcome.verdict, Verdict::Reset);
+        } else if verbs.contains(&Verb::Mark) {
+            prop_assert_eq!(outcome.verdict, Verdict::Drop);
         } else {
             prop_assert_eq!(outcome.verdict, Verdict::Pass);
         }
@@ -391,7 +418,7 @@ proptest! {
     }
 
     #[test]
-    fn numbers_that_are_no_verb_do_nothing(verb in prop_oneof![Just(0), 11u32..]) {
+    fn numbers_that_are_no_verb_do_nothing(verb in prop_oneof![Just(0), 13u32..]) {
         let mut unknown = rule(0, Layer::Net, Verb::Drop, Trigger::ALWAYS);
         unknown.verb = verb;
         let mut bench = Bench::new(vec![unknown]);

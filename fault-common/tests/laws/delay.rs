@@ -3,6 +3,7 @@
 use fault_common::{
     decide::{
         delay::{Delay, Distribution, ORDERED, departure},
+        past::Past,
         rng::Coordinates,
     },
     limits::MAX_PACKET_DELAY_NS,
@@ -19,7 +20,7 @@ fn duration() -> impl Strategy<Value = u64> {
 }
 
 fn delay(distribution: Distribution, mean_ns: u64, jitter_ns: u64) -> Delay {
-    Delay { mean_ns, jitter_ns, distribution: distribution as u32, flags: 0 }
+    Delay { mean_ns, jitter_ns, distribution: distribution as u32, flags: 0, ..Delay::default() }
 }
 
 /// `jitter × factor`, rounded away from zero by what the table's resolution may add.
@@ -34,17 +35,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn no_bit_pattern_overflows(mean_ns: u64, jitter_ns: u64, distribution: u32, flags: u32, draw: u64) {
-        let delay = Delay { mean_ns, jitter_ns, distribution, flags };
+    fn no_bit_pattern_overflows(
+        mean_ns: u64, jitter_ns: u64, distribution: u32, flags: u32, old: u32, new: u32, draw: u64, past: u64,
+    ) {
+        let delay = Delay { mean_ns, jitter_ns, distribution, flags, old, new };
         prop_assert!(delay.shape(draw) <= MAX_PACKET_DELAY_NS);
         let at = Coordinates { seed: draw, rule: 0, stream: 1, ordinal: 2 };
-        prop_assert!(delay.sample(&at) <= MAX_PACKET_DELAY_NS);
+        prop_assert!(delay.sample(&at, &mut Past(past)) <= MAX_PACKET_DELAY_NS);
     }
 
     #[test]
     fn without_jitter_it_is_constant(mean_ns in duration(), distribution in distribution(), seed: u64) {
-        let delay = Delay { mean_ns, jitter_ns: 0, distribution, flags: 0 };
-        prop_assert_eq!(delay.sample(&Coordinates { seed, rule: 3, stream: 4, ordinal: 5 }), mean_ns);
+        let delay = Delay { mean_ns, jitter_ns: 0, distribution, flags: 0, ..Delay::default() };
+        prop_assert_eq!(delay.sample(&Coordinates { seed, rule: 3, stream: 4, ordinal: 5 }, &mut Past::default()), mean_ns);
         prop_assert_eq!(delay.shape(seed).abs_diff(mean_ns), 0);
     }
 
@@ -52,7 +55,7 @@ proptest! {
     fn larger_draws_are_later(
         mean_ns in duration(), jitter_ns in duration(), distribution in distribution(), a: u64, b: u64,
     ) {
-        let delay = Delay { mean_ns, jitter_ns, distribution, flags: 0 };
+        let delay = Delay { mean_ns, jitter_ns, distribution, flags: 0, ..Delay::default() };
         prop_assert!(delay.shape(a.min(b)) <= delay.shape(a.max(b)));
     }
 

@@ -7,6 +7,7 @@ mod delay;
 mod filters;
 mod glob;
 mod rate;
+mod slot;
 mod tag;
 mod threads;
 mod trigger;

@@ -5,6 +5,7 @@ use std::thread;
 use fault_common::{
     decide::{
         Verdict,
+        past::Past,
         rate::{CATCH_UP_NS, OPERATIONS, PER_CONNECTION, Rate},
         simulation::Facts,
         trigger::Trigger,
@@ -54,7 +55,7 @@ proptest! {
         flags in prop_oneof![Just(0), Just(OPERATIONS)],
         operations in prop::collection::vec((0..50_000_000u64, 1..1_048_576u64), 1..100),
     ) {
-        let rate = Rate { bytes_per_second, flags, _pad: 0 };
+        let rate = Rate { bytes_per_second, flags, ..Rate::default() };
         let link = SharedU64::new(0);
         let (mut now, mut sum) = (0u64, 0u64);
         let mut ends: Vec<(u64, u64)> = Vec::new();
@@ -82,7 +83,7 @@ proptest! {
     ) {
         // One thread: the next operation comes when the disk has done the one before. The disk is quicker than the link on
         // average, or the link would not be what one waits for.
-        let rate = Rate { bytes_per_second: operations_per_second, flags: OPERATIONS, _pad: 0 };
+        let rate = Rate { bytes_per_second: operations_per_second, flags: OPERATIONS, ..Rate::default() };
         let own = rate.transmission_ns(1);
         let (link, mut now) = (SharedU64::new(0), 0u64);
         for takes in &disk {
@@ -102,8 +103,11 @@ proptest! {
     }
 
     #[test]
-    fn no_bit_pattern_overflows(rate in any::<u64>(), free in any::<u64>(), now in any::<u64>(), bytes in any::<u64>()) {
-        let rate = Rate { bytes_per_second: rate, flags: (rate & 2) as u32, _pad: 0 };
+    fn no_bit_pattern_overflows(
+        rate: u64, free: u64, now: u64, bytes: u64, overhead: i32, cell: u32, cell_overhead: i32,
+    ) {
+        let flags = (rate & 2) as u32;
+        let rate = Rate { bytes_per_second: rate, flags, overhead, cell, cell_overhead };
         let _ = rate.hold(&SharedU64::new(free), now, bytes);
         let _ = (rate.send(&SharedU64::new(free), now, bytes), rate.send_alone(&mut { free }, now, bytes));
     }
@@ -112,13 +116,26 @@ proptest! {
 #[test]
 fn a_changed_rule_set_starts_with_a_free_link() {
     let mut rule = rule(0, Layer::Net, Verb::Rate, Trigger::ALWAYS);
-    rule.rate = Rate { bytes_per_second: 1000, flags: PER_CONNECTION, _pad: 0 };
+    rule.rate = Rate { bytes_per_second: 1000, flags: PER_CONNECTION, ..Rate::default() };
     let mut bench = Bench::new(vec![rule]);
     // Of the rule that was in this slot before, on a clock that has started afresh since.
-    bench.stream.memory[0] = 1 << 50;
+    bench.stream.memory[0] = Past(1 << 50);
     let outcome = bench.step(Facts::Anything, 0, 1000);
     assert_eq!((outcome.verdict, outcome.delay_ns), (Verdict::Pass, 1_000_000_000));
     assert_eq!(bench.step(Facts::Anything, 0, 1000).delay_ns, 2_000_000_000, "and then remembers");
+}
+
+#[test]
+fn what_a_link_adds_is_netems_arithmetic() {
+    // 1 ns a byte. ATM (tc-netem(8)): cells of 48 bytes and 5 of header; a packet of 100 bytes with 8 more fills three.
+    let atm = Rate { overhead: 8, cell: 48, cell_overhead: 5, ..rate(1_000_000_000) };
+    for (bytes, on_link) in [(1, 53), (40, 53), (41, 106), (88, 106), (100, 159), (1500, 32 * 53)] {
+        assert_eq!(atm.transmission_ns(bytes), on_link, "{bytes} bytes");
+    }
+    let less = Rate { overhead: -14, ..rate(1_000_000_000) };
+    assert_eq!([1514, 15, 14, 3].map(|bytes| less.transmission_ns(bytes)), [1500, 1, 0, 0]);
+    let smaller = Rate { cell: 100, cell_overhead: -20, ..rate(1_000_000_000) };
+    assert_eq!([1, 100, 101].map(|bytes| smaller.transmission_ns(bytes)), [80, 80, 160]);
 }
 
 #[test]

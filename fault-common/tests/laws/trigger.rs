@@ -1,6 +1,7 @@
 //! When a matching operation is hit.
 
 use fault_common::decide::{
+    past::Past,
     rng::Coordinates,
     simulation::Facts,
     trigger::{CERTAIN, Trigger, threshold_from_ppb},
@@ -66,11 +67,26 @@ proptest! {
     }
 
     #[test]
+    fn hits_keep_their_distance(threshold in prop_oneof![Just(CERTAIN), 1..CERTAIN], gap in 1..30u32) {
+        let hits = hits_of(Trigger { threshold, gap, ..Trigger::ALWAYS }, OPERATIONS);
+        let from_the_beginning: Vec<u64> = [0].into_iter().chain(hits.iter().copied()).collect();
+        prop_assert!(from_the_beginning.windows(2).all(|pair| pair[1] - pair[0] >= u64::from(gap)), "{hits:?}");
+        if threshold == CERTAIN {
+            prop_assert_eq!(hits, (1..=OPERATIONS / u64::from(gap)).map(|n| n * u64::from(gap)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_gap_of_one_is_none(trigger in trigger()) {
+        prop_assert_eq!(hits_of(Trigger { gap: 1, ..trigger }, OPERATIONS), hits_of(trigger, OPERATIONS));
+    }
+
+    #[test]
     fn never_and_always_are_exact(seed: u64, id: u32, stream: u64, ordinal: u64) {
         let at = Coordinates { seed, rule: id, stream, ordinal };
         let never = Trigger { threshold: 0, ..Trigger::ALWAYS };
-        prop_assert!(!never.wants(1, &at, &mut 0));
-        prop_assert!(Trigger::ALWAYS.wants(1, &at, &mut 0));
+        prop_assert!(!never.wants(1, &at, &mut Past::default()));
+        prop_assert!(Trigger::ALWAYS.wants(1, &at, &mut Past::default()));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Hits that come in bursts: netem's correlation, and the Gilbert–Elliott model.
 
 use fault_common::decide::{
+    past::Past,
     rng::{Purpose, draw},
-    trigger::{CERTAIN, Gilbert, Trigger, threshold_from_ppb},
+    trigger::{CERTAIN, Gilbert, Markov, Trigger, threshold_from_ppb},
 };
 
 use crate::{
@@ -15,7 +16,7 @@ const PERCENT: u64 = 10_000_000;
 /// The decisions of one stream.
 fn hits(trigger: &Trigger, stream: u64, length: u64) -> Vec<bool> {
     // Whatever was remembered before the first match does not count.
-    let mut memory = 0xdead_beef;
+    let mut memory = Past(0xdead_beef_dead_beef);
     (0..length).map(|ordinal| trigger.wants(1, &at(7, 2, stream, ordinal), &mut memory)).collect()
 }
 
@@ -165,5 +166,94 @@ fn each_state_has_its_chance() {
                 "gilbert {p}% {r}% {h}% {k}%: {count} of {trials} hit while bad = {state}"
             );
         }
+    }
+}
+
+/// netem's `loss_4state`, with states by its names and numbers of another generator and purpose, until `length` decisions.
+fn loss_4state([p13, p31, p32, p23, p14]: [u64; 5], length: u64) -> Vec<bool> {
+    let a = [p13, p31, p32, p14, p23].map(|percent| percent as f64 / 100.0);
+    let (mut state, mut lost) = ("TX_IN_GAP_PERIOD", Vec::new());
+    for ordinal in 0..length {
+        let rnd = draw(&at(99, 5, 1, ordinal), Purpose::Delay) as f64 / 2f64.powi(64);
+        state = match state {
+            "TX_IN_GAP_PERIOD" if rnd < a[3] => "LOST_IN_GAP_PERIOD",
+            "TX_IN_GAP_PERIOD" if rnd < a[0] + a[3] => "LOST_IN_BURST_PERIOD",
+            "TX_IN_BURST_PERIOD" if rnd < a[4] => "LOST_IN_BURST_PERIOD",
+            "TX_IN_BURST_PERIOD" => "TX_IN_BURST_PERIOD",
+            "LOST_IN_BURST_PERIOD" if rnd < a[2] => "TX_IN_BURST_PERIOD",
+            "LOST_IN_BURST_PERIOD" if rnd < a[1] + a[2] => "TX_IN_GAP_PERIOD",
+            "LOST_IN_BURST_PERIOD" => "LOST_IN_BURST_PERIOD",
+            _ => "TX_IN_GAP_PERIOD",
+        };
+        lost.push(state.starts_with("LOST"));
+    }
+    lost
+}
+
+/// Numbers of the 16 patterns of four decisions, each counted once every 16, so that what is counted is nearly independent.
+fn patterns(hits: &[bool]) -> [u64; 16] {
+    let mut counts = [0; 16];
+    for four in hits.chunks_exact(16).map(|chunk| &chunk[..4]) {
+        counts[four.iter().fold(0, |number, hit| number << 1 | usize::from(*hit))] += 1;
+    }
+    counts
+}
+
+#[test]
+fn four_states_are_those_of_netem() {
+    // Two samples of 3 200 000 decisions: χ² over the patterns of four in a row, and over the lengths of runs.
+    let cases = [[2, 30, 20, 50, 1], [5, 60, 0, 100, 0], [1, 20, 60, 10, 5], [20, 30, 40, 5, 60]];
+    for case in cases {
+        let chance = |percent: u64| threshold_from_ppb(percent * PERCENT);
+        let [to_burst, to_gap, to_pause, to_hit, alone] = case.map(chance);
+        let markov = Markov { on: 1, to_burst, to_gap, to_pause, to_hit, alone, ..Markov::default() };
+        let ours = hits(&Trigger { markov, ..Trigger::ALWAYS }, 1, 3_200_000);
+        let theirs = loss_4state(case, 3_200_000);
+        let compared = [
+            (patterns(&ours).to_vec(), patterns(&theirs).to_vec()),
+            (runs(&ours).to_vec(), runs(&theirs).to_vec()),
+        ];
+        for (ours, theirs) in compared {
+            let (n, m) = (ours.iter().sum::<u64>() as f64, theirs.iter().sum::<u64>() as f64);
+            let (mut statistic, mut cells) = (0.0, 0);
+            for (a, b) in ours.iter().zip(&theirs).map(|(a, b)| (*a as f64, *b as f64)) {
+                // Rare cells are left out on both sides: what they hold is in no other.
+                if a + b >= 20.0 {
+                    statistic += ((m / n).sqrt() * a - (n / m).sqrt() * b).powi(2) / (a + b);
+                    cells += 1;
+                }
+            }
+            assert!(cells > 2, "{case:?}: {ours:?}");
+            assert!(
+                chi_square_is_credible(statistic, cells - 1, ALPHA / 8.0),
+                "markov {case:?}: χ² {statistic} over {cells} cells, {ours:?} and {theirs:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn hits_after_a_gap_have_their_chance() {
+    // 200 000 matches, 20 % and at least five apart: of those that may be hit, a fifth is.
+    let trigger = Trigger { threshold: threshold_from_ppb(20 * PERCENT), gap: 5, ..Trigger::ALWAYS };
+    let hits = hits(&trigger, 1, 200_000);
+    let (mut run, mut trials, mut count) = (0, 0, 0);
+    for hit in hits {
+        if run >= 4 {
+            trials += 1;
+            count += u64::from(hit);
+        }
+        run = if hit { 0 } else { run + 1 };
+    }
+    assert!(as_often(20, trials, count, ALPHA), "{count} of {trials}");
+}
+
+#[test]
+fn a_gap_does_not_move_a_correlated_sequence() {
+    // Where no hit is possible nothing is drawn, as in netem: with all of the previous draw, one decision for the stream.
+    let trigger = Trigger { correlation: CERTAIN, gap: 3, ..burst(30, 0) };
+    for stream in 1..=200 {
+        let hits: Vec<bool> = hits(&trigger, stream, 30).into_iter().skip(2).step_by(3).collect();
+        assert!(hits.iter().all(|hit| *hit == hits[0]), "stream {stream}: {hits:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use fault_common::decide::{
     delay::{Delay, Distribution},
+    past::Past,
     rng::{Coordinates, Purpose, draw},
     trigger::{Trigger, threshold_from_ppb},
 };
@@ -84,7 +85,7 @@ fn draws() {
 fn which_of_the_first_hundred_are_hit() {
     let trigger = Trigger { threshold: threshold_from_ppb(100_000_000), ..Trigger::ALWAYS };
     let hits: Vec<u64> =
-        (0..100).filter(|&ordinal| trigger.wants(1, &at(42, 0, 1, ordinal), &mut 0)).collect();
+        (0..100).filter(|&ordinal| trigger.wants(1, &at(42, 0, 1, ordinal), &mut Past::default())).collect();
     assert_eq!(hits, [29, 30, 53, 58, 60, 68, 72, 73, 92, 97]);
 }
 
@@ -98,8 +99,9 @@ fn how_late_the_first_four_are() {
                     jitter_ns: 20_000_000,
                     distribution: distribution as u32,
                     flags: 0,
+                    ..Delay::default()
                 };
-                [0, 1, 2, 3].map(|ordinal| delay.sample(&at(42, 0, 1, ordinal)))
+                [0, 1, 2, 3].map(|ordinal| delay.sample(&at(42, 0, 1, ordinal), &mut Past::default()))
             },
         );
     let pinned = [

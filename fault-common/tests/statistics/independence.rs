@@ -1,6 +1,7 @@
 //! Does one decision tell anything about another?
 
 use fault_common::decide::{
+    past::Past,
     rng::{Coordinates, Purpose, draw},
     trigger::{Trigger, threshold_from_ppb},
 };
@@ -47,7 +48,7 @@ fn unit(at: &Coordinates, purpose: Purpose) -> f64 {
 }
 
 fn hit(trigger: &Trigger, at: Coordinates) -> bool {
-    trigger.wants(1, &at, &mut 0)
+    trigger.wants(1, &at, &mut Past::default())
 }
 
 /// A neighbour in one coordinate.

@@ -4,6 +4,7 @@ use fault_common::{
     counters::RuleCounters,
     decide::{
         Moment, decide,
+        past::Past,
         simulation::Simulation,
         trigger::{Trigger, threshold_from_ppb},
     },
@@ -49,7 +50,9 @@ fn one_in_a_million() {
     // 10^8 draws: 100 hits expected, 69 to 135 accepted.
     let trigger = trigger(1_000);
     let draws = 100_000_000;
-    let hits = (0..draws).filter(|&ordinal| trigger.wants(1, &at(1, 0, 1, ordinal), &mut 0)).count() as u64;
+    let hits = (0..draws)
+        .filter(|&ordinal| trigger.wants(1, &at(1, 0, 1, ordinal), &mut Past::default()))
+        .count() as u64;
     assert_rate("1e-6", &trigger, draws, hits, ALPHA);
 }
 
@@ -60,7 +63,7 @@ fn one_in_a_million_over_many_short_streams() {
     for (streams, length) in [(10_000_000u64, 1u64), (1_000_000, 10)] {
         let hits = (1..=streams)
             .flat_map(|stream| (0..length).map(move |ordinal| at(3, 2, stream, ordinal)))
-            .filter(|at| trigger.wants(1, at, &mut 0))
+            .filter(|at| trigger.wants(1, at, &mut Past::default()))
             .count() as u64;
         assert_rate("1e-6 over streams", &trigger, streams * length, hits, ALPHA / 2.0);
     }
@@ -106,7 +109,7 @@ fn any_seed_any_rule_any_stream() {
                 for ordinal in 0..draws {
                     let at = at(seed, rule, stream, ordinal);
                     for (hits, trigger) in hits.iter_mut().zip(&triggers) {
-                        *hits += u64::from(trigger.wants(1, &at, &mut 0));
+                        *hits += u64::from(trigger.wants(1, &at, &mut Past::default()));
                     }
                 }
                 for (hits, trigger) in hits.iter().zip(&triggers) {

@@ -51,6 +51,7 @@ mod need {
     pub const SEGMENT: u32 = 8;
     pub const POSITION: u32 = 16;
     pub const CONNECTION: u32 = 32;
+    pub const MARK: u32 = 64;
 }
 
 /// The rules that may look at a packet, never none.
@@ -88,7 +89,8 @@ impl Candidates {
             | need(bank.net_checksum, need::CHECKSUM)
             | need(bank.net_segment, need::SEGMENT)
             | need(bank.net_position, need::POSITION)
-            | need(bank.net_connections, need::CONNECTION);
+            | need(bank.net_connections, need::CONNECTION)
+            | need(bank.net_mark, need::MARK);
         Some(Self { generation, mask, needs })
     }
 
@@ -120,6 +122,12 @@ impl Candidates {
     #[inline(always)]
     pub const fn positioned(&self) -> bool {
         self.needs & need::POSITION != 0
+    }
+
+    /// Some of them ask whether the packet can be marked.
+    #[inline(always)]
+    pub const fn marked(&self) -> bool {
+        self.needs & need::MARK != 0
     }
 
     /// Some of them look at some connections only.

@@ -8,7 +8,7 @@ use fault_common::{
     counters::Counter,
     decide::{
         Verdict,
-        combine::{BOTH_ENDS, BREAK_CHECKSUM, DUPLICATE},
+        combine::{BOTH_ENDS, BREAK_CHECKSUM, DUPLICATE, MARK},
         delay::ORDERED,
     },
     event::{Action, PacketEvent},
@@ -25,6 +25,7 @@ use super::{
     cut::copy,
     headers::{self, Headers},
     lane::{self, Departure},
+    mark,
     reset,
     scene::{Scene, scene},
     segment::classify,
@@ -130,6 +131,7 @@ fn report(scene: &Scene) {
         Verdict::Reset => Action::Reset,
         Verdict::Pass | Verdict::Error if outcome.delay_ns != 0 => Action::Delay,
         Verdict::Pass | Verdict::Error if outcome.corrupt_bits != 0 => Action::Corrupt,
+        Verdict::Pass | Verdict::Error if outcome.flags & MARK != 0 => Action::Mark,
         Verdict::Pass | Verdict::Error => Action::Duplicate,
     };
     let what = emit::What {
@@ -179,6 +181,7 @@ fn describe(skb: Skb, control: &Control, scene: &mut Scene, memory: Memory) {
     moment.elapsed_ns = now.saturating_sub(control.started_ns.load());
     moment.bytes = u64::from(wire_bytes(skb, place.direction, headers));
     moment.link = (place.direction as u32) >> 1;
+    moment.can_mark = if candidates.marked() { u32::from(mark::can_be(skb, headers)) } else { 0 };
     moment.connection = 0;
     if candidates.connected() && scene.is_connection != 0 {
         moment.connection = prepare_connection(memory.connection, control, candidates.generation);
@@ -218,6 +221,9 @@ pub extern "C" fn act_packet(skb: *mut __sk_buff, stream: *mut Stream, departure
         if breaks && !place.is_cut || !corrupt::corrupt(skb, &scene.headers, bits, random, breaks) {
             emit::count(Counter::Unchanged);
         }
+    }
+    if flags & MARK != 0 && !mark::mark(skb) {
+        emit::count(Counter::Unchanged);
     }
     let twice = flags & DUPLICATE != 0;
     if delay_ns == 0 {

@@ -11,7 +11,7 @@
 //! | [`sockets`] | `cgroup/sock_create`, `cgroup/post_bind4`, `cgroup/post_bind6` at the root of the v2 hierarchy |
 //!
 //! What a hook knows of a packet is its [`scene`]: [`headers`] and [`segment`] read what a filter needs, [`candidates`] finds the rules that may look, [`judge`] asks
-//! `fault_common::decide` and does what it says; [`corrupt`] and [`reset`] rewrite packets.
+//! `fault_common::decide` and does what it says; [`corrupt`], [`mark`] and [`reset`] rewrite packets.
 
 mod calls;
 mod candidates;
@@ -22,6 +22,7 @@ mod headers;
 mod ingress;
 mod judge;
 mod lane;
+mod mark;
 mod reset;
 pub mod scene;
 pub mod segment;

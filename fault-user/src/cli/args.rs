@@ -197,7 +197,7 @@ pub struct FaultArgs {
     /// A fault of the processes themselves, e.g. 'pause 5s after 10s'
     #[arg(long, value_name = "SPEC")]
     pub proc: Vec<String>,
-    /// Spare packets and calls from all net faults, e.g. 'tcp port 22'
+    /// Spare packets and calls from all net faults, e.g. 'tcp port 22' or '25% out'
     #[arg(long, value_name = "FILTER")]
     pub except: Vec<String>,
     /// In the order given; filled by [`parse`].

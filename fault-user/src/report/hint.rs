@@ -87,8 +87,9 @@ fn unmatched_net(fault: &NetFault) -> String {
         NetVerb::Reset => "packet of an established TCP connection",
         NetVerb::Hang => "TCP packet with data",
         NetVerb::Corrupt { fix_checksum: true, .. } => "packet with data",
-        NetVerb::Drop
+        NetVerb::Drop { .. }
         | NetVerb::Delay(_)
+        | NetVerb::Slot { .. }
         | NetVerb::Rate { .. }
         | NetVerb::Duplicate
         | NetVerb::Reorder { .. }

@@ -86,7 +86,7 @@ impl SessionReport {
         let rules = healed.plan.rules.iter().zip(&healed.rules);
         let exceptions = healed.plan.exceptions.iter().zip(&healed.spared);
         Self {
-            except: exceptions.map(|(planned, matched)| ExceptionReport::new(planned, *matched)).collect(),
+            except: exceptions.map(|(planned, totals)| ExceptionReport::new(planned, *totals)).collect(),
             scenario: None,
             rules: rules.map(|(planned, totals)| RuleReport::new(planned, *totals, lasted)).collect(),
             notes: note::notes(&healed.totals, healed.stranded, &healed.lanes),
@@ -190,10 +190,13 @@ pub struct RuleReport {
     pub bytes: u64,
     /// Sum of the delays asked for, in nanoseconds.
     pub delay_ns: u64,
-    /// Of a `rate` or `iops`, among those that were hit: packets that found its queue full and were lost, and block
+    /// Of a `rate`, `slot` or `iops`, among those that were hit: packets that found its queue full and were lost, and block
     /// operations that would have waited for more than a minute and went ahead then. Absent for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overflowed: Option<u64>,
+    /// Of a `drop ecn`, among those that were hit: packets that were marked and not lost. Absent for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marked: Option<u64>,
     /// Mean delay of the operations that were hit, in nanoseconds; absent for a fault that does not delay or
     /// did not hit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,8 +210,9 @@ impl RuleReport {
     /// What `planned` did in a session that was active for `lasted`.
     #[must_use]
     pub fn new(planned: &PlannedRule, totals: RuleTotals, lasted: Duration) -> Self {
-        let RuleTotals { matched, injected, bytes, delay_ns, overflowed } = totals;
-        let delays = Verb::from_u32(planned.rule.verb).is_some_and(Verb::delays);
+        let RuleTotals { matched, injected, bytes, delay_ns, overflowed, marked } = totals;
+        let verb = Verb::from_u32(planned.rule.verb);
+        let delays = verb.is_some_and(Verb::delays);
         Self {
             id: planned.id,
             layer: planned.fault.layer().name(),
@@ -220,7 +224,8 @@ impl RuleReport {
             spared: matched.saturating_sub(injected),
             bytes,
             delay_ns,
-            overflowed: (planned.rule.verb == Verb::Rate as u32).then_some(overflowed),
+            overflowed: verb.is_some_and(Verb::has_queue).then_some(overflowed),
+            marked: (verb == Some(Verb::Mark)).then_some(marked),
             mean_delay_ns: delays.then(|| delay_ns.checked_div(injected)).flatten(),
             hint: hint::hint(&planned.fault, &totals, lasted),
         }
@@ -230,17 +235,20 @@ impl RuleReport {
 /// What one exception did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExceptionReport {
-    /// Its filter, in canonical form.
+    /// Its filter and trigger, in canonical form.
     pub filter: String,
-    /// Operations that a fault might have hit and that it spared.
+    /// Operations that a fault might have hit and that passed its filter.
     pub matched: u64,
+    /// How many of those it spared: all, unless it has a trigger.
+    pub spared: u64,
 }
 
 impl ExceptionReport {
-    /// `planned`, which spared so many.
+    /// What `planned` did.
     #[must_use]
-    pub fn new(planned: &PlannedException, matched: u64) -> Self {
-        Self { filter: planned.exception.to_string(), matched }
+    pub fn new(planned: &PlannedException, totals: RuleTotals) -> Self {
+        let RuleTotals { matched, injected: spared, .. } = totals;
+        Self { filter: planned.exception.to_string(), matched, spared }
     }
 }
 

@@ -46,8 +46,13 @@ pub fn render(report: &SessionReport, style: Style) -> String {
         text.push('\n');
     }
     for exception in &report.except {
-        let operations = if exception.matched == 1 { "operation" } else { "operations" };
-        text += &format!("except `{}`: {} {operations} spared\n", exception.filter, exception.matched);
+        let operations = if exception.spared == 1 { "operation" } else { "operations" };
+        text += &format!("except `{}`: {} {operations} spared\n", exception.filter, exception.spared);
+    }
+    for rule in &report.rules {
+        let Some(marked) = rule.marked.filter(|_| rule.injected != 0) else { continue };
+        let lost = rule.injected.saturating_sub(marked);
+        text += &format!("fault {}: {marked} of them marked, {lost} lost\n", rule.id);
     }
     if let Some(scenario) = &report.scenario {
         for expectation in &scenario.expectations {

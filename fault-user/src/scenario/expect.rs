@@ -19,8 +19,10 @@ pub enum Count {
     Spared,
     /// Bytes of those that were hit.
     Bytes,
-    /// Packets lost before a `rate`.
+    /// Packets lost before a `rate` or a `slot`.
     Overflowed,
+    /// Packets marked by a `drop ecn`, and not lost.
+    Marked,
     /// All delays asked for, together.
     Delay,
     /// The mean of them.
@@ -28,12 +30,13 @@ pub enum Count {
 }
 
 impl Count {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Matched,
         Self::Injected,
         Self::Spared,
         Self::Bytes,
         Self::Overflowed,
+        Self::Marked,
         Self::Delay,
         Self::MeanDelay,
     ];
@@ -45,6 +48,7 @@ impl Count {
             Self::Spared => "spared",
             Self::Bytes => "bytes",
             Self::Overflowed => "overflowed",
+            Self::Marked => "marked",
             Self::Delay => "delay",
             Self::MeanDelay => "mean-delay",
         }
@@ -53,7 +57,9 @@ impl Count {
     const fn is_time(self) -> bool {
         match self {
             Self::Delay | Self::MeanDelay => true,
-            Self::Matched | Self::Injected | Self::Spared | Self::Bytes | Self::Overflowed => false,
+            Self::Matched | Self::Injected | Self::Spared | Self::Bytes | Self::Overflowed | Self::Marked => {
+                false
+            }
         }
     }
 
@@ -64,6 +70,7 @@ impl Count {
             Self::Spared => totals.matched.saturating_sub(totals.injected),
             Self::Bytes => totals.bytes,
             Self::Overflowed => totals.overflowed,
+            Self::Marked => totals.marked,
             Self::Delay => totals.delay_ns,
             Self::MeanDelay => match totals.delay_ns.checked_div(totals.injected) {
                 Some(mean) => mean,
@@ -189,7 +196,8 @@ mod tests {
 
     #[test]
     fn comparisons_hold_or_not() {
-        let totals = RuleTotals { matched: 10, injected: 3, bytes: 300, delay_ns: 900, overflowed: 0 };
+        let totals =
+            RuleTotals { matched: 10, injected: 3, bytes: 300, delay_ns: 900, overflowed: 0, marked: 0 };
         for (line, holds) in [
             ("injected > 2", true),
             ("injected>=3", true),

@@ -160,7 +160,7 @@ pub(super) fn look(active: &Active) -> Result<Look, ApiError> {
     let exceptions = plan.exceptions.iter().zip(counts.spared);
     Ok(Look {
         rules: rules.map(|(planned, totals)| RuleReport::new(planned, totals, lasted)).collect(),
-        except: exceptions.map(|(planned, matched)| ExceptionReport::new(planned, matched)).collect(),
+        except: exceptions.map(|(planned, totals)| ExceptionReport::new(planned, totals)).collect(),
         counters: counts.totals,
     })
 }

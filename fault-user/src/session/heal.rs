@@ -45,8 +45,23 @@ pub struct RuleTotals {
     pub bytes: u64,
     /// Sum of the delays asked for, nanoseconds.
     pub delay_ns: u64,
-    /// Of those that were hit, lost because the queue of a `rate` was full.
+    /// Of those that were hit, lost because the queue of a `rate` or a `slot` was full.
     pub overflowed: u64,
+    /// Of a `drop ecn`, packets that were marked in place of being lost.
+    pub marked: u64,
+}
+
+impl RuleTotals {
+    /// Adds what the same rule did in another session.
+    pub fn add(&mut self, other: &Self) {
+        let Self { matched, injected, bytes, delay_ns, overflowed, marked } = other;
+        self.matched += matched;
+        self.injected += injected;
+        self.bytes += bytes;
+        self.delay_ns += delay_ns;
+        self.overflowed += overflowed;
+        self.marked += marked;
+    }
 }
 
 /// What the whole session counted, indexed by [`Counter`].
@@ -84,8 +99,8 @@ impl Totals {
 pub struct Counts {
     /// By [`super::plan::PlannedRule::id`].
     pub rules: Vec<RuleTotals>,
-    /// What each exception matched, in the order given.
-    pub spared: Vec<u64>,
+    /// What each exception met and spared, in the order given.
+    pub spared: Vec<RuleTotals>,
     /// Of the whole session.
     pub totals: Totals,
 }
@@ -106,8 +121,8 @@ pub struct Healed {
     /// What each rule had done every half second, in the order of `rules`; empty unless asked for
     /// ([`Active::record`]).
     pub history: Vec<Vec<Point>>,
-    /// What each exception matched, in the order given.
-    pub spared: Vec<u64>,
+    /// What each exception met and spared, in the order given.
+    pub spared: Vec<RuleTotals>,
     /// Of the whole session.
     pub totals: Totals,
     /// Of each lane.
@@ -143,7 +158,7 @@ impl Active {
         let Armed { loaded, request: Request { plan, .. }, earlier, .. } = &self.armed;
         let of = |slot| totals_of(loaded, loaded.control.bank(), slot, earlier);
         let rules = plan.rules.iter().map(|planned| of(planned.slot)).collect();
-        let spared = plan.exceptions.iter().map(|planned| of(planned.slot).matched).collect();
+        let spared = plan.exceptions.iter().map(|planned| of(planned.slot)).collect();
         Ok(Counts { rules, spared, totals: Totals::read(&loaded.ebpf)? })
     }
 
@@ -211,8 +226,7 @@ impl Active {
             .map(|planned| totals_of(&loaded, bank, planned.slot, &earlier))
             .collect();
         let exceptions = request.plan.exceptions.iter();
-        let spared =
-            exceptions.map(|planned| totals_of(&loaded, bank, planned.slot, &earlier).matched).collect();
+        let spared = exceptions.map(|planned| totals_of(&loaded, bank, planned.slot, &earlier)).collect();
         for namespace in &mut namespaces {
             match namespace.lane_stats() {
                 Ok(stats) => lanes.extend(stats),
@@ -264,6 +278,7 @@ fn totals_of(loaded: &Loaded, bank: u32, slot: u32, earlier: &Earlier) -> RuleTo
         bytes: counters.bytes.load(),
         delay_ns: counters.delay_ns.load(),
         overflowed: counters.overflowed.load(),
+        marked: counters.marked.load(),
     }
 }
 

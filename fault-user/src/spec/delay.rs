@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::trigger::Probability;
+
 /// The operands of `delay`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DelaySpec {
@@ -13,6 +15,9 @@ pub struct DelaySpec {
     pub jitter: Option<Duration>,
     /// The shape of the jitter; [`Distribution::Uniform`] when there is no jitter.
     pub distribution: Distribution,
+    /// `correlation C%`, with jitter: how much a delay resembles the one before of the same socket and direction, or thread. The
+    /// rank correlation (Spearman's) of the two; the distribution stays what it is.
+    pub correlation: Option<Probability>,
     /// `ordered`: jitter never lets one packet overtake another of the same flow. Net only.
     pub ordered: bool,
 }
@@ -20,7 +25,7 @@ pub struct DelaySpec {
 impl DelaySpec {
     /// The same delay for everyone.
     pub fn constant(mean: Duration) -> Self {
-        Self { mean, jitter: None, distribution: Distribution::Uniform, ordered: false }
+        Self { mean, jitter: None, distribution: Distribution::Uniform, correlation: None, ordered: false }
     }
 }
 

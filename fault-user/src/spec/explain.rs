@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fmt::Display};
 
 use super::{
-    Call, CallError, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb,
-    Distribution, Fault, FileFault, FileOp, FileVerb, Hold, NetFault, NetFilter, NetVerb, Part, Peer,
-    Probability, ProcVerb, Protocol, Segment, Trigger,
+    Call, CallError, Cell, Connections, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp,
+    DiskVerb, Distribution, Fault, FileFault, FileOp, FileVerb, Framing, Hold, NetFault, NetFilter, NetVerb,
+    Part, Peer, Probability, ProcVerb, Protocol, Segment, Trigger,
     units::{print_duration, print_probability},
 };
 
@@ -69,13 +69,33 @@ fn any<T: Display>(words: impl IntoIterator<Item = T>) -> String {
 
 fn net_verb(fault: &NetFault) -> String {
     match &fault.verb {
-        NetVerb::Drop => "the packet is lost as on a wire: its sender is told that it was sent, and TCP sends it again".to_owned(),
-        NetVerb::Delay(delay) => format!("the packet arrives {}{}", late(delay), order(delay)),
-        NetVerb::Rate { rate, per_connection } => {
+        NetVerb::Drop { ecn: false } => "the packet is lost as on a wire: its sender is told that it was sent, and TCP sends it again".to_owned(),
+        NetVerb::Drop { ecn: true } => "the packet is marked (congestion experienced, RFC 3168) if its ends understand that, and TCP \
+                                        sends more slowly; else it is lost as on a wire"
+            .to_owned(),
+        NetVerb::Delay(delay) => {
+            format!("the packet arrives {}{}{}", late(delay), resemblance(delay), order(delay))
+        }
+        NetVerb::Slot { gap, packets, bytes } => {
+            let most = [
+                packets.map(|packets| format!("{packets} packets")),
+                bytes.map(|bytes| bytes.to_string()),
+            ];
+            let most: Vec<_> = most.into_iter().flatten().collect();
+            let most = if most.is_empty() { String::new() } else { format!(", {} in each", most.join(" or ")) };
+            format!(
+                "the packet waits for the next time its medium is granted, and leaves with all that came until then: one that \
+                 finds none ahead is {}, and so are the next times after each other{most}; out and in one medium each, shared by \
+                 the whole target, and what finds more than 1 s (or 64 times) ahead is lost",
+                late(gap)
+            )
+        }
+        NetVerb::Rate { rate, per_connection, framing } => {
             let whose = if *per_connection { "each socket has a link of its own" } else { "all connections of the target share it" };
             format!(
                 "the packet waits for a link of {rate}, out and in one each; {whose}. The queue before it holds 1 s (or 64 full \
-                 frames), and what finds that full is lost"
+                 frames), and what finds that full is lost{}",
+                on_link(framing)
             )
         }
         NetVerb::Duplicate => "the packet arrives twice, one copy right behind the other".to_owned(),
@@ -103,6 +123,23 @@ fn net_verb(fault: &NetFault) -> String {
             format!("the packet is held back for {}, and those behind it pass", print_duration(*by))
         }
     }
+}
+
+/// What a packet is on a link, as the end of a sentence.
+fn on_link(framing: &Framing) -> String {
+    let Framing { overhead, cell } = framing;
+    let mut text = match overhead {
+        0 => String::new(),
+        less if *less < 0 => format!("; {} bytes of each packet do not count", less.unsigned_abs()),
+        more => format!("; each packet is {more} bytes longer on it"),
+    };
+    if let Some(Cell { size, overhead }) = cell {
+        let whole = i64::from(size.get()) + i64::from(*overhead);
+        text += &format!(
+            "; packets travel in cells of {whole} bytes, {size} of them payload, and the last one is filled up"
+        );
+    }
+    text
 }
 
 fn flipped(bits: u32) -> String {
@@ -151,11 +188,22 @@ fn order(delay: &DelaySpec) -> &'static str {
     }
 }
 
+/// How a delay resembles the one before.
+fn resemblance(delay: &DelaySpec) -> String {
+    delay.correlation.map_or_else(String::new, |correlation| {
+        format!(
+            ", and each like the one before with a rank correlation of {}",
+            print_probability(correlation)
+        )
+    })
+}
+
 fn packets(fault: &NetFault) -> String {
     let NetFault { verb, filter, part, .. } = fault;
     let mut text = match verb {
         NetVerb::Fail { calls, .. } => calls_of(calls, filter),
-        NetVerb::Drop
+        NetVerb::Drop { .. }
+        | NetVerb::Slot { .. }
         | NetVerb::Delay(_)
         | NetVerb::Rate { .. }
         | NetVerb::Duplicate
@@ -246,7 +294,9 @@ const WAITS: &str = "the task waits in the kernel, on no CPU, as for a slow disk
 fn disk_verb(verb: &DiskVerb) -> String {
     match verb {
         DiskVerb::Error => "the operation fails with EIO".to_owned(),
-        DiskVerb::Delay(delay) => format!("the operation starts {}; {WAITS}", late(delay)),
+        DiskVerb::Delay(delay) => {
+            format!("the operation starts {}{}; {WAITS}", late(delay), resemblance(delay))
+        }
         DiskVerb::Rate(rate) => format!(
             "the operation waits for its turn on one disk, shared by the whole target, that moves {rate}; {WAITS}"
         ),
@@ -332,7 +382,8 @@ fn operations_on_files(fault: &FileFault) -> String {
 }
 
 fn when(trigger: &Trigger, noun: &str) -> Vec<String> {
-    let Trigger { probability, burst, gilbert, nth, every, first, times, after, window, cycle } = trigger;
+    let Trigger { probability, burst, gilbert, markov, gap, nth, every, first, times, after, window, cycle } =
+        trigger;
     let mut when = Vec::new();
     match probability {
         Some(Probability::NEVER) => when.push("never: 0% touches nothing at all".to_owned()),
@@ -354,6 +405,22 @@ fn when(trigger: &Trigger, noun: &str) -> Vec<String> {
             print_probability(gilbert.to_good),
             print_probability(gilbert.bad),
             print_probability(gilbert.good)
+        ));
+    }
+    if let Some(model) = markov {
+        when.push(format!(
+            "each flow is in a gap, in which a {noun} is hit alone with a chance of {} and begins a burst with {}; in a burst, after \
+             a hit, it is over with {} and pauses with {}, and after a pause goes on with {}",
+            print_probability(model.alone),
+            print_probability(model.to_burst),
+            print_probability(model.to_gap),
+            print_probability(model.to_pause),
+            print_probability(model.to_hit)
+        ));
+    }
+    if let Some(gap) = gap {
+        when.push(format!(
+            "from one hit of a flow to the next at least {gap} matches, and as many from its first"
         ));
     }
     let counted = [
@@ -394,6 +461,13 @@ mod tests {
             (Layer::Net, "refuse tcp port 5432 times 3"),
             (Layer::Net, "fail EADDRINUSE bind local-port 8080 after 5s for 1m"),
             (Layer::Net, "drop cycle 5s/25s"),
+            (Layer::Net, "drop ecn 5% gap 10 out"),
+            (Layer::Net, "drop markov 5% 30% 20% 50% 1%"),
+            (Layer::Net, "delay 100ms jitter 20ms normal correlation 25%"),
+            (Layer::Net, "rate 8mbit overhead 8B cell 48B cell-overhead 5B"),
+            (Layer::Net, "rate 8mbit overhead -14B"),
+            (Layer::Net, "slot 20ms jitter 5ms packets 4 bytes 6kB out"),
+            (Layer::Net, "slot 20ms"),
             (Layer::Disk, "rate 1MiB/s read"),
             (Layer::Disk, "iops 100 write sync meta"),
             (Layer::Disk, "error read sectors 8..16 on /dev/vdb until-written"),

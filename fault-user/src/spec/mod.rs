@@ -46,8 +46,9 @@ pub use explain::{Explanation, explain};
 pub use file::{FileFault, FileFilter, FileOp, FileVerb};
 pub use glob::{Component, FileGlob, automaton};
 pub use net::{
-    ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Errno, Exception, NetFault, NetFilter,
-    NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
+    ByteRate, Call, CallError, Cell, Cidr, Connections, Direction, Endpoint, Errno, Exception,
+    FRAME_BYTES_MAX, Framing, NetFault, NetFilter, NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY,
+    SLOT_BYTES_MAX, Segment,
 };
 pub use parse::SPEC_MAX_BYTES;
 pub use problem::Problem;
@@ -56,7 +57,7 @@ pub use quantity::Quantity;
 pub use size::ByteSize;
 pub(crate) use source::visible;
 pub use source::{Located, Source, Span};
-pub use trigger::{COUNT_MAX, Cycle, Gilbert, Probability, Trigger, WINDOW_MAX};
+pub use trigger::{COUNT_MAX, Cycle, GAP_MAX, Gilbert, Markov, Probability, Trigger, WINDOW_MAX};
 pub use units::Flaw;
 pub(crate) use units::{duration as read_duration, print_duration};
 pub(crate) use words::nearest_word;

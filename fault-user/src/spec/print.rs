@@ -8,13 +8,13 @@ use super::file::{FileFault, FileFilter, FileOp, FileVerb};
 use super::glob::FileGlob;
 use super::lexer::{needs_quotes, quote};
 use super::net::{
-    ByteRate, Call, CallError, Cidr, Connections, Direction, Endpoint, Exception, NetFault, NetFilter,
-    NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
+    ByteRate, Call, CallError, Cell, Cidr, Connections, Direction, Endpoint, Exception, Framing, NetFault,
+    NetFilter, NetVerb, Part, Peer, PortRange, Protocol, REORDER_BY, Segment,
 };
 use super::proc::{ProcFault, ProcVerb};
 use super::size::{self, ByteSize};
 use super::source::Located;
-use super::trigger::{Cycle, Gilbert, Probability, Trigger};
+use super::trigger::{Cycle, Gilbert, Markov, Probability, Trigger};
 use super::units::{print_duration, print_probability};
 use super::{Fault, Layer, rate, words};
 
@@ -98,11 +98,17 @@ impl Display for FileOp {
 impl Display for NetVerb {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Drop => f.write_str("drop"),
+            Self::Drop { ecn } => f.write_str(if *ecn { "drop ecn" } else { "drop" }),
             Self::Delay(delay) => write!(f, "delay {delay}"),
-            Self::Rate { rate, per_connection } => {
+            Self::Rate { rate, per_connection, framing } => {
                 write!(f, "rate {rate}")?;
-                f.write_str(if *per_connection { " per-connection" } else { "" })
+                f.write_str(if *per_connection { " per-connection" } else { "" })?;
+                framing.fmt(f)
+            }
+            Self::Slot { gap, packets, bytes } => {
+                write!(f, "slot {gap}")?;
+                packets.iter().try_for_each(|packets| write!(f, " packets {packets}"))?;
+                bytes.iter().try_for_each(|bytes| write!(f, " bytes {bytes}"))
             }
             Self::Duplicate => f.write_str("duplicate"),
             Self::Corrupt { bits, fix_checksum } => {
@@ -124,6 +130,18 @@ impl Display for NetVerb {
             Self::Reorder { by: REORDER_BY } => f.write_str("reorder"),
             Self::Reorder { by } => write!(f, "reorder by {}", print_duration(*by)),
         }
+    }
+}
+
+/// Every clause with a space before it.
+impl Display for Framing {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.overhead != 0 {
+            write!(f, " overhead {}", size::print_signed(self.overhead))?;
+        }
+        let Some(Cell { size, overhead }) = self.cell else { return Ok(()) };
+        write!(f, " cell {size}B")?;
+        if overhead != 0 { write!(f, " cell-overhead {}", size::print_signed(overhead)) } else { Ok(()) }
     }
 }
 
@@ -183,6 +201,9 @@ impl Display for DelaySpec {
         if self.distribution != Distribution::Uniform {
             write!(f, " {}", self.distribution.word())?;
         }
+        if let Some(correlation) = self.correlation {
+            write!(f, " correlation {correlation}")?;
+        }
         f.write_str(if self.ordered { " ordered" } else { "" })
     }
 }
@@ -232,11 +253,23 @@ impl Display for Part {
 
 impl Display for Exception {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.filter.to_string().trim_start() {
+        let text = TriggeredFilter(&self.trigger, &self.filter).to_string();
+        match text.trim_start() {
             // Everything; an exception has at least one word.
             "" => f.write_str("in out"),
-            filter => f.write_str(filter),
+            text => f.write_str(text),
         }
+    }
+}
+
+/// A fault without its verb.
+struct TriggeredFilter<'a>(&'a Trigger, &'a NetFilter);
+
+impl Display for TriggeredFilter<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        chance(self.0, f)?;
+        self.1.fmt(f)?;
+        clauses(self.0, f)
     }
 }
 
@@ -354,7 +387,20 @@ fn chance(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
 
 /// The trigger's clauses, each with a space before it.
 fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
-    let Trigger { probability: _, burst, gilbert, nth, every, first, times, after, window, cycle } = trigger;
+    let Trigger {
+        probability: _,
+        burst,
+        gilbert,
+        markov,
+        gap,
+        nth,
+        every,
+        first,
+        times,
+        after,
+        window,
+        cycle,
+    } = trigger;
     if let Some(correlation) = burst {
         write!(f, " burst {correlation}")?;
     }
@@ -365,6 +411,12 @@ fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
         } else if *bad != Probability::ALWAYS {
             write!(f, " {bad}")?;
         }
+    }
+    if let Some(model) = markov {
+        states(model, f)?;
+    }
+    if let Some(gap) = gap {
+        write!(f, " gap {gap}")?;
     }
     let counts = [("nth", nth), ("every", every), ("first", first), ("times", times)];
     for (word, count) in counts {
@@ -381,6 +433,17 @@ fn clauses(trigger: &Trigger, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, " cycle {}/{}", print_duration(*on), print_duration(*off))?;
     }
     Ok(())
+}
+
+/// The model of four states, without what goes without saying.
+fn states(model: &Markov, f: &mut Formatter<'_>) -> fmt::Result {
+    let Markov { to_burst, to_gap, to_pause, to_hit, alone } = *model;
+    let usual = Markov::new(to_burst);
+    let rest =
+        [(to_gap, usual.to_gap), (to_pause, usual.to_pause), (to_hit, usual.to_hit), (alone, usual.alone)];
+    let written = rest.iter().rposition(|(chance, usual)| chance != usual).map_or(0, |last| last + 1);
+    write!(f, " markov {to_burst}")?;
+    rest[..written].iter().try_for_each(|(chance, _)| write!(f, " {chance}"))
 }
 
 /// A word that could be taken for a keyword, or for several words, goes in quotes.

@@ -116,7 +116,9 @@ pub enum Problem {
     #[error("the exception is empty")]
     EmptyException,
     /// A word of faults in an exception.
-    #[error("`{word}` is no filter of packets, and an exception is made of nothing else")]
+    #[error(
+        "`{word}` is neither a filter of packets nor a trigger, and an exception is made of nothing else"
+    )]
     NotAFilter {
         /// As written.
         word: String,
@@ -182,6 +184,26 @@ pub enum Problem {
     /// `burst` without a probability.
     #[error("`burst` ties the draws of a probability together, and there is none")]
     BurstOfWhat,
+    /// Chances of one state that are more than all.
+    #[error("{chances} come to more than 100 %")]
+    MoreThanAll {
+        /// Which ones.
+        chances: &'static str,
+    },
+    /// `correlation` without jitter.
+    #[error("`correlation` ties the draws of a jitter together, and there is none")]
+    CorrelationOfWhat,
+    /// `cell-overhead` without cells.
+    #[error("`cell-overhead` is what a link adds to each cell, and there are none")]
+    OverheadOfWhat,
+    /// Cells of nothing.
+    #[error("a cell of `{size}` with an overhead of `{overhead}` takes no time")]
+    NoCell {
+        /// As the language writes it.
+        size: String,
+        /// The same.
+        overhead: String,
+    },
     /// A shape for a jitter that is not there.
     #[error("`{shape}` shapes the jitter, and there is none")]
     ShapeWithoutJitter {
@@ -257,6 +279,10 @@ impl Problem {
             Self::Twice { .. } => "given again here".to_owned(),
             Self::Contradiction { because, .. } => (*because).to_owned(),
             Self::BurstOfWhat => "expected a probability such as `5%` as well".to_owned(),
+            Self::MoreThanAll { .. } => "expected 100 % at most, both together".to_owned(),
+            Self::CorrelationOfWhat => "expected `jitter DURATION` as well".to_owned(),
+            Self::OverheadOfWhat => "expected `cell SIZE` as well".to_owned(),
+            Self::NoCell { .. } => "expected something to be left of each cell".to_owned(),
             Self::ShapeWithoutJitter { .. } => "expected `jitter DURATION` as well".to_owned(),
             Self::JitterAboveDelay { mean, .. } => {
                 format!("expected at most `{}`", print_duration(*mean))
@@ -277,7 +303,7 @@ impl Problem {
             Self::NotAFilter { .. } | Self::UnknownFilter { .. } => {
                 let filters: Vec<_> =
                     words::net_filters().iter().map(|known| format!("`{}`", known.word)).collect();
-                format!("the filters are {}", filters.join(", "))
+                format!("the filters are {}; the triggers are those of faults", filters.join(", "))
             }
             Self::NeverLate { op: FileOp::Create, .. } => {
                 "an open(2) that makes a file is late with `open`".to_owned()

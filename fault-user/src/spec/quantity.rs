@@ -5,7 +5,8 @@ use std::time::Duration;
 use fault_common::limits::MAX_CORRUPT_BITS;
 
 use super::disk::IOPS_MAX;
-use super::trigger::{COUNT_MAX, WINDOW_MAX};
+use super::net::FRAME_BYTES_MAX;
+use super::trigger::{COUNT_MAX, GAP_MAX, WINDOW_MAX};
 use super::units::{Flaw, print_duration};
 
 /// Kinds of operands, with their limits.
@@ -34,6 +35,15 @@ pub enum Quantity {
     Number,
     /// `3`, before `bits`.
     Bits,
+    /// `1500B`.
+    Size {
+        /// The largest, in bytes.
+        most: u32,
+    },
+    /// `20B`, `-14B`.
+    Overhead,
+    /// `3`, of matches.
+    Gap,
     /// `10mbit`.
     Rate,
     /// `100`, of operations a second.
@@ -69,6 +79,9 @@ impl Quantity {
             Self::Share => "a share",
             Self::Number => "a number",
             Self::Bits => "a number of bits",
+            Self::Size { .. } => "a size",
+            Self::Overhead => "a number of bytes",
+            Self::Gap => "a number of matches",
             Self::Rate => "a rate",
             Self::Iops => "a number of operations a second",
             Self::Errno => "an errno of connect(2), sendmsg(2) or bind(2)",
@@ -91,6 +104,8 @@ impl Quantity {
             Self::Cycle => "two durations such as `5s/30s`: at work for 5 s, then idle for 30 s",
             Self::Probability | Self::Share => "a percentage such as `5%` or `0.01%`",
             Self::Bits => "a whole number such as `3 bits`",
+            Self::Size { .. } => "a size such as `48B`, `1500B` or `64KiB`",
+            Self::Overhead => "bytes such as `20B`, or `-14B` for less",
             Self::Rate => "a rate such as `10mbit`, `64KiB/s` or `1MB/s`",
             Self::Iops => "a whole number such as `100`",
             Self::Errno => "a name such as `ETIMEDOUT` or `ENETUNREACH`",
@@ -98,7 +113,7 @@ impl Quantity {
             Self::Glob => {
                 "an absolute path such as `/data/wal/**`, in which `*`, `?` and `**` stand for others"
             }
-            Self::Count | Self::Number => "a whole number such as `3`",
+            Self::Count | Self::Number | Self::Gap => "a whole number such as `3`",
             Self::Ports => "a port such as `80`, or ports such as `80-90`",
             Self::Address => {
                 "an address such as `10.0.0.1`, `10.0.0.0/8:5432`, `[2001:db8::1]:443` or `db.example:5432`"
@@ -129,6 +144,9 @@ impl Quantity {
             Self::Probability | Self::Share => "`0%`, or from `0.0001%` to `100%`".to_owned(),
             Self::Number => format!("a whole number from 1 to {}", u32::MAX),
             Self::Bits => format!("1 to {MAX_CORRUPT_BITS} bits"),
+            Self::Size { most } => format!("`1B` to `{most}B`"),
+            Self::Overhead => format!("`-{FRAME_BYTES_MAX}B` to `{FRAME_BYTES_MAX}B`"),
+            Self::Gap => format!("a whole number from 1 to {GAP_MAX}"),
             Self::Rate => "more than `0mbit` and at most `1000gbit`".to_owned(),
             Self::Iops => format!("a whole number from 1 to {IOPS_MAX}"),
             Self::Count => format!("a whole number from 1 to {COUNT_MAX}"),

@@ -2,6 +2,7 @@
 //!
 //! Units are decimal (`kB`) or binary (`KiB`). Exact, as all quantities: what is no whole number of bytes is too fine.
 
+use super::net::FRAME_BYTES_MAX;
 use super::units::{Flaw, measured, number_and_unit};
 
 /// Bytes, from 1 to [`ByteSize::MAX`].
@@ -39,6 +40,23 @@ const UNITS: &[(&str, u64)] = &[
 /// Reads a size.
 pub(super) fn read(word: &str) -> Result<ByteSize, Flaw> {
     ByteSize::new(measured(word, UNITS)?).ok_or(Flaw::Range)
+}
+
+/// Reads an amount of bytes that may be less than none, `-14B`, or nothing, `0B`.
+pub(super) fn read_signed(word: &str) -> Result<i32, Flaw> {
+    let (sign, amount) = match word.strip_prefix('-') {
+        Some(amount) => (-1, amount),
+        None => (1, word),
+    };
+    match u32::try_from(measured(amount, UNITS)?) {
+        Ok(bytes @ 0..=FRAME_BYTES_MAX) => Ok(sign * bytes.cast_signed()),
+        Ok(_) | Err(_) => Err(Flaw::Range),
+    }
+}
+
+/// The canonical word for an amount that may be less than none.
+pub(super) fn print_signed(bytes: i32) -> String {
+    format!("{bytes}B")
 }
 
 /// The canonical word for a size: the largest unit that it is a whole number of.

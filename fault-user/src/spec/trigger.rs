@@ -24,6 +24,11 @@ impl Probability {
         }
     }
 
+    /// The chance that it does not happen.
+    pub const fn complement(self) -> Self {
+        Self(Self::BILLION - self.0)
+    }
+
     /// The chance in parts per billion.
     pub const fn parts_per_billion(self) -> u32 {
         self.0
@@ -42,6 +47,11 @@ pub struct Trigger {
     pub burst: Option<Probability>,
     /// `gilbert P R [H [K]]`, in place of a probability.
     pub gilbert: Option<Gilbert>,
+    /// `markov P13 [P31 [P32 [P23 [P14]]]]`, in place of a probability.
+    pub markov: Option<Markov>,
+    /// `gap N`: at least N matches from one hit of a socket or thread to the next, and from its first match: 1 to
+    /// [`GAP_MAX`]. Excludes the two models.
+    pub gap: Option<u32>,
     /// `nth N`: only the Nth match. From 1. Excludes `every` and `first`.
     pub nth: Option<u64>,
     /// `every N`: the Nth, 2Nth, 3Nth… match. From 1.
@@ -81,27 +91,76 @@ pub struct Gilbert {
     pub good: Probability,
 }
 
+/// The model of four states of tc-netem(8) (`loss state`), for each socket (and direction) or thread by itself: it starts in a
+/// gap between bursts. In every state the chances of leaving it come to at most 100 %.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Markov {
+    /// P13: the chance, at each match in a gap, that a burst begins, with a hit.
+    pub to_burst: Probability,
+    /// P31: after a hit in a burst, that the burst is over; all that `to_burst` lacks of 100 % when it is not written.
+    pub to_gap: Probability,
+    /// P32: after a hit in a burst, of a match that is not hit though the burst goes on; never when it is not written.
+    pub to_pause: Probability,
+    /// P23: after such a match, of a hit; always when it is not written.
+    pub to_hit: Probability,
+    /// P14: in a gap, of a hit that stays alone; never when it is not written.
+    pub alone: Probability,
+}
+
+impl Markov {
+    /// With what tc-netem(8) takes for what is not written.
+    pub const fn new(to_burst: Probability) -> Self {
+        Self {
+            to_burst,
+            to_gap: to_burst.complement(),
+            to_pause: Probability::NEVER,
+            to_hit: Probability::ALWAYS,
+            alone: Probability::NEVER,
+        }
+    }
+}
+
 impl Trigger {
     /// Whether no operation can ever be hit (`0%`).
     pub fn is_never(&self) -> bool {
         let model = |model: &Gilbert| model.bad == Probability::NEVER && model.good == Probability::NEVER;
-        self.probability == Some(Probability::NEVER) || self.gilbert.as_ref().is_some_and(model)
+        let states =
+            |model: &Markov| model.to_burst == Probability::NEVER && model.alone == Probability::NEVER;
+        self.probability == Some(Probability::NEVER)
+            || self.gilbert.as_ref().is_some_and(model)
+            || self.markov.as_ref().is_some_and(states)
     }
 
     /// Whether some operations are hit and others are not, while its window is open.
     pub fn is_selective(&self) -> bool {
-        let Self { probability, burst, gilbert, nth, every, first, times, after: _, window: _, cycle: _ } =
-            self;
+        let Self {
+            probability,
+            burst,
+            gilbert,
+            markov,
+            gap,
+            nth,
+            every,
+            first,
+            times,
+            after: _,
+            window: _,
+            cycle: _,
+        } = self;
         let by_chance = probability.is_some_and(|chance| chance != Probability::ALWAYS)
             || burst.is_some()
-            || gilbert.is_some();
-        let by_count = [nth, every, first, times].into_iter().any(Option::is_some);
+            || gilbert.is_some()
+            || markov.is_some();
+        let by_count = gap.is_some() || [nth, every, first, times].into_iter().any(Option::is_some);
         !self.is_never() && (by_chance || by_count)
     }
 }
 
 /// The longest `after` and `for`, and either part of a `cycle`: a year.
 pub const WINDOW_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The largest N of `gap`.
+pub const GAP_MAX: u32 = 65_535;
 
 /// The largest N of `nth`, `every`, `first` and `times`: 10^18.
 pub const COUNT_MAX: u64 = 1_000_000_000_000_000_000;

@@ -41,6 +41,7 @@ pub(super) enum NetVerbWord {
     Drop,
     Delay,
     Rate,
+    Slot,
     Duplicate,
     Reorder,
     Corrupt,
@@ -53,10 +54,18 @@ pub(super) enum NetVerbWord {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetClause {
+    /// An operand of `drop`.
+    Ecn,
     /// An operand of `delay`.
     Ordered,
-    /// An operand of `rate`.
+    /// Operands of `rate`.
     PerConnection,
+    Overhead,
+    Cell,
+    CellOverhead,
+    /// Operands of `slot`.
+    Packets,
+    Bytes,
     /// An operand of `reorder`.
     By,
     /// An operand of `corrupt`.
@@ -95,6 +104,7 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         entry("drop", "drop", NetVerbWord::Drop),
         entry("delay", "delay DURATION", NetVerbWord::Delay),
         entry("rate", "rate RATE", NetVerbWord::Rate),
+        entry("slot", "slot DURATION", NetVerbWord::Slot),
         entry("duplicate", "duplicate", NetVerbWord::Duplicate),
         entry("reorder", "reorder [by DURATION]", NetVerbWord::Reorder),
         entry("corrupt", "corrupt [N bits] [fix-checksum]", NetVerbWord::Corrupt),
@@ -121,8 +131,14 @@ pub(super) static NET: Vocabulary<NetVerbWord, NetClause> = Vocabulary {
         packets("fin", "fin", NetFilterWord::Segment(Segment::Fin)),
         entry("connections", "connections P%", NetClause::Connections),
         entry("connection", "connection N", NetClause::Connection),
+        entry("ecn", "ecn", NetClause::Ecn),
         entry("ordered", "ordered", NetClause::Ordered),
         entry("per-connection", "per-connection", NetClause::PerConnection),
+        entry("overhead", "overhead SIZE", NetClause::Overhead),
+        entry("cell", "cell SIZE", NetClause::Cell),
+        entry("cell-overhead", "cell-overhead SIZE", NetClause::CellOverhead),
+        entry("packets", "packets N", NetClause::Packets),
+        entry("bytes", "bytes SIZE", NetClause::Bytes),
         entry("by", "by DURATION", NetClause::By),
         entry("fix-checksum", "fix-checksum", NetClause::FixChecksum),
         entry("connect", "connect", NetClause::Call(Call::Connect)),
@@ -251,6 +267,7 @@ pub(super) static PROC: Vocabulary<ProcVerbWord, ProcClause> = Vocabulary {
 pub(super) enum DelayWord {
     Jitter,
     Shape(Distribution),
+    Correlation,
 }
 
 pub(super) const DELAY: Table<DelayWord> = &[
@@ -259,6 +276,7 @@ pub(super) const DELAY: Table<DelayWord> = &[
     entry("normal", "normal", DelayWord::Shape(Distribution::Normal)),
     entry("pareto", "pareto", DelayWord::Shape(Distribution::Pareto)),
     entry("paretonormal", "paretonormal", DelayWord::Shape(Distribution::ParetoNormal)),
+    entry("correlation", "correlation C%", DelayWord::Correlation),
 ];
 
 /// The keywords of the trigger; every layer.
@@ -266,6 +284,8 @@ pub(super) const DELAY: Table<DelayWord> = &[
 pub(super) enum TriggerWord {
     Burst,
     Gilbert,
+    Markov,
+    Gap,
     Nth,
     Every,
     First,
@@ -278,6 +298,8 @@ pub(super) enum TriggerWord {
 pub(super) const TRIGGER: Table<TriggerWord> = &[
     entry("burst", "burst C%", TriggerWord::Burst),
     entry("gilbert", "gilbert P% R% [H% [K%]]", TriggerWord::Gilbert),
+    entry("markov", "markov P13% [P31% [P32% [P23% [P14%]]]]", TriggerWord::Markov),
+    entry("gap", "gap N", TriggerWord::Gap),
     entry("nth", "nth N", TriggerWord::Nth),
     entry("every", "every N", TriggerWord::Every),
     entry("first", "first N", TriggerWord::First),

@@ -8,19 +8,29 @@ use super::{
     Setting,
     figure::{Figure, Target},
 };
-use crate::parity::{compare, table};
+use crate::parity::{Repeat, compare, correlations, table};
 
 /// Datagrams each way, for each row.
 const DATAGRAMS: u64 = 5_000;
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
-    let verdicts = compare(DATAGRAMS)?;
-    let differ = verdicts.iter().filter_map(|verdict| Some((verdict.fault, verdict.differs.as_deref()?)));
+    let verdicts = compare(DATAGRAMS, Repeat::Never)?;
+    let differ =
+        verdicts.iter().filter_map(|verdict| Some((verdict.fault.as_str(), verdict.differs.as_deref()?)));
     publish("parity.md", &table(&verdicts), differ)?;
+    let (asked, netem, fault) = correlations(DATAGRAMS)?;
+    println!(
+        "rank correlation of a delay with the one before: {asked} asked, netem {netem:.3}, fault {fault:.3}"
+    );
     let same = verdicts.iter().filter(|verdict| verdict.differs.is_none()).count();
     let all = verdicts.len();
     let what = format!("rows that cannot be told apart, of {all}");
-    Ok(vec![Figure::median(what, "", &[same as f64]).target(Target::AtLeast(all as f64))])
+    let resemble = "rank correlation of a delay with the one before, of 0.5 asked";
+    Ok(vec![
+        Figure::median(what, "", &[same as f64]).target(Target::AtLeast(all as f64)),
+        Figure::median(resemble, "", &[fault]).target(Target::AtLeast(0.45)),
+        Figure::median(format!("{resemble}, by netem"), "", &[netem]),
+    ])
 }
 
 /// Prints a table of the documentation, says what differs, and leaves it in `$FAULT_JOB/NAME`.

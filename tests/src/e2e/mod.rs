@@ -33,6 +33,7 @@ mod loss;
 mod machines;
 mod mptcp;
 mod names;
+mod netem;
 mod open_delay;
 mod pair;
 mod parked;
@@ -168,6 +169,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (delay::TESTS, Rooms::Timed),
         (jitter::TESTS, Rooms::Timed),
         (verbs::TESTS, Rooms::Timed),
+        (netem::TESTS, Rooms::Timed),
         (wire::TESTS, Rooms::Patient),
         (wire::TIMED, Rooms::Timed),
         (corrupt::TESTS, Rooms::Patient),

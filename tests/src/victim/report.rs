@@ -62,6 +62,9 @@ pub struct Counted {
     /// The number of each that arrived, in order of arrival, if asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub numbers: Vec<u64>,
+    /// The number of each that arrived marked (congestion experienced), if asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marked: Vec<u64>,
 }
 
 /// Of `stream-send` and `stream-take`.

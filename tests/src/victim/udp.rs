@@ -1,6 +1,7 @@
 //! Numbered datagrams: a sender that notices errors, a receiver that counts at the far end.
 
 use std::{
+    io::IoSliceMut,
     net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     sync::{
@@ -13,9 +14,14 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::report::{Counted, Sent, errno_name, now_ns};
+
+/// ECT(0) and CE: the last two bits of the type of service (RFC 3168, 5).
+const ECT: u32 = 2;
+const CE: u8 = 3;
 
 /// `fault-victim udp-send`.
 #[derive(Debug, Args)]
@@ -49,6 +55,9 @@ pub struct Send {
     /// Report when each one was sent.
     #[arg(long)]
     stamps: bool,
+    /// Say that marks are understood: ECT(0) of RFC 3168. IPv4.
+    #[arg(long)]
+    can_mark: bool,
 }
 
 impl Send {
@@ -62,6 +71,9 @@ impl Send {
             SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, self.local_port).into(),
         };
         let socket = UdpSocket::bind(any).context("binding the sender")?;
+        if self.can_mark {
+            SockRef::from(&socket).set_tos_v4(ECT).context("setting the type of service")?;
+        }
         if self.connect {
             socket.connect(self.to).context("connecting the sender")?;
         }
@@ -154,6 +166,9 @@ pub struct Count {
     /// Report the number of each that arrived.
     #[arg(long)]
     numbers: bool,
+    /// Report the number of each that arrived marked. IPv4.
+    #[arg(long)]
+    marks: bool,
 }
 
 impl Count {
@@ -163,6 +178,9 @@ impl Count {
     /// When it cannot listen.
     pub fn run(&self) -> anyhow::Result<Counted> {
         let socket = observer(self.on, 64 << 20)?;
+        if self.marks {
+            SockRef::from(&socket).set_recv_tos_v4(true).context("asking for marks")?;
+        }
         let all_sent = end_of_input();
         eprintln!("ready");
         let mut report = Counted::default();
@@ -172,7 +190,7 @@ impl Count {
         let mut silent_since = None;
         let mut first = None;
         while report.received < self.count {
-            let Ok(length) = socket.recv(&mut buffer) else {
+            let Ok((length, is_marked)) = self.receive(&socket, &mut buffer) else {
                 let since = silent_since.get_or_insert_with(Instant::now);
                 if !all_sent.load(Ordering::Relaxed) {
                     silent_since = None;
@@ -195,6 +213,9 @@ impl Count {
             if self.numbers {
                 report.numbers.push(number);
             }
+            if is_marked {
+                report.marked.push(number);
+            }
             report.delays_ns.push(now.saturating_sub(sent));
             let index = usize::try_from(number).context("sequence number")?;
             if seen.len() <= index {
@@ -210,5 +231,17 @@ impl Count {
         }
         report.missing = (0u64..).zip(&seen).filter(|(_, seen)| !**seen).map(|(n, _)| n).take(1000).collect();
         Ok(report)
+    }
+
+    /// One datagram: its length, and whether it is marked, if that is asked for.
+    fn receive(&self, socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, bool)> {
+        if !self.marks {
+            return Ok((socket.recv(buffer)?, false));
+        }
+        let mut space = nix::cmsg_space!(u8);
+        let mut buffers = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::empty())?;
+        let is_mark = |control| matches!(control, ControlMessageOwned::Ipv4Tos(tos) if tos & CE == CE);
+        Ok((message.bytes, message.cmsgs()?.any(is_mark)))
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     session::{
         Active, End,
         arm::Request,
-        heal::{Healed, Totals},
+        heal::{Healed, RuleTotals, Totals},
         keeper::Keeper,
         plan::Plan,
     },
@@ -134,9 +134,9 @@ fn merge(all: Vec<(Healed, Part)>, end: End, seed: u64, started: Timestamp) -> H
             rules.insert(timed.number, (planned, (totals, histories.next().unwrap_or_default())));
         }
         // Every target has those of the file, or none; the whole machine has some more behind them.
-        merged.spared.resize(merged.spared.len().max(healed.spared.len()), 0);
+        merged.spared.resize(merged.spared.len().max(healed.spared.len()), RuleTotals::default());
         for (sum, spared) in merged.spared.iter_mut().zip(&healed.spared) {
-            *sum += spared;
+            sum.add(spared);
         }
         if merged.plan.exceptions.len() < healed.plan.exceptions.len() {
             merged.plan.exceptions = healed.plan.exceptions;

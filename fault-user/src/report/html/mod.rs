@@ -107,7 +107,7 @@ fn rules(report: &SessionReport) -> Markup {
             }
         }
         @for exception in &report.except {
-            p { "except " code { (exception.filter) } ": " (number::count(exception.matched, "operation", "operations")) " spared" }
+            p { "except " code { (exception.filter) } ": " (number::count(exception.spared, "operation", "operations")) " spared" }
         }
     }
 }

@@ -40,9 +40,9 @@ fn exceptions_are_there_when_there_are_any() {
     let mut report = report();
     let value: Value = serde_json::from_str(&render(&report)).unwrap();
     assert!(value.get("except").is_none());
-    report.except = vec![ExceptionReport { filter: "tcp port 22".to_owned(), matched: 7 }];
+    report.except = vec![ExceptionReport { filter: "tcp port 22".to_owned(), matched: 9, spared: 7 }];
     let value: Value = serde_json::from_str(&render(&report)).unwrap();
-    assert_eq!(value["except"], json!([{ "filter": "tcp port 22", "matched": 7 }]));
+    assert_eq!(value["except"], json!([{ "filter": "tcp port 22", "matched": 9, "spared": 7 }]));
     assert_eq!(value["rules"].as_array().map(Vec::len), Some(4));
 }
 

@@ -50,7 +50,14 @@ fn report() -> SessionReport {
     ]);
     let totals = [
         RuleTotals { matched: 1000, injected: 103, bytes: 149_350, ..RuleTotals::default() },
-        RuleTotals { matched: 512, injected: 512, bytes: 2_097_152, delay_ns: 15_411_200_000, overflowed: 0 },
+        RuleTotals {
+            matched: 512,
+            injected: 512,
+            bytes: 2_097_152,
+            delay_ns: 15_411_200_000,
+            overflowed: 0,
+            marked: 0,
+        },
         RuleTotals::default(),
         RuleTotals { matched: 12, ..RuleTotals::default() },
     ];

@@ -48,7 +48,8 @@ fn nothing_to_say_is_said_briefly() {
 #[test]
 fn what_was_spared_is_said() {
     let mut report = report();
-    let exception = |filter: &str, matched| ExceptionReport { filter: filter.to_owned(), matched };
+    let exception =
+        |filter: &str, spared| ExceptionReport { filter: filter.to_owned(), matched: spared, spared };
     report.except = vec![exception("tcp port 22", 12), exception("icmp", 1)];
     let text = render(&report, Style::default());
     let lines: Vec<_> = text.lines().filter(|line| line.starts_with("except")).collect();

@@ -4,6 +4,7 @@
 //! machine.
 
 use std::fmt::{self, Display, Formatter};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fault_common::{
@@ -11,7 +12,8 @@ use fault_common::{
         connections::Connections,
         delay::{self, Delay},
         rate::{OPERATIONS, PER_CONNECTION, Rate},
-        trigger::{CERTAIN, Gilbert, Trigger, threshold_from_ppb},
+        slot::{self, Slot},
+        trigger::{CERTAIN, Gilbert, Markov, Trigger, threshold_from_ppb},
     },
     rule::{
         Corruption, Layer as RuleLayer, Rule, Verb,
@@ -87,7 +89,7 @@ pub fn spare(id: u32, index: u32, exception: &Exception) -> Result<Rule, Compile
         id,
         layer: RuleLayer::Net as u32,
         verb: Verb::Spare as u32,
-        trigger: Trigger::ALWAYS,
+        trigger: trigger(&exception.trigger),
         net: filter(Subject::Exception(index), &exception.filter)?,
         ..Rule::default()
     })
@@ -105,7 +107,8 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
         rule.net.protocols = protocol::TCP;
     }
     let verb = match &fault.verb {
-        NetVerb::Drop => Verb::Drop,
+        NetVerb::Drop { ecn: false } => Verb::Drop,
+        NetVerb::Drop { ecn: true } => Verb::Mark,
         NetVerb::Duplicate => Verb::Duplicate,
         NetVerb::Fail { error, calls } => {
             rule.errno = error.number().unsigned_abs();
@@ -126,13 +129,23 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
             rule.delay = Delay { mean_ns: nanoseconds(*by), ..Delay::default() };
             Verb::Delay
         }
-        NetVerb::Rate { rate, per_connection } => {
+        NetVerb::Rate { rate, per_connection, framing } => {
             rule.rate = Rate {
                 bytes_per_second: rate.bytes_per_second(),
                 flags: if *per_connection { PER_CONNECTION } else { 0 },
-                _pad: 0,
+                overhead: framing.overhead,
+                cell: framing.cell.map_or(0, |cell| cell.size.get()),
+                cell_overhead: framing.cell.map_or(0, |cell| cell.overhead),
             };
             Verb::Rate
+        }
+        NetVerb::Slot { gap, packets, bytes } => {
+            rule.delay = delay(gap);
+            rule.slot = Slot {
+                packets: packets.map_or(0, NonZeroU32::get),
+                bytes: bytes.map_or(0, |size| u32::try_from(size.bytes()).unwrap_or(u32::MAX)),
+            };
+            Verb::Slot
         }
         NetVerb::Corrupt { bits, fix_checksum } => {
             rule.corruption = Corruption { bits: *bits, fix_checksum: (*fix_checksum).into() };
@@ -165,6 +178,11 @@ fn net(id: u32, fault: &NetFault) -> Result<Rule, CompileError> {
 /// How long a packet may wait for a link this fast, in nanoseconds.
 pub fn queue_ns(rate: ByteRate) -> u64 {
     Rate { bytes_per_second: rate.bytes_per_second(), ..Rate::default() }.queue_ns()
+}
+
+/// How long a packet may wait for its slot, in nanoseconds.
+pub fn slot_queue_ns(gap: &DelaySpec) -> u64 {
+    slot::queue_ns(nanoseconds(gap.mean))
 }
 
 fn connections(some: spec::Connections) -> Connections {
@@ -267,7 +285,7 @@ fn disk(fault: &DiskFault, device: Option<DeviceNumber>) -> Rule {
             Verb::Rate
         }
         DiskVerb::Iops(number) => {
-            rule.rate = Rate { bytes_per_second: *number, flags: OPERATIONS, _pad: 0 };
+            rule.rate = Rate { bytes_per_second: *number, flags: OPERATIONS, ..Rate::default() };
             Verb::Rate
         }
         DiskVerb::Hang { hold, then_error } => {
@@ -328,12 +346,25 @@ fn delay(spec: &DelaySpec) -> Delay {
         Distribution::Pareto => delay::Distribution::Pareto,
         Distribution::ParetoNormal => delay::Distribution::ParetoNormal,
     };
+    let (old, new) = spec.correlation.map_or((0, 0), shares);
     Delay {
+        old,
+        new,
         mean_ns: nanoseconds(spec.mean),
         jitter_ns: spec.jitter.map_or(0, nanoseconds),
         distribution: distribution as u32,
         flags: if spec.ordered { delay::ORDERED } else { 0 },
     }
+}
+
+/// [`Delay::old`] and [`Delay::new`] for a rank correlation.
+fn shares(correlation: Probability) -> (u32, u32) {
+    const ONE: f64 = (1 << delay::SHARE_BITS) as f64;
+    let rank = f64::from(correlation.parts_per_billion()) / f64::from(Probability::BILLION);
+    // Of two normal numbers with this correlation the ranks have that one (Pearson, 1907).
+    let rho = 2.0 * (std::f64::consts::PI * rank / 6.0).sin();
+    let share = |of: f64| (of * ONE).round() as u32;
+    (share(rho), share((1.0 - rho * rho).max(0.0).sqrt()))
 }
 
 fn trigger(trigger: &spec::Trigger) -> Trigger {
@@ -350,6 +381,8 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
         cycle_ns: cycle.map_or(0, |(on, off)| on.saturating_add(off)),
         cycle_on_ns: cycle.map_or(0, |(on, _)| on),
         correlation: trigger.burst.map_or(0, threshold),
+        gap: trigger.gap.unwrap_or(0),
+        _pad: 0,
         gilbert: trigger.gilbert.map_or(Gilbert::default(), |model| Gilbert {
             on: 1,
             _pad: 0,
@@ -357,6 +390,15 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
             to_good: threshold(model.to_good),
             bad: threshold(model.bad),
             good: threshold(model.good),
+        }),
+        markov: trigger.markov.map_or(Markov::default(), |model| Markov {
+            on: 1,
+            _pad: 0,
+            to_burst: threshold(model.to_burst),
+            to_gap: threshold(model.to_gap),
+            to_pause: threshold(model.to_pause),
+            to_hit: threshold(model.to_hit),
+            alone: threshold(model.alone),
         }),
     }
 }

@@ -74,7 +74,7 @@ fn a_slow_disk_is_a_link_of_bytes_or_of_operations() {
     assert_eq!(bytes.rate, Rate { bytes_per_second: 1_000_000, ..Rate::default() });
     assert_eq!(bytes.block.ops, op::READ | op::WRITE, "what moves no data takes no time");
     let operations = rule(Layer::Disk, "iops 50").unwrap();
-    assert_eq!(operations.rate, Rate { bytes_per_second: 50, flags: OPERATIONS, _pad: 0 });
+    assert_eq!(operations.rate, Rate { bytes_per_second: 50, flags: OPERATIONS, ..Rate::default() });
     assert_eq!(operations.block.ops, 0);
     assert_eq!(rule(Layer::Disk, "iops 50 flush").unwrap().block.ops, op::FLUSH);
 }

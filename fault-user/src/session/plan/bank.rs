@@ -60,10 +60,11 @@ fn fault_masks(bank: &mut Bank, planned: &PlannedRule, fault: &NetFault) {
             bank.net_calls |= bit;
             return;
         }
-        NetVerb::Rate { .. } => bank.net_timed |= bit,
+        NetVerb::Rate { .. } | NetVerb::Slot { .. } => bank.net_timed |= bit,
+        NetVerb::Drop { ecn: true } => bank.net_mark |= bit,
         // What the target takes for the end of a connection must carry the number it expects next.
         NetVerb::Reset => looks_at_position |= rule.net.directions & Direction::In as u32 != 0,
-        NetVerb::Drop
+        NetVerb::Drop { ecn: false }
         | NetVerb::Delay(_)
         | NetVerb::Duplicate
         | NetVerb::Reorder { .. }

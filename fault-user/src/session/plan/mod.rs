@@ -10,7 +10,7 @@ use fault_common::{
     rule::Rule,
 };
 
-use super::compile::{CompileError, compile, queue_ns, spare};
+use super::compile::{CompileError, compile, queue_ns, slot_queue_ns, spare};
 use crate::{
     block::device::DeviceNumber,
     file::places::Pattern,
@@ -209,7 +209,8 @@ impl Plan {
                 NetVerb::Delay(delay) => delay.mean + delay.jitter.unwrap_or_default() * 2,
                 NetVerb::Rate { rate, .. } => Duration::from_nanos(queue_ns(*rate)),
                 NetVerb::Reorder { by } => *by,
-                NetVerb::Drop
+                NetVerb::Slot { gap, .. } => Duration::from_nanos(slot_queue_ns(gap)),
+                NetVerb::Drop { .. }
                 | NetVerb::Duplicate
                 | NetVerb::Corrupt { .. }
                 | NetVerb::Reset

@@ -6,7 +6,7 @@ use fault_common::rule::{
 };
 
 use super::{Plan, PlannedException, PlannedRule};
-use crate::spec::{DiskVerb, Fault, FileVerb, NetFault, NetVerb, Probability};
+use crate::spec::{DiskVerb, Fault, FileVerb, Framing, NetFault, NetVerb, Probability};
 
 /// What the kernel has to be able to do for a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,8 +111,8 @@ impl Plan {
 /// Whether packets wait in the lane.
 const fn waits(verb: &NetVerb) -> bool {
     match verb {
-        NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => true,
-        NetVerb::Drop
+        NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Slot { .. } | NetVerb::Reorder { .. } => true,
+        NetVerb::Drop { .. }
         | NetVerb::Duplicate
         | NetVerb::Corrupt { .. }
         | NetVerb::Reset
@@ -164,8 +164,13 @@ fn is_cut(fault: &Fault) -> bool {
     let Fault::Net(fault) = fault else { return false };
     let looks_inside = !fault.filter.segments.is_empty() || fault.part.after.is_some();
     match &fault.verb {
-        NetVerb::Drop | NetVerb::Duplicate | NetVerb::Hang => looks_inside || fault.trigger.is_selective(),
-        NetVerb::Delay(_) | NetVerb::Rate { .. } | NetVerb::Reorder { .. } => looks_inside,
+        NetVerb::Drop { .. } | NetVerb::Duplicate | NetVerb::Hang => {
+            looks_inside || fault.trigger.is_selective()
+        }
+        // How many fit into a slot, and into cells, is a matter of the packets of the wire.
+        NetVerb::Slot { packets, bytes, .. } => looks_inside || packets.is_some() || bytes.is_some(),
+        NetVerb::Rate { framing, .. } => looks_inside || *framing != Framing::default(),
+        NetVerb::Delay(_) | NetVerb::Reorder { .. } => looks_inside,
         NetVerb::Corrupt { .. } => true,
         // Any packet will do to end a connection.
         NetVerb::Reset | NetVerb::Fail { .. } => false,
@@ -176,6 +181,6 @@ impl PlannedException {
     /// Whether the packets of the wire must be told apart before this one decides.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        !self.exception.filter.segments.is_empty()
+        !self.exception.filter.segments.is_empty() || self.exception.trigger.is_selective()
     }
 }

@@ -3,18 +3,22 @@
 mod call;
 mod exception;
 mod filter;
+mod framing;
 mod part;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::delay::DelaySpec;
+use super::size::ByteSize;
 use super::source::Source;
 use super::trigger::Trigger;
 
 pub use call::{Call, CallError, Errno};
 pub use exception::Exception;
 pub use filter::{Cidr, Direction, Endpoint, NetFilter, Peer, PortRange, Protocol, Segment};
+pub use framing::{Cell, FRAME_BYTES_MAX, Framing};
 pub use part::{Connections, Part};
 
 /// One thing that goes wrong with packets.
@@ -36,7 +40,10 @@ pub struct NetFault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetVerb {
     /// It is lost, silently, as on a wire.
-    Drop,
+    Drop {
+        /// `ecn`: what can be marked (RFC 3168) is marked, and not lost.
+        ecn: bool,
+    },
     /// It is late.
     Delay(DelaySpec),
     /// It waits for a slow link.
@@ -45,6 +52,17 @@ pub enum NetVerb {
         rate: ByteRate,
         /// `per-connection`: each socket has a link of its own; without it the target shares one.
         per_connection: bool,
+        /// `overhead`, `cell`, `cell-overhead`: what a packet is on the link.
+        framing: Framing,
+    },
+    /// It waits for the next time that its medium is granted, and leaves with all that came until then.
+    Slot {
+        /// From one slot to the next, and from a packet that finds none ahead to the slot it opens: more than zero.
+        gap: DelaySpec,
+        /// `packets N`: no more in one slot.
+        packets: Option<NonZeroU32>,
+        /// `bytes SIZE`: no more in one slot, but for the end of the last packet. At most [`SLOT_BYTES_MAX`].
+        bytes: Option<ByteSize>,
     },
     /// It arrives twice.
     Duplicate,
@@ -72,6 +90,9 @@ pub enum NetVerb {
         by: Duration,
     },
 }
+
+/// The most bytes of one slot: 1 GiB.
+pub const SLOT_BYTES_MAX: u32 = 1 << 30;
 
 /// How far `reorder` holds a packet back unless it is told.
 pub const REORDER_BY: Duration = Duration::from_millis(10);

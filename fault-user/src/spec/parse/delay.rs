@@ -7,6 +7,7 @@ use super::super::error::SpecError;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
 use super::super::source::Span;
+use super::super::trigger::Probability;
 use super::super::units::{self, Flaw};
 use super::super::words::DelayWord;
 use super::once::Once;
@@ -19,14 +20,35 @@ pub(super) struct Draft {
     longest: Duration,
     jitter: Once<(Duration, Span)>,
     shape: Once<Distribution>,
+    correlation: Once<Probability>,
     ordered: Once<()>,
 }
 
 impl Draft {
     /// The mean, from after `delay`.
     pub(super) fn new(parser: &mut Parser, verb: Keyword, longest: Duration) -> Result<Self, SpecError> {
-        let (mean, _) = parser.duration(verb, true, longest)?;
-        Ok(Self { mean, longest, jitter: Once::default(), shape: Once::default(), ordered: Once::default() })
+        Ok(Self::of(parser.duration(verb, true, longest)?.0, longest))
+    }
+
+    /// As [`Draft::new`], of more than nothing.
+    pub(super) fn some(parser: &mut Parser, verb: Keyword, longest: Duration) -> Result<Self, SpecError> {
+        Ok(Self::of(parser.duration(verb, false, longest)?.0, longest))
+    }
+
+    fn of(mean: Duration, longest: Duration) -> Self {
+        Self {
+            mean,
+            longest,
+            jitter: Once::default(),
+            shape: Once::default(),
+            correlation: Once::default(),
+            ordered: Once::default(),
+        }
+    }
+
+    /// `correlation`.
+    pub(super) fn correlated(&self) -> Option<Keyword> {
+        self.correlation.keyword()
     }
 
     /// An operand that has a keyword, from after it.
@@ -40,6 +62,10 @@ impl Draft {
             DelayWord::Jitter => {
                 let jitter = parser.duration(keyword, true, self.longest)?;
                 self.jitter.set(parser, keyword, jitter)
+            }
+            DelayWord::Correlation => {
+                let (correlation, _) = parser.quantity(keyword, Quantity::Probability, units::probability)?;
+                self.correlation.set(parser, keyword, correlation)
             }
             DelayWord::Shape(shape) => match self.shape.get() {
                 Some((other, first)) if *other != shape => {
@@ -69,10 +95,14 @@ impl Draft {
             }
             (Some(_), _) | (None, None) => {}
         }
+        if let (None, Some(keyword)) = (self.jitter.get(), self.correlation.keyword()) {
+            return Err(parser.error(keyword.span, Problem::CorrelationOfWhat));
+        }
         Ok(DelaySpec {
             mean: self.mean,
             jitter: self.jitter.value().map(|(jitter, _)| jitter),
             distribution,
+            correlation: self.correlation.value(),
             ordered: self.ordered.value().is_some(),
         })
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::spec::{
     ByteSize, Call, CallError, Connections, Cycle, DelaySpec, Direction, DiskFault, DiskManner, DiskOp,
-    DiskVerb, Distribution, Fault, Hold, Layer, NetFault, NetVerb, Peer, Probability, Protocol, Segment,
-    parse, parse_exception,
+    DiskVerb, Distribution, Fault, Hold, Layer, Markov, NetFault, NetVerb, Peer, Probability, Protocol,
+    Segment, parse, parse_exception,
 };
 
 fn net(text: &str) -> NetFault {
@@ -33,7 +33,7 @@ fn canonical(layer: Layer, text: &str, canonical: &str) {
 #[test]
 fn the_examples_of_the_design_are_read() {
     let fault = net("drop 5% out to 10.0.0.0/8:5432");
-    assert_eq!(fault.verb, NetVerb::Drop);
+    assert_eq!(fault.verb, NetVerb::Drop { ecn: false });
     assert_eq!(fault.filter.direction, Direction::Out);
     assert_eq!(fault.trigger.probability, Probability::from_parts_per_billion(50_000_000));
     let to = &fault.filter.to[0];
@@ -42,8 +42,11 @@ fn the_examples_of_the_design_are_read() {
     assert_eq!((to.span.start, to.span.end), (15, 30));
 
     let fault = net("delay 100ms jitter 20ms normal in");
-    let delay =
-        DelaySpec { mean: ms(100), jitter: Some(ms(20)), distribution: Distribution::Normal, ordered: false };
+    let delay = DelaySpec {
+        jitter: Some(ms(20)),
+        distribution: Distribution::Normal,
+        ..DelaySpec::constant(ms(100))
+    };
     assert_eq!(fault.verb, NetVerb::Delay(delay));
     assert_eq!(fault.filter.direction, Direction::In);
 
@@ -57,6 +60,79 @@ fn the_examples_of_the_design_are_read() {
     assert_eq!(fault.verb, hang);
     let sectors = fault.filter.sectors.map(|s| (s.start(), s.end()));
     assert_eq!(sectors, Some((2048, 4096)));
+}
+
+#[test]
+fn a_delay_may_resemble_the_one_before() {
+    let NetVerb::Delay(delay) = net("delay 40ms correlation 25% jitter 10ms pareto").verb else {
+        panic!("a delay");
+    };
+    assert_eq!(delay.correlation, Probability::from_parts_per_billion(250_000_000));
+    canonical(
+        Layer::Net,
+        "delay 40ms ordered correlation 25% jitter 10ms pareto 5%",
+        "delay 40ms jitter 10ms pareto correlation 25% ordered 5%",
+    );
+    canonical(
+        Layer::Disk,
+        "delay 40ms jitter 10ms correlation 100%",
+        "delay 40ms jitter 10ms correlation 100%",
+    );
+}
+
+#[test]
+fn what_can_be_marked_need_not_be_lost() {
+    assert_eq!(net("drop 5% ecn").verb, NetVerb::Drop { ecn: true });
+    canonical(Layer::Net, "drop 5% out ecn", "drop ecn 5% out");
+}
+
+#[test]
+fn a_link_may_add_to_packets() {
+    canonical(
+        Layer::Net,
+        "rate 8mbit cell-overhead 5B overhead 8B cell 48B out per-connection",
+        "rate 8mbit per-connection overhead 8B cell 48B cell-overhead 5B out",
+    );
+    canonical(Layer::Net, "rate 8mbit overhead -14B", "rate 8mbit overhead -14B");
+    canonical(Layer::Net, "rate 8mbit overhead 0B cell 1kB cell-overhead 0B", "rate 8mbit cell 1000B");
+    canonical(Layer::Net, "rate 8mbit cell 48B cell-overhead -47B", "rate 8mbit cell 48B cell-overhead -47B");
+}
+
+#[test]
+fn packets_may_leave_in_slots() {
+    let NetVerb::Slot { gap, packets, bytes } = net("slot 20ms bytes 6kB packets 4 in").verb else {
+        panic!("a slot");
+    };
+    assert_eq!(gap, DelaySpec::constant(ms(20)));
+    assert_eq!((packets.map(|n| n.get()), bytes.map(ByteSize::bytes)), (Some(4), Some(6000)));
+    canonical(
+        Layer::Net,
+        "slot 20ms normal tcp packets 4 jitter 5ms",
+        "slot 20ms jitter 5ms normal packets 4 tcp",
+    );
+}
+
+#[test]
+fn chances_of_four_states_have_those_of_netem_when_they_are_not_written() {
+    let markov = |text| net(text).trigger.markov.expect("a model");
+    let percent = |percent: u32| Probability::from_parts_per_billion(percent * 10_000_000).expect("in range");
+    assert_eq!(markov("drop markov 5%"), Markov::new(percent(5)));
+    assert_eq!(markov("drop markov 5%").to_gap, percent(95));
+    let all = markov("drop markov 5% 30% 20% 50% 1%");
+    let chances = [all.to_burst, all.to_gap, all.to_pause, all.to_hit, all.alone];
+    assert_eq!(chances, [5, 30, 20, 50, 1].map(percent));
+    canonical(Layer::Net, "drop markov 5% 95% 0% 100% 0% in", "drop in markov 5%");
+    canonical(Layer::Net, "drop markov 5% 95% 0% 50%", "drop markov 5% 95% 0% 50%");
+}
+
+#[test]
+fn an_exception_may_have_a_trigger() {
+    let read = |text| parse_exception(text).unwrap_or_else(|e| panic!("{}", e.render(false)));
+    let exception = read("gap 5 out 25% udp");
+    assert_eq!(exception.to_string(), "25% out udp gap 5");
+    assert_eq!(exception.trigger.gap, Some(5));
+    assert_eq!(read("10%").to_string(), "10%");
+    assert_eq!(read("for 5s after 2s").trigger.after, Some(ms(2000)));
 }
 
 #[test]

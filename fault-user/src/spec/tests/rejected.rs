@@ -70,6 +70,14 @@ fn without_trailing_blanks(report: &str) -> String {
 fn wrong_specs_are_reported_word_for_word() {
     let cases = cases();
     assert!(cases.len() > 80, "{} cases", cases.len());
+    if std::env::var_os("FAULT_BLESS").is_some() {
+        let fresh = |Case { reader, text, .. }: &Case<'_>| {
+            let report = without_trailing_blanks(&reader.refusal(text).render(false));
+            format!("{} '{text}'\n{report}\n", reader.option())
+        };
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/spec/tests/rejected.txt");
+        std::fs::write(path, cases.iter().map(fresh).collect::<String>()).expect("rejected.txt");
+    }
     for Case { reader, text, report } in cases {
         let actual = reader.refusal(text).render(false);
         assert_eq!(

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::strategies::{disk_faults, file_faults, net_faults, net_filters, proc_faults};
+use super::strategies::{disk_faults, file_faults, net_faults, net_filters, proc_faults, triggers};
 use crate::spec::{Exception, Fault, Layer, Source, SpecError, parse, parse_exception};
 
 /// Text made of the language's own words, which gets far into the parser.
@@ -56,6 +56,9 @@ fn near_misses() -> impl Strategy<Value = String> {
             "bits",
             "33",
             "1B",
+            "-14B",
+            "0B",
+            "60%",
         ])
         .prop_map(str::to_owned),
         "\\PC{0,6}",
@@ -107,8 +110,8 @@ proptest! {
     }
 
     #[test]
-    fn an_exception_is_what_it_prints(filter in net_filters()) {
-        let exception = Exception { filter, source: Source::default() };
+    fn an_exception_is_what_it_prints(filter in net_filters(), trigger in triggers()) {
+        let exception = Exception { filter, trigger, source: Source::default() };
         let text = exception.to_string();
         match parse_exception(&text) {
             Ok(read) => prop_assert_eq!(read, exception),

@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::spec::{
-    BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cidr, Connections, Cycle, DISK_HOLD_MAX,
-    DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution, Endpoint, Errno,
-    Fault, FileErrno, FileFault, FileFilter, FileGlob, FileOp, FileVerb, Gilbert, Hold, IOPS_MAX, Located,
-    NET_DELAY_MAX, NetFault, NetFilter, NetVerb, PAUSE_MAX, Part, Peer, PortRange, Probability, ProcFault,
-    ProcVerb, Protocol, SectorRange, Segment, Source, Trigger, WINDOW_MAX,
+    BAD_SECTORS_MAX, ByteRate, ByteSize, COUNT_MAX, Call, CallError, Cell, Cidr, Connections, Cycle,
+    DISK_HOLD_MAX, DelaySpec, Direction, DiskFault, DiskFilter, DiskManner, DiskOp, DiskVerb, Distribution,
+    Endpoint, Errno, FRAME_BYTES_MAX, Fault, FileErrno, FileFault, FileFilter, FileGlob, FileOp, FileVerb,
+    Framing, GAP_MAX, Gilbert, Hold, IOPS_MAX, Located, Markov, NET_DELAY_MAX, NetFault, NetFilter, NetVerb,
+    PAUSE_MAX, Part, Peer, PortRange, Probability, ProcFault, ProcVerb, Protocol, SLOT_BYTES_MAX,
+    SectorRange, Segment, Source, Trigger, WINDOW_MAX,
 };
 
 /// Durations of all magnitudes, up to and including `longest`.
@@ -41,6 +42,13 @@ fn distributions() -> impl Strategy<Value = Distribution> {
 }
 
 fn delays(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> {
+    (uncorrelated(longest, ordered), option::of(probabilities())).prop_map(|(delay, correlation)| {
+        let correlation = delay.jitter.and(correlation);
+        DelaySpec { correlation, ..delay }
+    })
+}
+
+fn uncorrelated(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> {
     let ordered = if ordered { any::<bool>().boxed() } else { Just(false).boxed() };
     let jitter = option::of((durations(0, longest), distributions()));
     (durations(0, longest), jitter, ordered).prop_map(move |(mean, jitter, ordered)| {
@@ -51,7 +59,7 @@ fn delays(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> 
             Some((jitter, distribution)) => (Some(jitter), distribution),
             None => (None, Distribution::Uniform),
         };
-        DelaySpec { mean, jitter, distribution, ordered }
+        DelaySpec { mean, jitter, distribution, correlation: None, ordered }
     })
 }
 
@@ -64,7 +72,7 @@ fn probabilities() -> impl Strategy<Value = Probability> + Clone {
     .prop_map(|parts| Probability::from_parts_per_billion(parts).expect("in range"))
 }
 
-fn triggers() -> impl Strategy<Value = Trigger> {
+pub(super) fn triggers() -> impl Strategy<Value = Trigger> {
     let probability = probabilities();
     let count = || prop_oneof![1_u64..20, 1..=COUNT_MAX];
     let which = prop_oneof![
@@ -82,10 +90,13 @@ fn triggers() -> impl Strategy<Value = Trigger> {
         bad,
         good,
     });
+    let gap = || option::weighted(0.2, 1..=GAP_MAX);
     let chances = prop_oneof![
-        3 => option::of(chance()).prop_map(|probability| (probability, None, None)),
-        1 => (chance(), chance()).prop_map(|(probability, burst)| (Some(probability), Some(burst), None)),
-        1 => model.prop_map(|model| (None, None, Some(model))),
+        3 => (option::of(chance()), gap()).prop_map(|(probability, gap)| (probability, None, None, None, gap)),
+        1 => (chance(), chance(), gap())
+            .prop_map(|(probability, burst, gap)| (Some(probability), Some(burst), None, None, gap)),
+        1 => model.prop_map(|model| (None, None, Some(model), None, None)),
+        1 => states().prop_map(|model| (None, None, None, Some(model), None)),
     ];
     let length = || durations(1, WINDOW_MAX);
     let windows = (
@@ -93,20 +104,37 @@ fn triggers() -> impl Strategy<Value = Trigger> {
         option::of(length()),
         option::weighted(0.3, (length(), length()).prop_map(|(on, off)| Cycle { on, off })),
     );
-    (chances, which, option::of(count()), windows).prop_map(
-        |((probability, burst, gilbert), (nth, every, first), times, (after, window, cycle))| Trigger {
-            probability,
-            burst,
-            gilbert,
-            nth,
-            every,
-            first,
-            times,
-            after,
-            window,
-            cycle,
+    (chances.boxed(), which.boxed(), option::of(count()).boxed(), windows.boxed()).prop_map(
+        |((probability, burst, gilbert, markov, gap), (nth, every, first), times, (after, window, cycle))| {
+            Trigger {
+                probability,
+                burst,
+                gilbert,
+                markov,
+                gap,
+                nth,
+                every,
+                first,
+                times,
+                after,
+                window,
+                cycle,
+            }
         },
     )
+}
+
+/// Chances of leaving a state that come to at most 100 %.
+fn states() -> impl Strategy<Value = Markov> {
+    let pair = || (probabilities(), probabilities());
+    let fit = |(one, other): (Probability, Probability)| {
+        let sum = u64::from(one.parts_per_billion()) + u64::from(other.parts_per_billion());
+        if sum > u64::from(Probability::BILLION) { (one, Probability::NEVER) } else { (one, other) }
+    };
+    (pair(), pair(), probabilities(), any::<bool>()).prop_map(move |(gap, burst, to_hit, short)| {
+        let ((to_burst, alone), (to_gap, to_pause)) = (fit(gap), fit(burst));
+        if short { Markov::new(to_burst) } else { Markov { to_burst, to_gap, to_pause, to_hit, alone } }
+    })
 }
 
 fn ports() -> impl Strategy<Value = PortRange> {
@@ -246,7 +274,8 @@ fn calls() -> impl Strategy<Value = BTreeSet<Call>> {
 /// What remains of a filter and a part of it beside this verb.
 fn fit(verb: &NetVerb, filter: &mut NetFilter, part: &mut Part) {
     match verb {
-        NetVerb::Drop
+        NetVerb::Drop { .. }
+        | NetVerb::Slot { .. }
         | NetVerb::Delay(_)
         | NetVerb::Rate { .. }
         | NetVerb::Duplicate
@@ -298,6 +327,26 @@ fn rates() -> impl Strategy<Value = ByteRate> {
     bytes.prop_filter_map("rate", ByteRate::new)
 }
 
+fn framings() -> impl Strategy<Value = Framing> {
+    let most = FRAME_BYTES_MAX.cast_signed();
+    let cell = (1..=FRAME_BYTES_MAX, prop_oneof![Just(0), -most..=most]).prop_map(move |(size, overhead)| {
+        Cell { size: size.try_into().expect("not 0"), overhead: overhead.max(1 - size.cast_signed()) }
+    });
+    (prop_oneof![2 => Just(0), 1 => -most..=most], option::weighted(0.3, cell))
+        .prop_map(|(overhead, cell)| Framing { overhead, cell })
+}
+
+fn slots() -> impl Strategy<Value = NetVerb> {
+    let gap = uncorrelated(NET_DELAY_MAX, false).prop_filter("no time", |gap| !gap.mean.is_zero());
+    let packets = (1_u32..).prop_map(|packets| packets.try_into().expect("not 0"));
+    let bytes = (1..=u64::from(SLOT_BYTES_MAX)).prop_filter_map("size", ByteSize::new);
+    (gap, option::of(packets), option::of(bytes)).prop_map(|(gap, packets, bytes)| NetVerb::Slot {
+        gap,
+        packets,
+        bytes,
+    })
+}
+
 pub(super) fn net_faults() -> impl Strategy<Value = Fault> {
     let error = prop_oneof![
         Just(CallError::Refused),
@@ -305,9 +354,14 @@ pub(super) fn net_faults() -> impl Strategy<Value = Fault> {
         select(Errno::ALL.to_vec()).prop_map(CallError::Errno),
     ];
     let verb = prop_oneof![
-        Just(NetVerb::Drop),
+        any::<bool>().prop_map(|ecn| NetVerb::Drop { ecn }),
+        slots(),
         delays(NET_DELAY_MAX, true).prop_map(NetVerb::Delay),
-        (rates(), any::<bool>()).prop_map(|(rate, per_connection)| NetVerb::Rate { rate, per_connection }),
+        (rates(), any::<bool>(), framings()).prop_map(|(rate, per_connection, framing)| NetVerb::Rate {
+            rate,
+            per_connection,
+            framing
+        }),
         Just(NetVerb::Duplicate),
         (1..=fault_common::limits::MAX_CORRUPT_BITS, any::<bool>())
             .prop_map(|(bits, fix_checksum)| NetVerb::Corrupt { bits, fix_checksum }),
@@ -316,13 +370,16 @@ pub(super) fn net_faults() -> impl Strategy<Value = Fault> {
         (error, calls()).prop_map(|(error, calls)| NetVerb::Fail { error, calls }),
         durations(1, NET_DELAY_MAX).prop_map(|by| NetVerb::Reorder { by }),
     ];
-    (verb, net_filters(), parts(), triggers()).prop_map(|(verb, mut filter, mut part, mut trigger)| {
-        fit(&verb, &mut filter, &mut part);
-        if matches!(verb, NetVerb::Rate { per_connection: true, .. }) {
-            (trigger.burst, trigger.gilbert) = (None, None);
-        }
-        Fault::Net(NetFault { verb, filter, part, trigger, source: Source::default() })
-    })
+    // Boxed: value trees of this many branches are too big for the stack of a test's thread.
+    (verb.boxed(), net_filters().boxed(), parts().boxed(), triggers().boxed()).prop_map(
+        |(verb, mut filter, mut part, mut trigger)| {
+            fit(&verb, &mut filter, &mut part);
+            if matches!(verb, NetVerb::Rate { per_connection: true, .. }) {
+                (trigger.burst, trigger.gilbert, trigger.markov, trigger.gap) = (None, None, None, None);
+            }
+            Fault::Net(NetFault { verb, filter, part, trigger, source: Source::default() })
+        },
+    )
 }
 
 pub(super) fn disk_faults() -> impl Strategy<Value = Fault> {

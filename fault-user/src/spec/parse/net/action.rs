@@ -1,27 +1,31 @@
 //! The verbs of packets, and what only one of them takes.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fault_common::limits::MAX_CORRUPT_BITS;
 
-use super::{Keyword, Parser, Word, delay};
+use super::part::number;
+use super::{Keyword, Parser, Word, delay, framing};
 use crate::spec::delay::NET_DELAY_MAX;
 use crate::spec::error::SpecError;
-use crate::spec::net::{ByteRate, Call, CallError, Errno, NetVerb, REORDER_BY};
+use crate::spec::net::{ByteRate, Call, CallError, Errno, NetVerb, REORDER_BY, SLOT_BYTES_MAX};
 use crate::spec::parse::once::Once;
 use crate::spec::parse::shown;
 use crate::spec::problem::Problem;
 use crate::spec::quantity::Quantity;
 use crate::spec::rate;
+use crate::spec::size::ByteSize;
 use crate::spec::units::{self, Flaw};
 use crate::spec::words::NetVerbWord;
 
 /// A verb under construction.
 #[derive(Debug)]
 pub(super) enum Action {
-    Drop,
+    Drop { ecn: Once<()> },
     Delay(delay::Draft),
-    Rate { rate: ByteRate, per_connection: Once<()> },
+    Rate { rate: ByteRate, per_connection: Once<()>, framing: framing::Draft },
+    Slot { gap: delay::Draft, packets: Once<NonZeroU32>, bytes: Once<ByteSize> },
     Duplicate,
     Reorder { by: Once<Duration> },
     Corrupt { bits: u32, fix_checksum: Once<()> },
@@ -35,11 +39,17 @@ impl Action {
     pub(super) fn new(parser: &mut Parser, word: NetVerbWord, verb: Keyword) -> Result<Self, SpecError> {
         let fail = |error| Self::Fail { error, calls: Calls::default() };
         Ok(match word {
-            NetVerbWord::Drop => Self::Drop,
+            NetVerbWord::Drop => Self::Drop { ecn: Once::default() },
             NetVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, NET_DELAY_MAX)?),
             NetVerbWord::Rate => Self::Rate {
                 rate: parser.quantity(verb, Quantity::Rate, rate::read)?.0,
                 per_connection: Once::default(),
+                framing: framing::Draft::default(),
+            },
+            NetVerbWord::Slot => Self::Slot {
+                gap: delay::Draft::some(parser, verb, NET_DELAY_MAX)?,
+                packets: Once::default(),
+                bytes: Once::default(),
             },
             NetVerbWord::Duplicate => Self::Duplicate,
             NetVerbWord::Reorder => Self::Reorder { by: Once::default() },
@@ -62,8 +72,64 @@ impl Action {
         clause: Keyword,
         verb: Keyword,
     ) -> Result<&mut delay::Draft, SpecError> {
+        match self {
+            Self::Delay(draft) | Self::Slot { gap: draft, .. } => Ok(draft),
+            _ => Err(parser.wrong_verb(clause, verb, &["delay", "slot"])),
+        }
+    }
+
+    /// `ordered`.
+    pub(super) fn ordered(
+        &mut self,
+        parser: &Parser,
+        clause: Keyword,
+        verb: Keyword,
+    ) -> Result<(), SpecError> {
         let Self::Delay(draft) = self else { return Err(parser.wrong_verb(clause, verb, &["delay"])) };
-        Ok(draft)
+        draft.ordered(parser, clause)
+    }
+
+    /// `ecn`.
+    pub(super) fn ecn(&mut self, parser: &Parser, clause: Keyword, verb: Keyword) -> Result<(), SpecError> {
+        let Self::Drop { ecn } = self else { return Err(parser.wrong_verb(clause, verb, &["drop"])) };
+        ecn.set(parser, clause, ())
+    }
+
+    /// `overhead`, `cell`, `cell-overhead`.
+    pub(super) fn framing(
+        &mut self,
+        parser: &Parser,
+        clause: Keyword,
+        verb: Keyword,
+    ) -> Result<&mut framing::Draft, SpecError> {
+        let Self::Rate { framing, .. } = self else {
+            return Err(parser.wrong_verb(clause, verb, &["rate"]));
+        };
+        Ok(framing)
+    }
+
+    /// `packets N`, from after its keyword.
+    pub(super) fn packets(
+        &mut self,
+        parser: &mut Parser,
+        clause: Keyword,
+        verb: Keyword,
+    ) -> Result<(), SpecError> {
+        let Self::Slot { packets, .. } = self else { return Err(parser.wrong_verb(clause, verb, &["slot"])) };
+        let (number, _) = parser.quantity(clause, Quantity::Number, number)?;
+        packets.set(parser, clause, number)
+    }
+
+    /// `bytes SIZE`, from after its keyword.
+    pub(super) fn bytes(
+        &mut self,
+        parser: &mut Parser,
+        clause: Keyword,
+        verb: Keyword,
+    ) -> Result<(), SpecError> {
+        let Self::Slot { bytes, .. } = self else { return Err(parser.wrong_verb(clause, verb, &["slot"])) };
+        let (size, _) = framing::size(parser, clause, SLOT_BYTES_MAX)?;
+        bytes.set(parser, clause, size)
     }
 
     /// `per-connection`.
@@ -120,10 +186,15 @@ impl Action {
 
     pub(super) fn finish(self, parser: &Parser) -> Result<NetVerb, SpecError> {
         Ok(match self {
-            Self::Drop => NetVerb::Drop,
+            Self::Drop { ecn } => NetVerb::Drop { ecn: ecn.value().is_some() },
             Self::Delay(draft) => NetVerb::Delay(draft.finish(parser)?),
-            Self::Rate { rate, per_connection } => {
-                NetVerb::Rate { rate, per_connection: per_connection.value().is_some() }
+            Self::Rate { rate, per_connection, framing } => NetVerb::Rate {
+                rate,
+                per_connection: per_connection.value().is_some(),
+                framing: framing.finish(parser)?,
+            },
+            Self::Slot { gap, packets, bytes } => {
+                NetVerb::Slot { gap: gap.finish(parser)?, packets: packets.value(), bytes: bytes.value() }
             }
             Self::Duplicate => NetVerb::Duplicate,
             Self::Reorder { by } => NetVerb::Reorder { by: by.value().unwrap_or(REORDER_BY) },

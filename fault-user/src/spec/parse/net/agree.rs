@@ -20,11 +20,18 @@ pub(super) fn check(
         None => Ok(()),
     };
     match action {
-        Action::Drop | Action::Delay(_) | Action::Duplicate | Action::Reorder { .. } => Ok(()),
+        Action::Drop { .. } | Action::Delay(_) | Action::Duplicate | Action::Reorder { .. } => Ok(()),
+        Action::Slot { gap, .. } => match gap.correlated() {
+            // A delay is correlated within a connection, and slots are those of all.
+            Some(correlation) => {
+                Err(parser.contradiction(verb, correlation, "slots are shared by all connections"))
+            }
+            None => Ok(()),
+        },
         Action::Rate { per_connection, .. } => match (per_connection.keyword(), trigger.remembers()) {
             // The link of each connection and the trigger's own memory have one place.
             (Some(link), Some(chain)) => {
-                let because = "a link of each connection cannot come and go in bursts";
+                let because = "a link of each connection cannot come and go with what was before";
                 Err(parser.contradiction(link, chain, because))
             }
             _ => Ok(()),

@@ -4,6 +4,7 @@ mod action;
 mod agree;
 mod exception;
 mod filter;
+mod framing;
 mod part;
 
 use super::{Clause, Keyword, Parser, Word, delay, peer, trigger};
@@ -30,10 +31,20 @@ pub(in crate::spec) fn fault(text: &str) -> Result<NetFault, SpecError> {
             Clause::Delay(word) => {
                 action.delay(&parser, keyword, verb)?.clause(&mut parser, word, keyword)?
             }
-            Clause::Own(NetClause::Ordered) => {
-                action.delay(&parser, keyword, verb)?.ordered(&parser, keyword)?
-            }
+            Clause::Own(NetClause::Ecn) => action.ecn(&parser, keyword, verb)?,
+            Clause::Own(NetClause::Ordered) => action.ordered(&parser, keyword, verb)?,
             Clause::Own(NetClause::PerConnection) => action.per_connection(&parser, keyword, verb)?,
+            Clause::Own(NetClause::Overhead) => {
+                action.framing(&parser, keyword, verb)?.overhead(&mut parser, keyword)?
+            }
+            Clause::Own(NetClause::Cell) => {
+                action.framing(&parser, keyword, verb)?.cell(&mut parser, keyword)?
+            }
+            Clause::Own(NetClause::CellOverhead) => {
+                action.framing(&parser, keyword, verb)?.cell_overhead(&mut parser, keyword)?
+            }
+            Clause::Own(NetClause::Packets) => action.packets(&mut parser, keyword, verb)?,
+            Clause::Own(NetClause::Bytes) => action.bytes(&mut parser, keyword, verb)?,
             Clause::Own(NetClause::By) => action.by(&mut parser, keyword, verb)?,
             Clause::Own(NetClause::FixChecksum) => action.fix_checksum(&parser, keyword, verb)?,
             Clause::Own(NetClause::Call(call)) => action.call(&parser, call, keyword, verb)?,

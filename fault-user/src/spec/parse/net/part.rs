@@ -30,11 +30,7 @@ enum Operand {
 impl Draft {
     /// `connection N`, from after its keyword.
     pub(super) fn connection(&mut self, parser: &mut Parser, keyword: Keyword) -> Result<(), SpecError> {
-        let read = |word: &str| {
-            let number = u32::try_from(units::count(word)?).map_err(|_| Flaw::Range)?;
-            NonZeroU32::new(number).ok_or(Flaw::Range)
-        };
-        let (number, _) = parser.quantity(keyword, Quantity::Number, read)?;
+        let (number, _) = parser.quantity(keyword, Quantity::Number, number)?;
         self.number.set(parser, keyword, number)
     }
 
@@ -77,6 +73,12 @@ impl Draft {
             after: self.after.value(),
         })
     }
+}
+
+/// A number that is not 0.
+pub(super) fn number(word: &str) -> Result<NonZeroU32, Flaw> {
+    let number = u32::try_from(units::count(word)?).map_err(|_| Flaw::Range)?;
+    NonZeroU32::new(number).ok_or(Flaw::Range)
 }
 
 fn operand(word: &str) -> Result<Operand, Flaw> {
