@@ -99,8 +99,8 @@ fn source(name: &str, doc: &str, table: &[f64]) -> String {
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let mut text = format!(
-        "/// Steps of a quantile table.\nconst TABLE_SIZE: usize = {SIZE};\n\
-         /// A standard deviation is 2 to this power.\nconst TABLE_ONE_BITS: u32 = {ONE_BITS};\n"
+        "/// Steps of a quantile table.\npub const TABLE_SIZE: usize = {SIZE};\n\
+         /// A standard deviation is 2 to this power, as in netem's tables (`NETEM_DIST_SCALE`).\npub const TABLE_ONE_BITS: u32 = {ONE_BITS};\n"
     );
     let (normal, pareto) = (normal_table(), pareto_table());
     // In netem's tables Pareto is (x - 3/2) × 4/3, which is 2/√3 times as wide as its standard deviation.

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use fault_common::{
     counters::RuleCounters,
-    decide::{Outcome, Walk, World, past::Past, round},
+    decide::{Instance, Late, Moment, Outcome, Walk, World, delay::Table, past::Past, round},
     limits::MAX_RULES,
     rule::{Rule, block::BioFacts, file::FileFacts, net::PacketFacts},
     who::{Connection, Stream},
@@ -13,7 +13,7 @@ use fault_common::{
 
 use crate::{
     block::written,
-    maps::{RULE_COUNTERS, RULES},
+    maps::{RULE_COUNTERS, RULES, TABLES},
 };
 
 /// What a rule's filter looks at.
@@ -93,6 +93,32 @@ impl<F: Facts> World for Kernel<'_, F> {
     }
 
     #[inline(always)]
+    fn table(&self, _slot: u32) -> Option<&Table> {
+        TABLES.get(self.place)
+    }
+
+    #[inline(always)]
+    fn wants(&self, _slot: u32, instance: &Instance<'_>, count: u64, past: &mut Past) -> bool {
+        let Instance { rule, moment, ordinal } = *instance;
+        rule_wants(rule, moment, ordinal, count, past) != 0
+    }
+
+    #[inline(always)]
+    fn own_ns(&self, _slot: u32, instance: &Instance<'_>, past: &mut Past) -> u64 {
+        let Instance { rule, moment, ordinal } = *instance;
+        rule_takes(rule, moment, ordinal, past, self.place)
+    }
+
+    #[inline(always)]
+    fn slot_ns(&self, _slot: u32, instance: &Instance<'_>, counters: &RuleCounters, late: Late) -> Option<u64> {
+        let Instance { rule, moment, .. } = *instance;
+        match rule_waits(rule, moment, counters, late.before_ns, late.own_ns) {
+            LOST => None,
+            wait => Some(wait),
+        }
+    }
+
+    #[inline(always)]
     fn matches(&self, rule: &Rule) -> bool {
         self.facts.pass(rule, self.place)
     }
@@ -117,6 +143,65 @@ impl<F: Facts> World for Kernel<'_, F> {
         // SAFETY: see `Memory`; not null.
         Some(unsafe { (*self.memory.connection).place(slot) })
     }
+}
+
+/// [`Instance::wants`]; not 1, see [`END`].
+///
+/// A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rule_wants(
+    rule: *const Rule,
+    moment: *const Moment,
+    ordinal: u64,
+    count: u64,
+    past: *mut Past,
+) -> u32 {
+    if rule.is_null() || moment.is_null() || past.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked the sizes.
+    let (rule, moment, past) = unsafe { (&*rule, &*moment, &mut *past) };
+    if (Instance { rule, moment, ordinal }).wants(count, past) { END } else { 0 }
+}
+
+/// [`Instance::own_ns`], of the rule at `place` in [`RULES`]; as [`rule_wants`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rule_takes(
+    rule: *const Rule,
+    moment: *const Moment,
+    ordinal: u64,
+    past: *mut Past,
+    place: u32,
+) -> u64 {
+    if rule.is_null() || moment.is_null() || past.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked the sizes.
+    let (rule, moment, past) = unsafe { (&*rule, &*moment, &mut *past) };
+    (Instance { rule, moment, ordinal }).own_ns(past, TABLES.get(place))
+}
+
+/// [`rule_waits`]: too many wait already.
+const LOST: u64 = u64::MAX;
+
+/// [`Instance::slot_ns`], or [`LOST`]; as [`rule_wants`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rule_waits(
+    rule: *const Rule,
+    moment: *const Moment,
+    counters: *const RuleCounters,
+    before_ns: u64,
+    own_ns: u64,
+) -> u64 {
+    if rule.is_null() || moment.is_null() || counters.is_null() {
+        return LOST;
+    }
+    // SAFETY: not null, and the verifier has checked the sizes.
+    let (rule, moment, counters) = unsafe { (&*rule, &*moment, &*counters) };
+    (Instance { rule, moment, ordinal: 0 }).slot_ns(counters, Late { before_ns, own_ns }).unwrap_or(LOST)
 }
 
 /// Nothing after this slot. Not 1: of a function that returns 0 or 1 the compiler knows that it need not narrow

@@ -12,6 +12,7 @@ use aya_ebpf::{
 use fault_common::{
     control::Control,
     counters::{COUNTERS as COUNTER_COUNT, RuleCounters},
+    decide::delay::Table,
     glob::Glob,
     limits::{
         BANKS, MAX_GLOBS, MAX_INTERFACES_PER_NETNS, MAX_NAMES, MAX_NETNS, MAX_RULES, PARKING_SLOTS,
@@ -70,6 +71,9 @@ pub static RULES: Array<Rule, RULE_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::
 /// Index as in [`RULES`].
 #[btf_map]
 pub static RULE_COUNTERS: Array<RuleCounters, RULE_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Distributions of delays that rules have of their own. Index as in [`RULES`]; one entry where no rule has one.
+#[btf_map]
+pub static TABLES: Array<Table, RULE_SLOTS> = Array::new();
 /// The packet that a CPU looks at.
 #[btf_map]
 pub static SCENES: PerCpuArray<Scene, 1> = PerCpuArray::new();

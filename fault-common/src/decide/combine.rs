@@ -1,7 +1,7 @@
 //! Several rules, one operation.
 
 use super::{
-    delay::ORDERED,
+    delay::{ORDERED, Table},
     past::Past,
     rate::PER_CONNECTION,
     rng::{self, Coordinates, Purpose},
@@ -105,6 +105,30 @@ pub trait World {
     fn rule(&self, slot: u32) -> Option<&Rule>;
     /// The counters of that rule.
     fn counters(&self, slot: u32) -> Option<&RuleCounters>;
+    /// The distribution of that rule's delays, if it has one of its own.
+    fn table(&self, slot: u32) -> Option<&Table>;
+    /// Whether the rule in `slot` wants match number `count`: [`Instance::wants`]. A kernel program has it asked by a function of
+    /// its own, which the verifier looks at once, and not once for each way that leads there times each way that leads on.
+    #[inline(always)]
+    fn wants(&self, _slot: u32, instance: &Instance<'_>, count: u64, past: &mut Past) -> bool {
+        instance.wants(count, past)
+    }
+    /// How long it takes by itself: [`Instance::own_ns`]. As [`World::wants`].
+    #[inline(always)]
+    fn own_ns(&self, slot: u32, instance: &Instance<'_>, past: &mut Past) -> u64 {
+        instance.own_ns(past, self.table(slot))
+    }
+    /// How long it waits for its slot: [`Instance::slot_ns`]. As [`World::wants`].
+    #[inline(always)]
+    fn slot_ns(
+        &self,
+        _slot: u32,
+        instance: &Instance<'_>,
+        counters: &RuleCounters,
+        late: Late,
+    ) -> Option<u64> {
+        instance.slot_ns(counters, late)
+    }
     /// Whether the operation passes the rule's filter.
     fn matches(&self, rule: &Rule) -> bool;
     /// How many operations of this stream matched the rule before; counts this one.
@@ -113,6 +137,76 @@ pub trait World {
     fn memory(&mut self, slot: u32) -> &mut Past;
     /// Which of the rule's connections this is, from 1; 0 is not known yet. Nothing where there are no connections.
     fn place(&mut self, slot: u32) -> Option<&mut u32>;
+}
+
+/// One match of a rule: all that a decision depends on, but for what came before.
+#[derive(Clone, Copy)]
+pub struct Instance<'a> {
+    /// The rule.
+    pub rule: &'a Rule,
+    /// Where and when.
+    pub moment: &'a Moment,
+    /// How many operations of the stream matched the rule before.
+    pub ordinal: u64,
+}
+
+/// What an operation waits for already, and what the rule in question says, in nanoseconds.
+#[derive(Clone, Copy)]
+pub struct Late {
+    /// By the rules before.
+    pub before_ns: u64,
+    /// [`Instance::own_ns`].
+    pub own_ns: u64,
+}
+
+impl Instance<'_> {
+    #[inline(always)]
+    const fn coordinates(&self) -> Coordinates {
+        let Moment { seed, stream, .. } = *self.moment;
+        Coordinates { seed, rule: self.rule.id, stream, ordinal: self.ordinal }
+    }
+
+    /// Whether the trigger wants it, the budget apart; `count` is its number among all matches of the rule.
+    #[must_use]
+    #[inline(always)]
+    pub const fn wants(&self, count: u64, past: &mut Past) -> bool {
+        self.rule.trigger.wants(count, &self.coordinates(), past)
+    }
+
+    /// How long it takes by itself, in nanoseconds: what a delay comes to, the time on a link, the distance to the next slot; 0
+    /// for verbs that take no time. `own` is the rule's table, if it has one.
+    #[must_use]
+    #[inline(always)]
+    pub fn own_ns(&self, past: &mut Past, own: Option<&Table>) -> u64 {
+        let Self { rule, moment, .. } = *self;
+        match Verb::from_u32(rule.verb) {
+            Some(Verb::Delay | Verb::DelayThenError | Verb::Slot) => {
+                rule.delay.sample(&self.coordinates(), past, own)
+            }
+            Some(Verb::Rate) if rule.layer == Layer::Disk as u32 => rule.rate.service_ns(moment.bytes),
+            Some(Verb::Rate) => rule.rate.transmission_ns(moment.bytes),
+            Some(
+                Verb::Spare
+                | Verb::Drop
+                | Verb::Error
+                | Verb::Fail
+                | Verb::Reset
+                | Verb::Mark
+                | Verb::Corrupt
+                | Verb::Duplicate,
+            )
+            | None => 0,
+        }
+    }
+
+    /// How long it waits for the slot it leaves with, in nanoseconds; `None` when too many wait already.
+    #[inline(always)]
+    pub fn slot_ns(&self, counters: &RuleCounters, late: Late) -> Option<u64> {
+        let Moment { elapsed_ns, bytes, link, .. } = *self.moment;
+        let slots = &counters.slots[link as usize & 1];
+        let gaps_ns = (late.own_ns, self.rule.delay.mean_ns);
+        self.rule.slot.wait(slots, elapsed_ns.wrapping_add(late.before_ns), bytes, gaps_ns)
+    }
 }
 
 /// Claims one injection of a budget of `times`; false when it is spent.
@@ -172,48 +266,35 @@ fn ends<W: World>(world: &mut W, slot: u32, moment: &Moment, outcome: &mut Outco
     // At its first match a stream remembers nothing: what lies there is of the rule set before.
     let mut memory = if ordinal == 0 { Past(0) } else { *world.memory(slot) };
     let (Some(rule), Some(counters)) = (world.rule(slot), world.counters(slot)) else { return false };
-    let at = Coordinates { seed: moment.seed, rule: rule.id, stream: moment.stream, ordinal };
-    let remembers = rule.remembers();
+    let instance = Instance { rule, moment, ordinal };
     let count = counters.matched.fetch_add(1).wrapping_add(1);
     let mut ended = false;
-    if rule.trigger.wants(count, &at, &mut memory) && claim(counters, rule.trigger.times) {
+    if world.wants(slot, &instance, count, &mut memory) && claim(counters, rule.trigger.times) {
         counters.bytes.fetch_add(moment.bytes);
-        ended = strike(rule, counters, moment, &at, &mut memory, (slot, outcome));
+        ended = strike(world, &instance, counters, &mut memory, (slot, outcome));
     }
-    if remembers {
-        *world.memory(slot) = memory;
-    }
+    // Also of a rule that remembers nothing: whether it does is more to ask, and one more way for the kernel's verifier.
+    *world.memory(slot) = memory;
     ended
 }
 
 /// What a rule does to an operation it hits, added to the outcome; whether that ends the matter.
 #[inline(always)]
-fn strike(
-    rule: &Rule,
+fn strike<W: World>(
+    world: &W,
+    instance: &Instance<'_>,
     counters: &RuleCounters,
-    moment: &Moment,
-    at: &Coordinates,
     memory: &mut Past,
     (slot, outcome): (u32, &mut Outcome),
 ) -> bool {
+    let Instance { rule, moment, .. } = *instance;
     let Some(verb) = Verb::from_u32(rule.verb) else { return false };
     if matches!(verb, Verb::Spare) {
         // Exceptions come first: nothing has hit yet.
         return true;
     }
     outcome.hits |= 1 << slot;
-    let sampled_ns = match verb {
-        Verb::Delay | Verb::DelayThenError | Verb::Slot => rule.delay.sample(at, memory),
-        Verb::Spare
-        | Verb::Drop
-        | Verb::Error
-        | Verb::Fail
-        | Verb::Reset
-        | Verb::Mark
-        | Verb::Corrupt
-        | Verb::Duplicate
-        | Verb::Rate => 0,
-    };
+    let own_ns = if verb.delays() { world.own_ns(slot, instance, memory) } else { 0 };
     match verb {
         Verb::Spare => {}
         Verb::Drop => outcome.verdict = Verdict::Drop,
@@ -224,7 +305,7 @@ fn strike(
         }
         Verb::Corrupt => {
             outcome.corrupt_bits = outcome.corrupt_bits.wrapping_add(rule.corruption.bits);
-            outcome.corrupt_where = rng::draw(at, Purpose::Corruption);
+            outcome.corrupt_where = rng::draw(&instance.coordinates(), Purpose::Corruption);
             outcome.flags |= if rule.corruption.fix_checksum == 0 { BREAK_CHECKSUM } else { 0 };
         }
         Verb::Duplicate => outcome.flags |= DUPLICATE,
@@ -237,10 +318,8 @@ fn strike(
             return true;
         }
         Verb::Slot => {
-            let slots = &counters.slots[moment.link as usize & 1];
-            let comes_ns = moment.elapsed_ns.wrapping_add(outcome.delay_ns);
-            let gaps_ns = (sampled_ns, rule.delay.mean_ns);
-            let Some(delay_ns) = rule.slot.wait(slots, comes_ns, moment.bytes, gaps_ns) else {
+            let late = Late { before_ns: outcome.delay_ns, own_ns };
+            let Some(delay_ns) = world.slot_ns(slot, instance, counters, late) else {
                 counters.overflowed.fetch_add(1);
                 outcome.verdict = Verdict::Drop;
                 return true;
@@ -250,17 +329,17 @@ fn strike(
             outcome.flags |= ORDERED;
         }
         Verb::Delay | Verb::DelayThenError => {
-            if sampled_ns != 0 {
-                counters.delay_ns.fetch_add(sampled_ns);
+            if own_ns != 0 {
+                counters.delay_ns.fetch_add(own_ns);
             }
-            outcome.delay_ns = outcome.delay_ns.wrapping_add(sampled_ns);
+            outcome.delay_ns = outcome.delay_ns.wrapping_add(own_ns);
             outcome.flags |= rule.delay.flags;
             if matches!(verb, Verb::DelayThenError) {
                 outcome.verdict = Verdict::Error;
             }
         }
         Verb::Rate if rule.layer == Layer::Disk as u32 => {
-            let mut delay_ns = rule.rate.hold(&counters.link_free_ns[0], moment.elapsed_ns, moment.bytes);
+            let mut delay_ns = rule.rate.hold(&counters.link_free_ns[0], moment.elapsed_ns, own_ns);
             if delay_ns > MAX_PARK_NS {
                 counters.overflowed.fetch_add(1);
                 delay_ns = MAX_PARK_NS;
@@ -269,10 +348,10 @@ fn strike(
         }
         Verb::Rate => {
             let sent = if rule.rate.flags & PER_CONNECTION != 0 {
-                rule.rate.send_alone(&mut memory.0, moment.elapsed_ns, moment.bytes)
+                rule.rate.send_alone(&mut memory.0, moment.elapsed_ns, own_ns)
             } else {
                 let link = &counters.link_free_ns[moment.link as usize & 1];
-                rule.rate.send(link, moment.elapsed_ns, moment.bytes)
+                rule.rate.send(link, moment.elapsed_ns, own_ns)
             };
             let Some(delay_ns) = sent else {
                 counters.overflowed.fetch_add(1);

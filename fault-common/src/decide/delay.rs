@@ -35,7 +35,13 @@ pub enum Distribution {
     Pareto = 2,
     /// 0.25 × normal + 0.75 × Pareto with mean `D` and standard deviation 1.06 `J`, as netem's.
     ParetoNormal = 3,
+    /// As a [`Table`] of the rule's own says; uniform where there is none.
+    Table = 4,
 }
+
+/// Quantiles of a distribution from 0 to 1, of mean 0 and in units of the jitter, scaled by 2^[`TABLE_ONE_BITS`]; between
+/// them it is linear. None lies further than 4 times the jitter from the mean, as in netem's tables (16 bits).
+pub type Table = [i32; TABLE_SIZE + 1];
 
 /// [`Delay::flags`]: a packet never leaves before one of the same socket and direction that came earlier.
 pub const ORDERED: u32 = 1;
@@ -83,7 +89,7 @@ const CDF_STEP_BITS: u32 = 16 - TABLE_SIZE.ilog2();
 
 /// A standardised quantile (scaled by [`TABLE_ONE`]) by linear interpolation in `table`.
 #[inline(always)]
-fn quantile(table: &[i32; TABLE_SIZE + 1], draw: u64) -> i64 {
+fn quantile(table: &Table, draw: u64) -> i64 {
     let index = ((draw >> 52) as usize) & (TABLE_SIZE - 1);
     let fraction = ((draw >> 36) & 0xffff) as i64;
     let low = table[index] as i64;
@@ -93,15 +99,15 @@ fn quantile(table: &[i32; TABLE_SIZE + 1], draw: u64) -> i64 {
 
 impl Delay {
     /// The delay at these coordinates, in nanoseconds, at most [`MAX_PACKET_DELAY_NS`]. `past` is what the stream remembers
-    /// for this rule, if delays depend on each other.
+    /// for this rule, if delays depend on each other, `own` its table, if it has one.
     #[must_use]
     #[inline(always)]
-    pub fn sample(&self, at: &Coordinates, past: &mut Past) -> u64 {
+    pub fn sample(&self, at: &Coordinates, past: &mut Past, own: Option<&Table>) -> u64 {
         if self.jitter_ns == 0 {
             return at_most(self.mean_ns, MAX_PACKET_DELAY_NS);
         }
         let draw = rng::draw(at, Purpose::Delay);
-        self.shape(if self.old == 0 { draw } else { self.correlated(draw, past) })
+        self.shape(if self.old == 0 { draw } else { self.correlated(draw, past) }, own)
     }
 
     /// The number in the place of `draw` that resembles the one before.
@@ -132,13 +138,14 @@ impl Delay {
     /// The delay for one uniformly distributed 64-bit number: the larger the number, the longer the delay.
     #[must_use]
     #[inline(always)]
-    pub fn shape(&self, draw: u64) -> u64 {
+    pub fn shape(&self, draw: u64, own: Option<&Table>) -> u64 {
         let mean = at_most(self.mean_ns, MAX_PACKET_DELAY_NS);
         let jitter = at_most(self.jitter_ns, MAX_PACKET_DELAY_NS);
-        let table = match self.distribution {
-            1 => &NORMAL,
-            2 => &PARETO,
-            3 => &PARETO_NORMAL,
+        let table = match (self.distribution, own) {
+            (1, _) => &NORMAL,
+            (2, _) => &PARETO,
+            (3, _) => &PARETO_NORMAL,
+            (4, Some(own)) => own,
             _ => {
                 let delay = mean + scale(2 * jitter + 1, (draw >> 32) as u32);
                 return at_most(delay.saturating_sub(jitter), MAX_PACKET_DELAY_NS);

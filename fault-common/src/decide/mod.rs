@@ -14,4 +14,4 @@ pub mod simulation;
 pub mod slot;
 pub mod trigger;
 
-pub use combine::{Moment, Outcome, Verdict, Walk, World, decide, round};
+pub use combine::{Instance, Late, Moment, Outcome, Verdict, Walk, World, decide, round};

@@ -49,76 +49,90 @@ impl Rate {
     #[must_use]
     #[inline(always)]
     pub const fn transmission_ns(&self, bytes: u64) -> u64 {
+        self.takes_ns(self.on_link(bytes))
+    }
+
+    /// How long an operation occupies the link of a disk, in nanoseconds, rounded up.
+    #[must_use]
+    #[inline(always)]
+    pub const fn service_ns(&self, bytes: u64) -> u64 {
+        self.takes_ns(if self.flags & OPERATIONS != 0 { 1 } else { bytes })
+    }
+
+    /// How long so many bytes (or operations, less than 2^32) take, in nanoseconds, rounded up.
+    #[inline(always)]
+    const fn takes_ns(&self, amount: u64) -> u64 {
         let rate = if self.bytes_per_second == 0 { 1 } else { self.bytes_per_second };
-        let bytes = self.on_link(bytes) & 0xffff_ffff;
-        (bytes * NS_PER_S).div_ceil(rate)
+        // As `div_ceil`, which asks for the remainder; the sum fits with any rate that the compiler of specs lets through.
+        ((amount & 0xffff_ffff) * NS_PER_S).wrapping_add(rate - 1) / rate
     }
 
     /// What a packet of `bytes` (less than 2^32) is on the link: netem's arithmetic (`packet_time_ns`,
     /// net/sched/sch_netem.c).
     #[inline(always)]
     const fn on_link(&self, bytes: u64) -> u64 {
-        let bytes = (bytes & 0xffff_ffff).saturating_add_signed(self.overhead as i64);
-        if self.cell == 0 {
+        let bytes = (bytes & 0xffff_ffff) as i64 + self.overhead as i64;
+        let bytes = if bytes < 0 { 0 } else { bytes as u64 };
+        let cell = self.cell as u64;
+        if cell == 0 {
             return bytes;
         }
-        let whole = (self.cell as u64).saturating_add_signed(self.cell_overhead as i64);
         // Wrapping: the compiler of specs keeps all of them small, and the kernel has no 128-bit product.
-        bytes.div_ceil(self.cell as u64).wrapping_mul(whole)
+        let whole = (cell as i64 + self.cell_overhead as i64) as u64;
+        ((bytes + cell - 1) / cell).wrapping_mul(whole)
     }
 
     /// How long a packet may have to wait for the link, in nanoseconds: whoever would wait longer is lost.
     #[must_use]
     #[inline(always)]
     pub const fn queue_ns(&self) -> u64 {
-        let bytes = self.transmission_ns(QUEUE_BYTES);
+        let bytes = self.takes_ns(QUEUE_BYTES);
         if bytes > QUEUE_NS { bytes } else { QUEUE_NS }
     }
 
-    /// Sends a packet over a link that others use at the same time: how late it arrives, in nanoseconds, or `None` when
-    /// the queue is full. `free_ns` is when the link is free, on the clock of `now_ns`.
+    /// Sends a packet that occupies the link for `own_ns` over one that others use at the same time: how late it arrives, in
+    /// nanoseconds, or `None` when the queue is full. `free_ns` is when the link is free, on the clock of `now_ns`.
     #[inline(always)]
-    pub fn send(&self, free_ns: &SharedU64, now_ns: u64, bytes: u64) -> Option<u64> {
+    pub fn send(&self, free_ns: &SharedU64, now_ns: u64, own_ns: u64) -> Option<u64> {
         let free = free_ns.load();
         if free > now_ns.saturating_add(self.queue_ns()) {
             return None;
         }
-        let own = self.transmission_ns(bytes);
-        if free <= now_ns && free_ns.compare_exchange(free, now_ns.wrapping_add(own)) == free {
-            return Some(own);
+        if free <= now_ns && free_ns.compare_exchange(free, now_ns.wrapping_add(own_ns)) == free {
+            return Some(own_ns);
         }
         // Busy, or somebody was quicker: behind those.
-        let done = free_ns.fetch_add(own).wrapping_add(own);
+        let done = free_ns.fetch_add(own_ns).wrapping_add(own_ns);
         Some(done.saturating_sub(now_ns))
     }
 
-    /// Sends an operation over the link of a disk: how long it waits, in nanoseconds. More than [`MAX_PARK_NS`] is more than
-    /// anybody can wait; if the link is as far behind as that already, the operation does not put it further behind.
+    /// Sends an operation that occupies the link of a disk for `own_ns`: how long it waits, in nanoseconds. More than
+    /// [`MAX_PARK_NS`] is more than anybody can wait; if the link is as far behind as that already, the operation does not put it
+    /// further behind.
     #[inline(always)]
-    pub fn hold(&self, free_ns: &SharedU64, now_ns: u64, bytes: u64) -> u64 {
+    pub fn hold(&self, free_ns: &SharedU64, now_ns: u64, own_ns: u64) -> u64 {
         let free = free_ns.load();
         if free > now_ns.saturating_add(MAX_PARK_NS) {
             return free - now_ns;
         }
-        let own = self.transmission_ns(if self.flags & OPERATIONS != 0 { 1 } else { bytes });
         let idle_since = now_ns.saturating_sub(CATCH_UP_NS);
         let done =
-            if free < idle_since && free_ns.compare_exchange(free, idle_since.wrapping_add(own)) == free {
-                idle_since.wrapping_add(own)
+            if free < idle_since && free_ns.compare_exchange(free, idle_since.wrapping_add(own_ns)) == free {
+                idle_since.wrapping_add(own_ns)
             } else {
-                free_ns.fetch_add(own).wrapping_add(own)
+                free_ns.fetch_add(own_ns).wrapping_add(own_ns)
             };
         done.saturating_sub(now_ns)
     }
 
     /// As [`Rate::send`], over a link of one stream.
     #[inline(always)]
-    pub const fn send_alone(&self, free_ns: &mut u64, now_ns: u64, bytes: u64) -> Option<u64> {
+    pub const fn send_alone(&self, free_ns: &mut u64, now_ns: u64, own_ns: u64) -> Option<u64> {
         if *free_ns > now_ns.saturating_add(self.queue_ns()) {
             return None;
         }
         let start = if *free_ns > now_ns { *free_ns } else { now_ns };
-        *free_ns = start.wrapping_add(self.transmission_ns(bytes));
+        *free_ns = start.wrapping_add(own_ns);
         Some(free_ns.wrapping_sub(now_ns))
     }
 }

@@ -19,7 +19,7 @@
 //! let moment = Moment { seed: 42, stream: 1, bytes: 4096, ..Moment::default() };
 //! let mut failed = Vec::new();
 //! for number in 1..=10 {
-//!     let mut world = Simulation { rules: &rules, counters: &counters, stream: &mut stream, connection: None, facts: read };
+//!     let mut world = Simulation { rules: &rules, counters: &counters, stream: &mut stream, table: None, connection: None, facts: read };
 //!     if decide(&mut world, candidates(&rules, read), &moment).verdict == Verdict::Error {
 //!         failed.push(number);
 //!     }
@@ -28,7 +28,7 @@
 //! assert_eq!((counters[0].matched.load(), counters[0].injected.load()), (10, 1));
 //! ```
 
-use super::{World, past::Past};
+use super::{World, delay::Table, past::Past};
 use crate::{
     counters::RuleCounters,
     limits::MAX_RULES,
@@ -60,6 +60,8 @@ pub struct Simulation<'a> {
     /// Where the stream stands in the random sequences. Its number does not matter here, see
     /// [`super::Moment::stream`].
     pub stream: &'a mut Stream,
+    /// The distribution of the delays of those that have one of their own.
+    pub table: Option<&'a Table>,
     /// The connection it belongs to, if there are connections.
     pub connection: Option<&'a mut Connection>,
     /// The operation.
@@ -70,7 +72,7 @@ impl<'a> Simulation<'a> {
     /// One stream of operations that pass every filter and belong to no connection.
     #[must_use]
     pub const fn of(rules: &'a [Rule], counters: &'a [RuleCounters], stream: &'a mut Stream) -> Self {
-        Self { rules, counters, stream, connection: None, facts: Facts::Anything }
+        Self { rules, counters, stream, table: None, connection: None, facts: Facts::Anything }
     }
 }
 
@@ -81,6 +83,10 @@ impl World for Simulation<'_> {
 
     fn counters(&self, slot: u32) -> Option<&RuleCounters> {
         self.counters.get(slot as usize)
+    }
+
+    fn table(&self, _slot: u32) -> Option<&Table> {
+        self.table
     }
 
     fn matches(&self, rule: &Rule) -> bool {

@@ -88,6 +88,8 @@ impl Gilbert {
 /// that is one of the two. A flow starts in a gap. Salsano, Ludovici, Ordine, "Definition of a general and intuitive loss model
 /// for packet networks and its implementation in the Netem module in the Linux kernel" (2009). In each state the chances of
 /// leaving it come to at most 2^32.
+///
+/// It is kept as a table, so that the kernel's verifier has one way through it and not one for each state.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Markov {
@@ -95,16 +97,20 @@ pub struct Markov {
     pub on: u32,
     /// Explicit padding.
     pub _pad: u32,
-    /// Chance × 2^32 that a burst begins, with a hit (netem's p13).
-    pub to_burst: u64,
-    /// Chance × 2^32, after a hit in a burst, that it is over (p31).
-    pub to_gap: u64,
-    /// Chance × 2^32, after a hit in a burst, of a miss in it (p32).
-    pub to_pause: u64,
-    /// Chance × 2^32, after a miss in a burst, of a hit (p23).
-    pub to_hit: u64,
-    /// Chance × 2^32, in a gap, of a hit that stays alone (p14).
-    pub alone: u64,
+    /// What follows each state.
+    pub states: [State; 4],
+}
+
+/// What follows one state of [`Markov`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Chance × 2^32 of `next[0]`, and of one of the first two.
+    pub below: [u64; 2],
+    /// One of [`GAP`], [`BURST`], [`PAUSE`] and [`ALONE`] each.
+    pub next: [u32; 3],
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
 /// State of [`Markov`], as it is remembered: not hit, in a gap.
@@ -117,26 +123,31 @@ const PAUSE: u32 = 2;
 const ALONE: u32 = 3;
 
 impl Markov {
+    /// The model with these chances, each × 2^32: that a burst begins, with a hit (netem's p13); after a hit in a burst, that it is
+    /// over (p31), or pauses (p32); after a pause, that it goes on, with a hit (p23); and in a gap, of a hit that stays alone (p14).
+    #[must_use]
+    pub const fn new([to_burst, to_gap, to_pause, to_hit, alone]: [u64; 5]) -> Self {
+        const fn state(below: [u64; 2], next: [u32; 3]) -> State {
+            State { below, next, _pad: 0 }
+        }
+        let mut states = [State { below: [0; 2], next: [0; 3], _pad: 0 }; 4];
+        states[GAP as usize] = state([alone, alone + to_burst], [ALONE, BURST, GAP]);
+        states[BURST as usize] = state([to_pause, to_pause + to_gap], [PAUSE, GAP, BURST]);
+        states[PAUSE as usize] = state([to_hit, to_hit], [BURST, BURST, PAUSE]);
+        states[ALONE as usize] = state([CERTAIN, CERTAIN], [GAP, GAP, GAP]);
+        Self { on: 1, _pad: 0, states }
+    }
+
     /// As [`Gilbert::wants`].
     #[inline(always)]
     const fn wants(&self, at: &Coordinates, past: &mut Past) -> bool {
         let draw = rng::draw(at, Purpose::Trigger) >> 32;
-        // Below `first` the one, below `second` the other, else the third.
-        let (first, one, second, other, third) = match past.chance() {
-            BURST => (self.to_pause, PAUSE, self.to_pause + self.to_gap, GAP, BURST),
-            PAUSE => (self.to_hit, BURST, 0, BURST, PAUSE),
-            ALONE => (CERTAIN, GAP, 0, GAP, GAP),
-            _ => (self.alone, ALONE, self.alone + self.to_burst, BURST, GAP),
-        };
-        let next = if draw < first {
-            one
-        } else if draw < second {
-            other
-        } else {
-            third
-        };
+        let State { below, next, .. } = &self.states[past.chance() as usize & 3];
+        let chosen = (draw >= below[0]) as usize + (draw >= below[1]) as usize;
+        let next = next[chosen];
         past.set_chance(next);
-        next == BURST || next == ALONE
+        // Those that are hits have odd numbers.
+        next & 1 != 0
     }
 }
 
@@ -162,7 +173,7 @@ impl Trigger {
         gap: 0,
         _pad: 0,
         gilbert: Gilbert { on: 0, _pad: 0, to_bad: 0, to_good: 0, bad: 0, good: 0 },
-        markov: Markov { on: 0, _pad: 0, to_burst: 0, to_gap: 0, to_pause: 0, to_hit: 0, alone: 0 },
+        markov: Markov { on: 0, _pad: 0, states: [State { below: [0; 2], next: [0; 3], _pad: 0 }; 4] },
     };
 
     /// Whether the rule is in its time window (`after`, `for`, `cycle`). Outside of it nothing matches.
@@ -197,16 +208,13 @@ impl Trigger {
                 (rng::draw(at, Purpose::Past) >> 32) as u32
             });
         }
-        if self.gap == 0 {
-            return self.by_chance(at, past) && self.by_count(count);
-        }
         let run = past.run();
-        if (run as u32) + 1 < self.gap || !self.by_chance(at, past) || !self.by_count(count) {
-            past.set_run(run.saturating_add(1));
-            return false;
+        // Within a gap chance is not asked.
+        let hit = run as u32 + 1 >= self.gap && self.by_chance(at, past) && self.by_count(count);
+        if self.gap != 0 {
+            past.set_run(if hit { 0 } else { run.saturating_add(1) });
         }
-        past.set_run(0);
-        true
+        hit
     }
 
     /// Whether chance wants a hit.
@@ -258,4 +266,4 @@ pub const fn threshold_from_ppb(ppb: u64) -> u64 {
 
 const _: () = assert!(size_of::<Trigger>() == 88 + size_of::<Gilbert>() + size_of::<Markov>());
 const _: () = assert!(size_of::<Gilbert>() == 40);
-const _: () = assert!(size_of::<Markov>() == 48);
+const _: () = assert!(size_of::<Markov>() == 136);

@@ -209,4 +209,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 176 + 32 + 24 + 8 + 8 + 16 + 32 + 40 + 8);
+const _: () = assert!(size_of::<Rule>() == 16 + 264 + 32 + 24 + 8 + 8 + 16 + 32 + 40 + 8);

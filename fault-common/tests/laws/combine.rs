@@ -142,7 +142,7 @@ fn model(rules: &[Rule], tallies: &mut [Tally], seed: u64, facts: Facts, bytes: 
         let verb = Verb::from_u32(rule.verb).unwrap();
         outcome.hits |= 1 << slot;
         if matches!(verb, Verb::Delay | Verb::DelayThenError) {
-            let delay_ns = rule.delay.sample(&at, &mut Past::default());
+            let delay_ns = rule.delay.sample(&at, &mut Past::default(), None);
             outcome.delay_ns += delay_ns;
             outcome.flags |= rule.delay.flags;
             tally.delay_ns += delay_ns;
@@ -221,6 +221,7 @@ fn hit_connections(connections: Connections, seed: u64) -> Vec<u64> {
                 rules: &[picky],
                 counters: &counters,
                 stream: &mut stream,
+                table: None,
                 connection: Some(&mut connection),
                 facts: Facts::Anything,
             };
@@ -453,6 +454,7 @@ fn the_last_slot_works_and_missing_rules_do_not() {
         rules: &[],
         counters: &[],
         stream: &mut bench.stream,
+        table: None,
         connection: None,
         facts: Facts::Anything,
     };

@@ -53,6 +53,7 @@ impl Bench {
             rules: &self.rules,
             counters: &self.counters,
             stream: &mut self.stream,
+            table: None,
             connection: None,
             facts,
         };

@@ -33,15 +33,16 @@ proptest! {
         let (mut now, mut free) = (0u64, 0u64);
         for (pause, bytes) in packets {
             now += pause;
-            let sent = rate.send(&shared, now, bytes);
+            let own_ns = rate.transmission_ns(bytes);
+            let sent = rate.send(&shared, now, own_ns);
             // One link for all or one for each: the same link.
-            prop_assert_eq!(sent, Rate { flags: PER_CONNECTION, ..rate }.send_alone(&mut own, now, bytes));
+            prop_assert_eq!(sent, Rate { flags: PER_CONNECTION, ..rate }.send_alone(&mut own, now, own_ns));
             match sent {
                 None => prop_assert!(free > now + rate.queue_ns(), "lost though there was room"),
                 Some(late) => {
                     prop_assert!(free <= now + rate.queue_ns(), "the queue has no end");
                     // The link starts with it when it is free, and needs its time for it.
-                    let done = free.max(now) + rate.transmission_ns(bytes);
+                    let done = free.max(now) + own_ns;
                     prop_assert_eq!(now + late, done);
                     free = done;
                 }
@@ -61,11 +62,11 @@ proptest! {
         let mut ends: Vec<(u64, u64)> = Vec::new();
         for (pause, bytes) in operations {
             now += pause;
-            let wait = rate.hold(&link, now, bytes);
+            let own = rate.service_ns(bytes);
+            let wait = rate.hold(&link, now, own);
             if wait > MAX_PARK_NS {
                 break;
             }
-            let own = rate.transmission_ns(if flags == OPERATIONS { 1 } else { bytes });
             sum += own;
             for (before, end) in &ends {
                 prop_assert!(now + wait - end + CATCH_UP_NS >= sum - before, "too fast");
@@ -84,10 +85,10 @@ proptest! {
         // One thread: the next operation comes when the disk has done the one before. The disk is quicker than the link on
         // average, or the link would not be what one waits for.
         let rate = Rate { bytes_per_second: operations_per_second, flags: OPERATIONS, ..Rate::default() };
-        let own = rate.transmission_ns(1);
+        let own = rate.service_ns(4096);
         let (link, mut now) = (SharedU64::new(0), 0u64);
         for takes in &disk {
-            now += rate.hold(&link, now, 4096) + takes.min(&own);
+            now += rate.hold(&link, now, own) + takes.min(&own);
         }
         let ideal = 200 * own;
         prop_assert!(now >= ideal && now <= ideal + CATCH_UP_NS + own, "{now} ns instead of {ideal}");
@@ -98,7 +99,7 @@ proptest! {
         let rate = rate(1);
         let free = MAX_PARK_NS + waiting;
         let link = SharedU64::new(free);
-        prop_assert_eq!(rate.hold(&link, 0, bytes), free);
+        prop_assert_eq!(rate.hold(&link, 0, rate.service_ns(bytes)), free);
         prop_assert_eq!(link.load(), free);
     }
 
@@ -108,8 +109,11 @@ proptest! {
     ) {
         let flags = (rate & 2) as u32;
         let rate = Rate { bytes_per_second: rate, flags, overhead, cell, cell_overhead };
-        let _ = rate.hold(&SharedU64::new(free), now, bytes);
-        let _ = (rate.send(&SharedU64::new(free), now, bytes), rate.send_alone(&mut { free }, now, bytes));
+        for own_ns in [rate.service_ns(bytes), rate.transmission_ns(bytes), bytes] {
+            let _ = rate.hold(&SharedU64::new(free), now, own_ns);
+            let _ = rate.send(&SharedU64::new(free), now, own_ns);
+            let _ = rate.send_alone(&mut { free }, now, own_ns);
+        }
     }
 }
 
@@ -153,7 +157,11 @@ fn whoever_sends_at_the_same_time_shares_the_link() {
     let mut late: Vec<u64> = thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                scope.spawn(|| (0..10_000).filter_map(|_| rate.send(&link, 0, 1000)).collect::<Vec<_>>())
+                scope.spawn(|| {
+                    (0..10_000)
+                        .filter_map(|_| rate.send(&link, 0, rate.transmission_ns(1000)))
+                        .collect::<Vec<_>>()
+                })
             })
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a sender")).collect()

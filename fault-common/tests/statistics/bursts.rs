@@ -205,8 +205,7 @@ fn four_states_are_those_of_netem() {
     let cases = [[2, 30, 20, 50, 1], [5, 60, 0, 100, 0], [1, 20, 60, 10, 5], [20, 30, 40, 5, 60]];
     for case in cases {
         let chance = |percent: u64| threshold_from_ppb(percent * PERCENT);
-        let [to_burst, to_gap, to_pause, to_hit, alone] = case.map(chance);
-        let markov = Markov { on: 1, to_burst, to_gap, to_pause, to_hit, alone, ..Markov::default() };
+        let markov = Markov::new(case.map(chance));
         let ours = hits(&Trigger { markov, ..Trigger::ALWAYS }, 1, 3_200_000);
         let theirs = loss_4state(case, 3_200_000);
         let compared = [

@@ -28,7 +28,7 @@ fn samples(distribution: Distribution, count: u64) -> Vec<f64> {
     };
     (0..count)
         .map(|ordinal| {
-            (delay.sample(&at(42, 1, 9, ordinal), &mut Past::default()) as f64 - MEAN_NS as f64)
+            (delay.sample(&at(42, 1, 9, ordinal), &mut Past::default(), None) as f64 - MEAN_NS as f64)
                 / JITTER_NS as f64
         })
         .collect()
@@ -130,7 +130,7 @@ fn every_cell_of_the_tables_is_exact() {
             ..Delay::default()
         };
         for cell in 32..4096 - 32u64 {
-            let late = delay.shape(cell << 52 | 1 << 51) as f64;
+            let late = delay.shape(cell << 52 | 1 << 51, None) as f64;
             let expected = quantile((cell as f64 + 0.5) / 4096.0);
             let got = (late - MEAN_NS as f64) / JITTER_NS as f64;
             assert!((got - expected).abs() < 0.001, "{distribution:?}, cell {cell}: {got}, not {expected}");
@@ -152,7 +152,7 @@ fn correlated(distribution: Distribution, rank: f64, seed: u64, count: u64) -> V
     };
     let mut past = Past::default();
     (0..count)
-        .map(|ordinal| delay.sample(&at(seed, 1, 9, ordinal), &mut past) as f64)
+        .map(|ordinal| delay.sample(&at(seed, 1, 9, ordinal), &mut past, None) as f64)
         .map(|late| (late - MEAN_NS as f64) / JITTER_NS as f64)
         .collect()
 }

@@ -101,7 +101,7 @@ fn how_late_the_first_four_are() {
                     flags: 0,
                     ..Delay::default()
                 };
-                [0, 1, 2, 3].map(|ordinal| delay.sample(&at(42, 0, 1, ordinal), &mut Past::default()))
+                [0, 1, 2, 3].map(|ordinal| delay.sample(&at(42, 0, 1, ordinal), &mut Past::default(), None))
             },
         );
     let pinned = [

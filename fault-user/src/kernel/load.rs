@@ -80,6 +80,8 @@ pub struct Sizes {
     pub events: bool,
     /// Patterns of paths: 1 MiB.
     pub globs: bool,
+    /// Distributions of delays that are read from files: 2 MiB.
+    pub tables: bool,
 }
 
 /// Creates all maps, with `globals` set, and beats once.
@@ -102,6 +104,9 @@ pub fn load(globals: &Globals, sizes: Sizes) -> Result<Loaded, LoadError> {
     }
     if !sizes.globs {
         loader.map_max_entries("GLOBS", 1);
+    }
+    if !sizes.tables {
+        loader.map_max_entries("TABLES", 1);
     }
     if !sizes.events {
         loader.map_max_entries("EVENTS", AUDIENCE_RING);

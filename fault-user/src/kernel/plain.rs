@@ -1,6 +1,7 @@
 //! Values of `fault_common` as bytes of a map.
 
 use fault_common::{
+    decide::delay::Table,
     glob::Glob,
     rule::{Rule, block::WrittenKey},
     who::{Interface, LaneExit, Name, PeerAddress, PeerRules, SocketState},
@@ -29,6 +30,8 @@ unsafe impl Layout for PeerRules {}
 // SAFETY: as above.
 unsafe impl Layout for SocketState {}
 
+// SAFETY: an array of integers.
+unsafe impl Layout for Table {}
 // SAFETY: as above.
 unsafe impl Layout for Glob {}
 

@@ -30,6 +30,15 @@ fn spared(trigger: &Trigger, matched: u64) -> String {
     if let Some(model) = trigger.gilbert {
         return format!("every flow stayed in its good state, which ends with a chance of {}", model.to_bad);
     }
+    if let Some(model) = trigger.markov {
+        return format!(
+            "every flow stayed in the gap before its first burst, which ends with a chance of {}",
+            model.to_burst
+        );
+    }
+    if let Some(gap) = trigger.gap.filter(|gap| u64::from(*gap) > matched) {
+        return format!("`gap {gap}` takes {gap} operations of one flow");
+    }
     match trigger.probability.map(|probability| (probability, u64::from(probability.parts_per_billion()))) {
         Some((_, 0)) => "at 0% none ever is".to_owned(),
         Some((share, ppb @ 1..1_000_000_000)) => {

@@ -118,6 +118,7 @@ impl Armed {
             parking: needs.bio_delay || needs.late_files != 0,
             events: request.events.is_some(),
             globs: needs.globs,
+            tables: needs.tables,
         };
         let mut loaded = load(&globals::resolve(&btf, needs)?, sizes)?;
         loaded.control.seed.store(request.plan.seed);

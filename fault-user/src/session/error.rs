@@ -4,7 +4,9 @@ use std::io;
 
 use aya::{maps::MapError, programs::ProgramError};
 
-use super::{keeper::KeeperError, pause::PauseError, plan::PlanError, residue::UndoError};
+use super::{
+    keeper::KeeperError, pause::PauseError, plan::PlanError, residue::UndoError, tables::TableError,
+};
 use crate::{
     block::{hooks::BlockError, parking::ParkingError},
     exit::Class,
@@ -48,6 +50,9 @@ pub enum SessionError {
     /// Operations on files.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A distribution.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// Pauses.
     #[error(transparent)]
     Pause(#[from] PauseError),
@@ -131,7 +136,7 @@ impl SessionError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Plan(_) | Self::NotArmedFor => Class::Usage,
+            Self::Plan(_) | Self::NotArmedFor | Self::Table(_) => Class::Usage,
             Self::Target(error) => error.class(),
             Self::Load(error) => error.class(),
             Self::Copy(error) => error.class(),

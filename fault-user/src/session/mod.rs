@@ -23,6 +23,7 @@ pub mod simulate;
 mod sockets;
 mod succession;
 pub mod switch;
+pub mod tables;
 mod tasks;
 mod whereabouts;
 

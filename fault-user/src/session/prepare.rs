@@ -9,6 +9,7 @@ use super::{
     arm::{Armed, Request},
     error::SessionError,
     plan::{Needs, Plan, PlanError},
+    tables::TableError,
 };
 use crate::{
     block::{
@@ -57,9 +58,24 @@ pub fn plan(
     let faults = faults.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     let parse = |text: &String| spec::parse_exception(text).map_err(Box::new);
     let exceptions = except.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    faults.iter().try_for_each(check_table)?;
     let devices = faults.iter().map(device_of).collect::<Result<Vec<_>, _>>()?;
     let seed = seed.unwrap_or_else(random_seed);
     Ok(Plan::new(faults, &devices, seed, duration)?.except(exceptions)?)
+}
+
+/// Whether the `table` of a fault can be read.
+///
+/// # Errors
+/// When it is no distribution; the error points at the word.
+pub fn check_table(fault: &Fault) -> Result<(), Box<SpecError>> {
+    let Some(path) = super::plan::table(fault) else { return Ok(()) };
+    let wrong = |error: TableError| {
+        let (layer, source, sentence) = (fault.layer(), fault.source(), sentence(&error));
+        let expected = "a distribution as tc(8) reads it, such as `/usr/lib/tc/normal.dist`";
+        Box::new(SpecError::unresolved(layer, source, path.span, sentence, expected, None))
+    };
+    super::tables::read(&path.value).map(|_| ()).map_err(wrong)
 }
 
 /// What the `on` of a fault names.

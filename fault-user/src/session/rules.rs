@@ -14,13 +14,14 @@ use aya::{
 };
 use fault_common::{
     control::Bank,
+    decide::delay,
     glob::Glob,
     limits::{BANKS, MAX_GLOBS, MAX_RULES},
     rule::{Rule, block::WrittenKey},
     who::{Interface as InterfaceEntry, PeerAddress, PeerRules},
 };
 
-use super::{active::Active, error::SessionError, packets::Namespace, plan::Plan};
+use super::{active::Active, error::SessionError, packets::Namespace, plan::Plan, tables};
 use crate::{
     file::{
         names,
@@ -58,6 +59,7 @@ impl Rules {
             loaded.counters.reset(bank, slot);
         }
         forget_written(&mut loaded.ebpf, bank)?;
+        write_tables(&mut loaded.ebpf, plan, bank)?;
         self.write_peers(&mut loaded.ebpf, plan, bank)?;
         let globs = self.write_globs(&mut loaded.ebpf, plan, bank)?;
         loaded.control.set_bank(bank, Bank { globs, ..plan.bank() });
@@ -105,6 +107,17 @@ impl Rules {
         self.table = table;
         Ok(())
     }
+}
+
+/// Writes the distributions that rules of `plan` have of their own.
+fn write_tables(ebpf: &mut Ebpf, plan: &Plan, bank: u32) -> Result<(), SessionError> {
+    let map = ebpf.map_mut("TABLES").ok_or(SessionError::NoMap("TABLES"))?;
+    let mut map: Array<_, Plain<delay::Table>> = Array::try_from(map).map_err(SessionError::map("TABLES"))?;
+    for (slot, path) in plan.tables() {
+        let table = Plain(*tables::read(path)?);
+        map.set(bank * MAX_RULES as u32 + slot, table, 0).map_err(SessionError::map("TABLES"))?;
+    }
+    Ok(())
 }
 
 /// Forgets which sectors were written while the rules of `bank` were in force.

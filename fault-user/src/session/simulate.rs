@@ -7,7 +7,10 @@ use fault_common::{
     who::Stream,
 };
 
-use super::plan::PlannedRule;
+use super::{
+    plan::{PlannedRule, table},
+    tables,
+};
 use crate::spec::Fault;
 
 /// Bytes of the packets that a simulated `rate` sees.
@@ -58,9 +61,12 @@ pub fn simulate(planned: &PlannedRule, seed: u64, operations: u64) -> Expectatio
         },
         ..Moment::default()
     };
+    // One that cannot be read any more is as good as none: it was read when the session was planned.
+    let table = table(&planned.fault).and_then(|path| tables::read(&path.value).ok());
+    let table = table.as_deref();
     let mut delays_ns = Vec::new();
     for _ in 0..operations {
-        let mut world = Simulation::of(&rules, &counters, &mut stream);
+        let mut world = Simulation { table, ..Simulation::of(&rules, &counters, &mut stream) };
         let outcome = decide(&mut world, 1, &moment);
         if delays && outcome.hits != 0 {
             delays_ns.push(outcome.delay_ns);

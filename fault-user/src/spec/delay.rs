@@ -1,7 +1,9 @@
 //! How long an operation is held back: shared by the layers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::source::Located;
 use super::trigger::Probability;
 
 /// The operands of `delay`.
@@ -15,6 +17,9 @@ pub struct DelaySpec {
     pub jitter: Option<Duration>,
     /// The shape of the jitter; [`Distribution::Uniform`] when there is no jitter.
     pub distribution: Distribution,
+    /// `table FILE`, with jitter and in place of the distribution: a file in the format of netem's (`*.dist` of iproute2). An
+    /// absolute path.
+    pub table: Option<Located<PathBuf>>,
     /// `correlation C%`, with jitter: how much a delay resembles the one before of the same socket and direction, or thread. The
     /// rank correlation (Spearman's) of the two; the distribution stays what it is.
     pub correlation: Option<Probability>,
@@ -25,7 +30,14 @@ pub struct DelaySpec {
 impl DelaySpec {
     /// The same delay for everyone.
     pub fn constant(mean: Duration) -> Self {
-        Self { mean, jitter: None, distribution: Distribution::Uniform, correlation: None, ordered: false }
+        Self {
+            mean,
+            jitter: None,
+            distribution: Distribution::Uniform,
+            table: None,
+            correlation: None,
+            ordered: false,
+        }
     }
 }
 

@@ -159,6 +159,12 @@ fn late(delay: &DelaySpec) -> String {
     let mean = print_duration(delay.mean);
     let Some(jitter) = delay.jitter else { return format!("{mean} late") };
     let spread = print_duration(jitter);
+    if let Some(path) = &delay.table {
+        return format!(
+            "{mean} late on average, spread as {} says, in units of {spread}",
+            path.value.display()
+        );
+    }
     match delay.distribution {
         Distribution::Uniform => {
             let least = print_duration(delay.mean.saturating_sub(jitter));
@@ -468,6 +474,7 @@ mod tests {
             (Layer::Net, "rate 8mbit overhead -14B"),
             (Layer::Net, "slot 20ms jitter 5ms packets 4 bytes 6kB out"),
             (Layer::Net, "slot 20ms"),
+            (Layer::Disk, "delay 20ms jitter 5ms table /x.dist read"),
             (Layer::Disk, "rate 1MiB/s read"),
             (Layer::Disk, "iops 100 write sync meta"),
             (Layer::Disk, "error read sectors 8..16 on /dev/vdb until-written"),

@@ -201,6 +201,11 @@ impl Display for DelaySpec {
         if self.distribution != Distribution::Uniform {
             write!(f, " {}", self.distribution.word())?;
         }
+        if let Some(path) = &self.table {
+            f.write_str(" table ")?;
+            // No keyword begins like an absolute path, in any layer.
+            operand(Layer::Net, &path.to_string_lossy(), f)?;
+        }
         if let Some(correlation) = self.correlation {
             write!(f, " correlation {correlation}")?;
         }

@@ -64,6 +64,8 @@ pub enum Quantity {
     Interface,
     /// `/dev/vdb`.
     Path,
+    /// `/usr/lib/tc/experimental.dist`.
+    Table,
     /// `2048..4096`.
     Sectors,
 }
@@ -92,6 +94,7 @@ impl Quantity {
             Self::Address => "an address",
             Self::Interface => "the name of an interface",
             Self::Path => "a device or a mount point",
+            Self::Table => "a file",
             Self::Sectors => "a range of sectors",
         }
     }
@@ -120,6 +123,7 @@ impl Quantity {
             }
             Self::Interface => "an interface such as `eth0`: at most 15 bytes, no `/` or `:`",
             Self::Path => "an absolute path such as `/dev/vdb` or `/var/lib/pg`",
+            Self::Table => "an absolute path such as `/usr/lib/tc/experimental.dist`",
             Self::Sectors => "the first sector and the one past the last, such as `2048..4096`",
         }
     }
@@ -154,7 +158,9 @@ impl Quantity {
             Self::Address => "ports from 1 to 65535, and a prefix that fits the address".to_owned(),
             Self::Sectors => format!("sectors from 0 to {}", u64::MAX),
             Self::Glob => format!("at most {} bytes", fault_common::glob::MAX_GLOB_BYTES - 1),
-            Self::Interface | Self::Path | Self::Errno | Self::FileErrno => self.example().to_owned(),
+            Self::Interface | Self::Path | Self::Table | Self::Errno | Self::FileErrno => {
+                self.example().to_owned()
+            }
         }
     }
 

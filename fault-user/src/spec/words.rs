@@ -267,6 +267,7 @@ pub(super) static PROC: Vocabulary<ProcVerbWord, ProcClause> = Vocabulary {
 pub(super) enum DelayWord {
     Jitter,
     Shape(Distribution),
+    Table,
     Correlation,
 }
 
@@ -276,6 +277,7 @@ pub(super) const DELAY: Table<DelayWord> = &[
     entry("normal", "normal", DelayWord::Shape(Distribution::Normal)),
     entry("pareto", "pareto", DelayWord::Shape(Distribution::Pareto)),
     entry("paretonormal", "paretonormal", DelayWord::Shape(Distribution::ParetoNormal)),
+    entry("table", "table FILE", DelayWord::Table),
     entry("correlation", "correlation C%", DelayWord::Correlation),
 ];
 

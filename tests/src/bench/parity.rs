@@ -8,13 +8,14 @@ use super::{
     Setting,
     figure::{Figure, Target},
 };
-use crate::parity::{Repeat, compare, correlations, table};
+use crate::parity::{Of, Repeat, compare, correlations, table};
 
 /// Datagrams each way, for each row.
 const DATAGRAMS: u64 = 5_000;
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
-    let verdicts = compare(DATAGRAMS, Repeat::Never)?;
+    let mut verdicts = compare(Of::Times, DATAGRAMS, Repeat::Never)?;
+    verdicts.append(&mut compare(Of::Fates, DATAGRAMS, Repeat::Never)?);
     let differ =
         verdicts.iter().filter_map(|verdict| Some((verdict.fault.as_str(), verdict.differs.as_deref()?)));
     publish("parity.md", &table(&verdicts), differ)?;

@@ -6,7 +6,7 @@ use super::{Lane, Test, pair::endpoint};
 use crate::{
     driver::{Injection, Report, victim},
     net_lab::{NetLab, PEER_V4, PEER_V6, TARGET_IFACE, TARGET_V4, sh},
-    parity::{self, Repeat},
+    parity::{self, Of, Repeat},
     process::Process,
     stats::binomial,
     victim::report::{Arrived, Streamed},
@@ -25,8 +25,11 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Those that compare how late packets are.
-pub const TIMED: &[Test] =
-    &[Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_as_netem }];
+pub const TIMED: &[Test] = &[
+    Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_fates },
+    Test { name: "parity::netem_is_late_in_the_same_way", on: has_netem, run: same_times },
+    Test { name: "parity::delays_resemble_each_other_and_netems_do_not", on: has_netem, run: correlated },
+];
 
 /// Whether there is a netem to compare with.
 fn has_netem(lane: Lane) -> bool {
@@ -123,13 +126,25 @@ fn netem(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn same_as_netem(_: Lane) -> anyhow::Result<()> {
-    let verdicts = parity::compare(1200, Repeat::OnceIfDifferent)?;
+fn same_fates(_: Lane) -> anyhow::Result<()> {
+    same_as_netem(Of::Fates)
+}
+
+fn same_times(_: Lane) -> anyhow::Result<()> {
+    same_as_netem(Of::Times)
+}
+
+fn same_as_netem(of: Of) -> anyhow::Result<()> {
+    let verdicts = parity::compare(of, 1200, Repeat::OnceIfDifferent)?;
     let differ: Vec<_> = verdicts
         .iter()
         .filter_map(|verdict| Some(format!("{}: {}", verdict.fault, verdict.differs.as_ref()?)))
         .collect();
     ensure!(differ.is_empty(), "{}", differ.join("; "));
+    Ok(())
+}
+
+fn correlated(_: Lane) -> anyhow::Result<()> {
     // Where it is on purpose that they can. Of 1200 pairs that do not depend on each other the rank correlation is within 0.1
     // of none at 99.9 %; those that do stray a little further.
     let (asked, netem, fault) = parity::correlations(1200)?;

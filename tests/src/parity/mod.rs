@@ -15,7 +15,7 @@ use crate::{
     stats::{quantile, two_proportions, two_sample_ks},
     victim::report::{Counted, Sent},
 };
-use rows::{CORRELATED, Compare, ROWS, Row};
+use rows::{CORRELATED, Compare, FATES, OWN, Row, TIMES};
 use sequence::Sequence;
 
 /// What came of one comparison.
@@ -41,14 +41,27 @@ pub enum Repeat {
     OnceIfDifferent,
 }
 
+/// Which rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// What becomes of packets: they are lost, marked, doubled, corrupted.
+    Fates,
+    /// When they arrive.
+    Times,
+}
+
 /// Compares every row, `datagrams` each way.
 ///
 /// # Errors
 /// When something could not be measured at all.
-pub fn compare(datagrams: u64, repeat: Repeat) -> anyhow::Result<Vec<Verdict>> {
-    let lab = NetLab::new("parity")?;
+pub fn compare(of: Of, datagrams: u64, repeat: Repeat) -> anyhow::Result<Vec<Verdict>> {
+    let (lab, rows) = match of {
+        Of::Fates => (NetLab::new("fates")?, FATES),
+        Of::Times => (NetLab::new("times")?, TIMES),
+    };
+    write_own()?;
     let mut verdicts = Vec::new();
-    for row in ROWS {
+    for row in rows {
         let mut of_row = measure(&lab, row, datagrams)?;
         if repeat == Repeat::OnceIfDifferent && of_row.iter().any(|verdict| verdict.differs.is_some()) {
             let again = measure(&lab, row, datagrams)?;
@@ -117,17 +130,26 @@ impl Row {
     }
 }
 
+/// Writes a distribution that is none of the usual: two in three are a little early, the others late and far apart.
+fn write_own() -> anyhow::Result<()> {
+    let numbers = (0..3000).map(|n| if n < 2000 { n * 2 - 8000 } else { (n - 2000) * 12 + 1000 });
+    let lines: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    let path = std::path::Path::new(OWN);
+    std::fs::create_dir_all(path.parent().context(OWN)?)?;
+    std::fs::write(path, format!("# two modes\n{}\n", lines.join("\n"))).context(OWN)
+}
+
 /// A sender that waits, and its counter.
 fn pair(lab: &NetLab, row: &Row, datagrams: u64) -> anyhow::Result<(Process, Process)> {
-    let (program, to) = (victim()?, format!("{PEER_V4}:9000"));
+    let (program, to, linger_ms) = (victim()?, format!("{PEER_V4}:9000"), row.load.linger_ms.to_string());
     let counter = Process::start_until(
-        lab.in_peer(&program).args(["udp-count", &to, "--numbers", "--marks", "--idle-ms", "1500"]),
+        lab.in_peer(&program).args(["udp-count", &to, "--numbers", "--marks", "--idle-ms", &linger_ms]),
         "ready",
     )?;
     let mut sender = lab.in_target(&program);
     let numbers = [datagrams, row.load.pause_us, row.load.size].map(|number| number.to_string());
     sender.args(["udp-send", &to, "--wait", "--stamps", "--count", &numbers[0]]);
-    sender.args(["--pause-us", &numbers[1], "--size", &numbers[2], "--linger-ms", "1500"]);
+    sender.args(["--pause-us", &numbers[1], "--size", &numbers[2], "--linger-ms", &linger_ms]);
     sender.args(["--burst", "1000000"]);
     if row.load.can_mark {
         sender.arg("--can-mark");
@@ -145,8 +167,11 @@ fn sent(mut sender: Process, counter: Process, datagrams: u64) -> anyhow::Result
 
 fn through_netem(lab: &NetLab, row: &Row, datagrams: u64) -> anyhow::Result<Sequence> {
     let (sender, counter) = pair(lab, row, datagrams)?;
+    // Where tc looks for distributions; those of its own are where they were installed.
+    let directory = OWN.trim_end_matches("/own.dist");
+    let place = if row.fault.contains(OWN) { format!("env TC_LIB_DIR={directory} ") } else { String::new() };
     let qdisc = |verb: &str, what: &str| {
-        sh(&format!("tc -n {} qdisc {verb} dev {TARGET_IFACE} root netem {what}", lab.target))
+        sh(&format!("{place}tc -n {} qdisc {verb} dev {TARGET_IFACE} root netem {what}", lab.target))
     };
     // The default queue holds a thousand packets and loses the rest.
     let limit = if row.netem.contains("limit") { "" } else { " limit 100000" };

@@ -26,12 +26,14 @@ pub struct Load {
     pub most: u64,
     /// They say that their ends understand marks: ECT(0).
     pub can_mark: bool,
+    /// Longer than any of them is under way, in milliseconds.
+    pub linger_ms: u64,
 }
 
-const USUAL: Load = Load { pause_us: 300, size: 64, most: u64::MAX, can_mark: false };
+const USUAL: Load = Load { pause_us: 300, size: 64, most: u64::MAX, can_mark: false, linger_ms: 700 };
 const MARKABLE: Load = Load { can_mark: true, ..USUAL };
 /// All at once, for half a second of queue: at its own pace one sender would be faster than the other.
-const AT_ONCE: Load = Load { pause_us: 0, size: 600, most: 400, ..USUAL };
+const AT_ONCE: Load = Load { pause_us: 0, size: 600, most: 400, linger_ms: 1500, ..USUAL };
 /// A few for each slot, sometimes more than it takes, and not on average.
 const SPARSE: Load = Load { pause_us: 6000, most: 1000, ..USUAL };
 
@@ -84,14 +86,8 @@ const fn row(netem: &'static str, fault: &'static str, compare: &'static [Compar
 use Compare::{Delays, DelaysApart, Distances, GroupSizes, GroupTimes, LateOnes, Runs, RunsApart, Share};
 use Fate::{Late, Lost, Marked, OnTime, Twice};
 
-/// Everything netem does to packets.
-pub const ROWS: &[Row] = &[
-    row("delay 40ms 10ms", "delay 40ms jitter 10ms", &[Delays]),
-    row("delay 40ms 8ms distribution normal", "delay 40ms jitter 8ms normal", &[Delays]),
-    // netem's table is 2/√3 times as wide as the standard deviation it is asked for (iproute2, netem/pareto.c).
-    row("delay 40ms 8ms distribution pareto", "delay 40ms jitter 9238us pareto", &[Delays]),
-    row("delay 40ms 8ms distribution paretonormal", "delay 40ms jitter 8ms paretonormal", &[Delays]),
-    row("delay 40ms 10ms 50%", "delay 40ms jitter 10ms correlation 50%", &[DelaysApart]),
+/// What becomes of packets.
+pub const FATES: &[Row] = &[
     row("loss 10%", "drop 10%", &[Share(Lost), Runs(Lost)]),
     row("loss 20% 50%", "drop 20% burst 50%", &[Runs(Lost)]),
     row("loss gemodel 4% 25%", "drop gilbert 4% 25%", &[Runs(Lost)]),
@@ -108,6 +104,22 @@ pub const ROWS: &[Row] = &[
     row("loss 0% 1% duplicate 30% 50%", "duplicate 30% burst 50%", &[Runs(Twice)]),
     row("corrupt 10%", "corrupt 10%", &[Share(Lost)]),
     row("corrupt 30% 50%", "corrupt 30% burst 50%", &[Runs(Lost)]),
+];
+
+/// When they arrive.
+pub const TIMES: &[Row] = &[
+    row("delay 40ms 10ms", "delay 40ms jitter 10ms", &[Delays]),
+    row("delay 40ms 8ms distribution normal", "delay 40ms jitter 8ms normal", &[Delays]),
+    // netem's table is 2/√3 times as wide as the standard deviation it is asked for (iproute2, netem/pareto.c).
+    row("delay 40ms 8ms distribution pareto", "delay 40ms jitter 9238us pareto", &[Delays]),
+    row("delay 40ms 8ms distribution paretonormal", "delay 40ms jitter 8ms paretonormal", &[Delays]),
+    // A file that tc reads and `fault` reads.
+    row(
+        "delay 40ms 8ms distribution own",
+        "delay 40ms jitter 8ms table /run/fault-parity/own.dist",
+        &[Delays],
+    ),
+    row("delay 40ms 10ms 50%", "delay 40ms jitter 10ms correlation 50%", &[DelaysApart]),
     row("delay 30ms reorder 25%", "delay 30ms 75%", &[LateOnes]),
     row("delay 30ms reorder 25% 50%", "delay 30ms 75% burst 50%", &[Runs(Late)]),
     Row {
@@ -137,6 +149,9 @@ pub const ROWS: &[Row] = &[
         ..row("slot 10ms 50ms bytes 600", "slot 30ms jitter 20ms bytes 600B", &[GroupSizes, Share(Lost)])
     },
 ];
+
+/// Where the file is that [`TIMES`] name.
+pub const OWN: &str = "/run/fault-parity/own.dist";
 
 /// Where `fault` does what netem says and does not do: a row, and what the rank correlation of a delay with the one before
 /// should be.

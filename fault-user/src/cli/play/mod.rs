@@ -20,7 +20,7 @@ use super::{
 use crate::{
     report::timeline::timeline,
     scenario::{self, GIVEN, Origin, Part, SCENARIO_MAX_BYTES, Scenario},
-    session::{keeper::Keeper, plan::Plan},
+    session::{keeper::Keeper, plan::Plan, prepare},
     target::Target,
 };
 
@@ -64,7 +64,11 @@ fn is_given(stage: &StageArgs) -> bool {
 fn parts(scenario: &Scenario, options: &SessionArgs, seed: u64) -> Result<Vec<Part>, CliError> {
     let mut devices = Vec::new();
     for (number, timed) in scenario.faults.iter().enumerate() {
-        let device = crate::session::prepare::device_of(&timed.fault).map_err(|error| {
+        let look_up = || {
+            prepare::check_table(&timed.fault)?;
+            prepare::device_of(&timed.fault)
+        };
+        let device = look_up().map_err(|error| {
             scenario.spec_error(number, &error).map_or(CliError::Spec(error), CliError::Scenario)
         })?;
         devices.push(device);

@@ -341,6 +341,7 @@ fn proc(fault: &ProcFault) -> Rule {
 
 fn delay(spec: &DelaySpec) -> Delay {
     let distribution = match spec.distribution {
+        Distribution::Uniform if spec.table.is_some() => delay::Distribution::Table,
         Distribution::Uniform => delay::Distribution::Uniform,
         Distribution::Normal => delay::Distribution::Normal,
         Distribution::Pareto => delay::Distribution::Pareto,
@@ -391,14 +392,9 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
             bad: threshold(model.bad),
             good: threshold(model.good),
         }),
-        markov: trigger.markov.map_or(Markov::default(), |model| Markov {
-            on: 1,
-            _pad: 0,
-            to_burst: threshold(model.to_burst),
-            to_gap: threshold(model.to_gap),
-            to_pause: threshold(model.to_pause),
-            to_hit: threshold(model.to_hit),
-            alone: threshold(model.alone),
+        markov: trigger.markov.map_or(Markov::default(), |model| {
+            let spec::Markov { to_burst, to_gap, to_pause, to_hit, alone } = model;
+            Markov::new([to_burst, to_gap, to_pause, to_hit, alone].map(threshold))
         }),
     }
 }

@@ -40,6 +40,35 @@ fn a_net_spec_becomes_the_bytes_the_kernel_reads() {
 }
 
 #[test]
+fn a_rank_correlation_is_one_of_normal_numbers() {
+    let delay = |text| rule(Layer::Net, text).unwrap().delay;
+    // 2 sin(π r / 6), and what is new.
+    let half = delay("delay 40ms jitter 10ms correlation 50%");
+    assert_eq!((half.old, half.new), (33924, 56073));
+    let all = delay("delay 40ms jitter 10ms correlation 100%");
+    assert_eq!((all.old, all.new), (1 << 16, 0));
+    let none = delay("delay 40ms jitter 10ms correlation 0%");
+    assert_eq!((none.old, none.new), (0, 1 << 16));
+    let own = delay("delay 40ms jitter 10ms table /x.dist");
+    assert_eq!(own.distribution, delay::Distribution::Table as u32);
+}
+
+#[test]
+fn links_slots_and_marks_become_numbers() {
+    let rate = rule(Layer::Net, "rate 8mbit overhead -14B cell 48B cell-overhead 5B").unwrap().rate;
+    assert_eq!((rate.overhead, rate.cell, rate.cell_overhead), (-14, 48, 5));
+    let slot = rule(Layer::Net, "slot 20ms jitter 5ms normal packets 4 bytes 6kB").unwrap();
+    assert_eq!((slot.verb, slot.slot), (Verb::Slot as u32, Slot { packets: 4, bytes: 6000 }));
+    assert_eq!((slot.delay.mean_ns, slot.delay.jitter_ns), (20_000_000, 5_000_000));
+    assert_eq!(rule(Layer::Net, "drop ecn").unwrap().verb, Verb::Mark as u32);
+    let trigger = rule(Layer::Net, "drop 5% gap 7").unwrap().trigger;
+    assert_eq!((trigger.gap, trigger.markov.on), (7, 0));
+    assert_eq!(rule(Layer::Net, "drop markov 5%").unwrap().trigger.markov.on, 1);
+    let exception = spare(5, 1, &crate::spec::parse_exception("nth 3 udp").unwrap()).unwrap();
+    assert_eq!(exception.trigger, Trigger { nth: 3, ..Trigger::ALWAYS });
+}
+
+#[test]
 fn a_disk_spec_becomes_the_bytes_the_kernel_reads() {
     let fault = parse(Layer::Disk, "hang 3s then error read sectors 2048..4096 on /dev/vdb").unwrap();
     let rule = compile(0, &fault, Some(DeviceNumber { dev: 0xfe_00010, whole_disk: true })).unwrap();

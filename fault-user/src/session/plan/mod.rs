@@ -3,7 +3,10 @@
 mod bank;
 mod needs;
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fault_common::{
     limits::{MAX_BAD_SECTORS, MAX_RULES},
@@ -14,7 +17,7 @@ use super::compile::{CompileError, compile, queue_ns, slot_queue_ns, spare};
 use crate::{
     block::device::DeviceNumber,
     file::places::Pattern,
-    spec::{Exception, Fault, NetFilter, NetVerb, ProcVerb},
+    spec::{DiskVerb, Exception, Fault, FileVerb, Located, NetFilter, NetVerb, ProcVerb},
 };
 
 pub use needs::Needs;
@@ -190,6 +193,11 @@ impl Plan {
         })
     }
 
+    /// The file of every rule whose delays are distributed as a file says, with its slot.
+    pub fn tables(&self) -> impl Iterator<Item = (u32, &Path)> {
+        self.rules.iter().filter_map(|planned| Some((planned.slot, table(&planned.fault)?.value.as_path())))
+    }
+
     /// Every pause, with its slot: when, from when it is in force, and for how long.
     pub fn pauses(&self) -> impl Iterator<Item = (u32, Duration, Duration)> {
         self.rules.iter().filter_map(|planned| match &planned.fault {
@@ -238,6 +246,33 @@ impl Plan {
     pub fn in_slot(&self, slot: u32) -> Option<&PlannedRule> {
         self.rules.iter().find(|planned| planned.slot == slot)
     }
+}
+
+/// The file that says how the delays of `fault` are distributed.
+pub fn table(fault: &Fault) -> Option<&Located<PathBuf>> {
+    let delay = match fault {
+        Fault::Net(fault) => match &fault.verb {
+            NetVerb::Delay(delay) | NetVerb::Slot { gap: delay, .. } => delay,
+            NetVerb::Drop { .. }
+            | NetVerb::Rate { .. }
+            | NetVerb::Duplicate
+            | NetVerb::Corrupt { .. }
+            | NetVerb::Reset
+            | NetVerb::Hang
+            | NetVerb::Fail { .. }
+            | NetVerb::Reorder { .. } => return None,
+        },
+        Fault::Disk(fault) => match &fault.verb {
+            DiskVerb::Delay(delay) => delay,
+            DiskVerb::Error | DiskVerb::Rate(_) | DiskVerb::Iops(_) | DiskVerb::Hang { .. } => return None,
+        },
+        Fault::File(fault) => match &fault.verb {
+            FileVerb::Delay(delay) => delay,
+            FileVerb::Error(_) => return None,
+        },
+        Fault::Proc(_) => return None,
+    };
+    delay.table.as_ref()
 }
 
 impl PlannedRule {

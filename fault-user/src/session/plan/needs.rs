@@ -35,6 +35,8 @@ pub struct Needs {
     pub late_files: u32,
     /// Patterns of paths.
     pub globs: bool,
+    /// Distributions of delays that are read from files.
+    pub tables: bool,
     /// Somebody who freezes and thaws.
     pub pauses: bool,
 }
@@ -55,6 +57,7 @@ impl Needs {
             && other.files & !self.files == 0
             && other.late_files & !self.late_files == 0
             && (self.globs || !other.globs)
+            && (self.tables || !other.tables)
             && (self.pauses || !other.pauses)
     }
 }
@@ -63,7 +66,7 @@ impl Plan {
     /// What the kernel has to be able to do. Exceptions alone need nothing.
     #[must_use]
     pub fn needs(&self) -> Needs {
-        let mut needs = Needs::default();
+        let mut needs = Needs { tables: self.tables().next().is_some(), ..Needs::default() };
         for planned in &self.rules {
             match &planned.fault {
                 Fault::Net(NetFault { verb: NetVerb::Fail { .. }, .. }) => {

@@ -41,7 +41,7 @@ fn needs_are_what_the_verbs_need() {
         needs(&[(Layer::Net, "drop in")])
     );
     assert!(!out.cover(needs(&[(Layer::Net, "drop in")])));
-    for waits in ["delay 1ms", "rate 1mbit", "reorder"] {
+    for waits in ["delay 1ms", "rate 1mbit", "slot 1ms", "reorder"] {
         assert!(needs(&[(Layer::Net, waits)]).packet_delay, "{waits}");
     }
     assert!(!needs(&[(Layer::Net, "duplicate")]).packet_delay);
@@ -61,6 +61,28 @@ fn needs_are_what_the_verbs_need() {
     assert!(globbed.globs && globbed.cover(needs(&[(Layer::File, "error EIO read")])));
     assert!(!needs(&[(Layer::File, "error EIO read open")]).cover(globbed), "patterns take room");
     assert!(!globbed.cover(needs(&[(Layer::File, "error EIO write")])));
+}
+
+#[test]
+fn some_ask_for_the_time_some_for_marks_and_some_for_a_table() {
+    let bank = |text| plan(&[(Layer::Net, text)]).bank();
+    assert_eq!(
+        (bank("slot 1ms").net_timed, bank("rate 1mbit").net_timed, bank("delay 1ms").net_timed),
+        (1, 1, 0)
+    );
+    assert_eq!((bank("drop ecn").net_mark, bank("drop").net_mark), (1, 0));
+    for (layer, text) in [
+        (Layer::Net, "delay 1ms jitter 1ms table /x.dist"),
+        (Layer::Net, "slot 1ms jitter 1ms table /x.dist"),
+        (Layer::Disk, "delay 1ms jitter 1ms table /x.dist"),
+        (Layer::File, "delay 1ms jitter 1ms table /x.dist open"),
+    ] {
+        let with = plan(&[(layer, text)]);
+        assert!(with.needs().tables && with.tables().eq([(0, Path::new("/x.dist"))]), "{text}");
+        let without = plan(&[(layer, &text.replace(" table /x.dist", ""))]);
+        assert!(!without.needs().tables && with.needs().cover(without.needs()), "{text}");
+        assert!(!without.needs().cover(with.needs()), "{text}");
+    }
 }
 
 #[test]
@@ -110,6 +132,13 @@ fn packets_are_told_apart_where_some_of_a_super_packet_may_be_meant() {
         "drop 1%",
         "drop nth 3",
         "drop gilbert 1% 10%",
+        "drop markov 1%",
+        "drop gap 5",
+        "drop ecn 1%",
+        "slot 20ms packets 4",
+        "slot 20ms bytes 6kB",
+        "rate 1mbit cell 48B",
+        "rate 1mbit overhead -14B",
         "duplicate every 2",
         "hang times 1",
         "drop data",
@@ -125,6 +154,8 @@ fn packets_are_told_apart_where_some_of_a_super_packet_may_be_meant() {
         "drop",
         "drop 100% after 1s for 2s",
         "drop 0%",
+        "drop ecn",
+        "slot 20ms",
         "duplicate",
         "hang",
         "delay 1ms 5%",
@@ -226,6 +257,9 @@ fn exceptions_alone_need_nothing() {
     assert_eq!(needs, Needs { calls: true, ..Needs::default() });
     let needs = spared(&[(Layer::Net, "drop out")], &["in syn"]).unwrap().needs();
     assert_eq!(needs, Needs { packets: true, cut: true, ..Needs::default() });
+    // Which of a super-packet a trigger hits is a matter of the packets of the wire.
+    let needs = |exception| spared(&[(Layer::Net, "drop out")], &[exception]).unwrap().needs();
+    assert!(needs("5% out").cut && needs("nth 3").cut && !needs("out for 5s").cut);
     let error = spared(&[(Layer::Disk, "error")], &["tcp"]).unwrap_err();
     assert!(matches!(error, PlanError::NothingToExcept));
     assert!(spared(&[(Layer::Disk, "error")], &[]).is_ok());

@@ -1,17 +1,18 @@
 //! The operands of `delay`: the same in every layer, up to the longest delay.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::delay::{DelaySpec, Distribution};
 use super::super::error::SpecError;
 use super::super::problem::Problem;
 use super::super::quantity::Quantity;
-use super::super::source::Span;
+use super::super::source::{Located, Span};
 use super::super::trigger::Probability;
 use super::super::units::{self, Flaw};
 use super::super::words::DelayWord;
 use super::once::Once;
-use super::{Keyword, Parser};
+use super::{Keyword, Parser, path};
 
 /// A delay under construction.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Draft {
     longest: Duration,
     jitter: Once<(Duration, Span)>,
     shape: Once<Distribution>,
+    table: Once<Located<PathBuf>>,
     correlation: Once<Probability>,
     ordered: Once<()>,
 }
@@ -41,6 +43,7 @@ impl Draft {
             longest,
             jitter: Once::default(),
             shape: Once::default(),
+            table: Once::default(),
             correlation: Once::default(),
             ordered: Once::default(),
         }
@@ -63,6 +66,10 @@ impl Draft {
                 let jitter = parser.duration(keyword, true, self.longest)?;
                 self.jitter.set(parser, keyword, jitter)
             }
+            DelayWord::Table => {
+                let (path, span) = parser.quantity(keyword, Quantity::Table, path)?;
+                self.table.set(parser, keyword, Located::new(path, span))
+            }
             DelayWord::Correlation => {
                 let (correlation, _) = parser.quantity(keyword, Quantity::Probability, units::probability)?;
                 self.correlation.set(parser, keyword, correlation)
@@ -84,13 +91,21 @@ impl Draft {
 
     /// The finished delay.
     pub(super) fn finish(self, parser: &Parser) -> Result<DelaySpec, SpecError> {
+        if let (Some((_, shape)), Some(table)) = (self.shape.get(), self.table.keyword()) {
+            return Err(parser.contradiction(shape, table, "a delay has one distribution"));
+        }
+        if let (None, Some(table)) = (self.jitter.get(), self.table.keyword()) {
+            return Err(parser.error(table.span, Problem::ShapeWithoutJitter { shape: "table" }));
+        }
         let distribution = self.shape.get().map_or(Distribution::Uniform, |(s, _)| *s);
         match (self.jitter.get(), self.shape.get()) {
             (None, Some((shape, keyword))) => {
                 let shape = shape.word();
                 return Err(parser.error(keyword.span, Problem::ShapeWithoutJitter { shape }));
             }
-            (Some(((jitter, span), _)), _) if distribution == Distribution::Uniform => {
+            (Some(((jitter, span), _)), _)
+                if distribution == Distribution::Uniform && self.table.get().is_none() =>
+            {
                 self.check_uniform(parser, *jitter, *span)?;
             }
             (Some(_), _) | (None, None) => {}
@@ -102,6 +117,7 @@ impl Draft {
             mean: self.mean,
             jitter: self.jitter.value().map(|(jitter, _)| jitter),
             distribution,
+            table: self.table.value(),
             correlation: self.correlation.value(),
             ordered: self.ordered.value().is_some(),
         })

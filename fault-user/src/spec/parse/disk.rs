@@ -14,10 +14,10 @@ use super::super::problem::Problem;
 use super::super::quantity::Quantity;
 use super::super::rate;
 use super::super::source::Located;
-use super::super::units::{self, Flaw};
+use super::super::units;
 use super::super::words::{DISK, DiskClause, DiskFilterWord, DiskVerbWord};
 use super::once::Once;
-use super::{Clause, Keyword, Parser, delay, shown, trigger};
+use super::{Clause, Keyword, Parser, delay, path, shown, trigger};
 
 /// The one error the block layer's hook can give.
 const EIO: &str = "EIO";
@@ -257,12 +257,4 @@ impl Draft {
             glob: self.glob.value(),
         })
     }
-}
-
-/// An absolute path: the controller may run in another directory than the user.
-fn path(word: &str) -> Result<PathBuf, Flaw> {
-    if !word.starts_with('/') || word.contains('\0') {
-        return Err(Flaw::Shape);
-    }
-    Ok(PathBuf::from(word))
 }

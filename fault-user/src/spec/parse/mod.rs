@@ -10,6 +10,8 @@ mod peer;
 pub(super) mod proc;
 mod trigger;
 
+use std::path::PathBuf;
+
 use super::Layer;
 use super::error::SpecError;
 use super::lexer::{LexError, Word, words};
@@ -227,6 +229,14 @@ impl Parser {
         let problem = Problem::NotForVerb { word: clause.word, verb: verb.word, owners };
         self.error(clause.span, problem).with_related(verb.span, "the verb")
     }
+}
+
+/// An absolute path: the controller may run in another directory than the user.
+fn path(word: &str) -> Result<PathBuf, Flaw> {
+    if !word.starts_with('/') || word.contains('\0') {
+        return Err(Flaw::Shape);
+    }
+    Ok(PathBuf::from(word))
 }
 
 /// A word in an error message: cut if it is very long, and harmless on a terminal.

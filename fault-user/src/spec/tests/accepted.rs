@@ -81,6 +81,20 @@ fn a_delay_may_resemble_the_one_before() {
 }
 
 #[test]
+fn a_delay_may_be_distributed_as_a_file_says() {
+    let NetVerb::Delay(delay) = net("delay 40ms table \"/my files/x.dist\" jitter 90ms").verb else {
+        panic!("a delay");
+    };
+    assert_eq!(delay.table.as_deref().map(|path| path.as_path()), Some(Path::new("/my files/x.dist")));
+    canonical(
+        Layer::Disk,
+        "delay 40ms correlation 5% table /x.dist jitter 90ms",
+        "delay 40ms jitter 90ms table /x.dist correlation 5%",
+    );
+    canonical(Layer::Net, "slot 40ms table /x.dist jitter 9ms", "slot 40ms jitter 9ms table /x.dist");
+}
+
+#[test]
 fn what_can_be_marked_need_not_be_lost() {
     assert_eq!(net("drop 5% ecn").verb, NetVerb::Drop { ecn: true });
     canonical(Layer::Net, "drop 5% out ecn", "drop ecn 5% out");

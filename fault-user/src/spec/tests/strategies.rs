@@ -49,6 +49,15 @@ fn delays(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> 
 }
 
 fn uncorrelated(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> {
+    let paths = prop_oneof!["/[a-z/.]{0,20}", "/[^\\x00]{0,20}", "/[ \"\\\\a]{0,8}"];
+    (analytic(longest, ordered), option::weighted(0.2, paths)).prop_map(|(delay, path)| {
+        let is_free = delay.jitter.is_some() && delay.distribution == Distribution::Uniform;
+        let table = path.filter(|_| is_free).map(|path| PathBuf::from(path).into());
+        DelaySpec { table, ..delay }
+    })
+}
+
+fn analytic(longest: Duration, ordered: bool) -> impl Strategy<Value = DelaySpec> {
     let ordered = if ordered { any::<bool>().boxed() } else { Just(false).boxed() };
     let jitter = option::of((durations(0, longest), distributions()));
     (durations(0, longest), jitter, ordered).prop_map(move |(mean, jitter, ordered)| {
@@ -59,7 +68,7 @@ fn uncorrelated(longest: Duration, ordered: bool) -> impl Strategy<Value = Delay
             Some((jitter, distribution)) => (Some(jitter), distribution),
             None => (None, Distribution::Uniform),
         };
-        DelaySpec { mean, jitter, distribution, correlation: None, ordered }
+        DelaySpec { mean, jitter, distribution, table: None, correlation: None, ordered }
     })
 }
 
