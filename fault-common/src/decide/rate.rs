@@ -79,7 +79,7 @@ impl Rate {
         }
         // Wrapping: the compiler of specs keeps all of them small, and the kernel has no 128-bit product.
         let whole = (cell as i64 + self.cell_overhead as i64) as u64;
-        ((bytes + cell - 1) / cell).wrapping_mul(whole)
+        bytes.div_ceil(cell).wrapping_mul(whole)
     }
 
     /// How long a packet may have to wait for the link, in nanoseconds: whoever would wait longer is lost.

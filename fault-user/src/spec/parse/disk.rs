@@ -55,7 +55,7 @@ pub(in super::super) fn fault(text: &str) -> Result<DiskFault, SpecError> {
 #[derive(Debug)]
 enum Action {
     Error,
-    Delay(delay::Draft),
+    Delay(Box<delay::Draft>),
     Hang { hold: Hold, then: Once<()> },
     Rate(ByteRate),
     Iops(u64),
@@ -68,7 +68,7 @@ impl Action {
                 errno(parser)?;
                 Self::Error
             }
-            DiskVerbWord::Delay => Self::Delay(delay::Draft::new(parser, verb, DISK_HOLD_MAX)?),
+            DiskVerbWord::Delay => Self::Delay(Box::new(delay::Draft::new(parser, verb, DISK_HOLD_MAX)?)),
             DiskVerbWord::Rate => Self::Rate(parser.quantity(verb, Quantity::Rate, rate::read)?.0),
             DiskVerbWord::Iops => Self::Iops(parser.quantity(verb, Quantity::Iops, units::iops)?.0),
             DiskVerbWord::Hang => Self::Hang { hold: hold(parser, verb)?, then: Once::default() },

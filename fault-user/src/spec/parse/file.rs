@@ -21,7 +21,7 @@ pub(in super::super) fn fault(text: &str) -> Result<FileFault, SpecError> {
     let (word, verb) = parser.verb(&FILE)?;
     let mut action = match word {
         FileVerbWord::Error => Action::Error(parser.quantity(verb, Quantity::FileErrno, errno)?.0),
-        FileVerbWord::Delay => Action::Delay(delay::Draft::new(&mut parser, verb, DISK_HOLD_MAX)?),
+        FileVerbWord::Delay => Action::Delay(Box::new(delay::Draft::new(&mut parser, verb, DISK_HOLD_MAX)?)),
     };
     let mut filter = Draft::default();
     let mut trigger = trigger::Draft::default();
@@ -50,7 +50,7 @@ pub(in super::super) fn fault(text: &str) -> Result<FileFault, SpecError> {
 #[derive(Debug)]
 enum Action {
     Error(FileErrno),
-    Delay(delay::Draft),
+    Delay(Box<delay::Draft>),
 }
 
 fn errno(word: &str) -> Result<FileErrno, Flaw> {
