@@ -20,7 +20,8 @@ pub struct Stream {
     pub _pad: u32,
     /// Matches so far, per slot.
     pub ordinals: [u32; MAX_RULES],
-    /// What rules remember from one match to the next, per slot: see [`crate::rule::Rule::remembers`].
+    /// What rules remember from one match to the next, per slot. A rule has one memory, so the compiler of
+    /// specs refuses a per-connection rate with a trigger that remembers.
     pub memory: [Past; MAX_RULES],
 }
 

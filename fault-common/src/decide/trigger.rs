@@ -36,12 +36,22 @@ pub struct Trigger {
     pub correlation: u64,
     /// Hits of a stream are at least this many matches apart, and from its beginning (`gap`); 0 is no condition.
     pub gap: u32,
-    /// Explicit padding.
-    pub _pad: u32,
-    /// A chain of two states in place of [`Trigger::threshold`].
+    /// A [`Model`] as a number; an unknown one is none.
+    pub model: u32,
+    /// Of [`Model::Gilbert`].
     pub gilbert: Gilbert,
-    /// A chain of four states in place of [`Trigger::threshold`].
+    /// Of [`Model::Markov`].
     pub markov: Markov,
+}
+
+/// What decides in place of [`Trigger::threshold`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// A chain of two states.
+    Gilbert = 1,
+    /// A chain of four states.
+    Markov = 2,
 }
 
 /// The Gilbert–Elliott model: a flow is in a good or in a bad state, and what is hit depends on that.
@@ -52,10 +62,6 @@ pub struct Trigger {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gilbert {
-    /// 1: the model decides; 0: there is none.
-    pub on: u32,
-    /// Explicit padding.
-    pub _pad: u32,
     /// Chance × 2^32 that a good flow turns bad (netem's p).
     pub to_bad: u64,
     /// Chance × 2^32 that a bad flow turns good (netem's r).
@@ -93,10 +99,6 @@ impl Gilbert {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Markov {
-    /// 1: the model decides; 0: there is none.
-    pub on: u32,
-    /// Explicit padding.
-    pub _pad: u32,
     /// What follows each state.
     pub states: [State; 4],
 }
@@ -135,7 +137,7 @@ impl Markov {
         states[BURST as usize] = state([to_pause, to_pause + to_gap], [PAUSE, GAP, BURST]);
         states[PAUSE as usize] = state([to_hit, to_hit], [BURST, BURST, PAUSE]);
         states[ALONE as usize] = state([CERTAIN, CERTAIN], [GAP, GAP, GAP]);
-        Self { on: 1, _pad: 0, states }
+        Self { states }
     }
 
     /// As [`Gilbert::wants`].
@@ -171,9 +173,9 @@ impl Trigger {
         cycle_on_ns: 0,
         correlation: 0,
         gap: 0,
-        _pad: 0,
-        gilbert: Gilbert { on: 0, _pad: 0, to_bad: 0, to_good: 0, bad: 0, good: 0 },
-        markov: Markov { on: 0, _pad: 0, states: [State { below: [0; 2], next: [0; 3], _pad: 0 }; 4] },
+        model: 0,
+        gilbert: Gilbert { to_bad: 0, to_good: 0, bad: 0, good: 0 },
+        markov: Markov { states: [State { below: [0; 2], next: [0; 3], _pad: 0 }; 4] },
     };
 
     /// Whether the rule is in its time window (`after`, `for`, `cycle`). Outside of it nothing matches.
@@ -185,17 +187,10 @@ impl Trigger {
             && (self.cycle_ns == 0 || (elapsed_ns - self.start_ns) % self.cycle_ns < self.cycle_on_ns)
     }
 
-    /// Whether decisions depend on what the same stream met before.
-    #[must_use]
-    #[inline(always)]
-    pub const fn remembers(&self) -> bool {
-        self.correlation != 0 || self.gap != 0 || self.gilbert.on != 0 || self.markov.on != 0
-    }
-
     /// Whether match number `count` (from 1, counted per rule) at these coordinates is hit, the budget
     /// (`times`) apart: that one needs an atomic claim, see [`super::combine::decide`].
     ///
-    /// `past` is what the stream remembers for this rule if it [remembers](Self::remembers) anything; what it holds
+    /// `past` is what the stream remembers for this rule; what it holds
     /// before ordinal 0 does not matter. The sequence of a stream goes on also where a count says no, but not within a gap.
     #[must_use]
     #[inline(always)]
@@ -220,14 +215,13 @@ impl Trigger {
     /// Whether chance wants a hit.
     #[inline(always)]
     const fn by_chance(&self, at: &Coordinates, past: &mut Past) -> bool {
-        if self.gilbert.on != 0 {
-            self.gilbert.wants(at, past)
-        } else if self.markov.on != 0 {
-            self.markov.wants(at, past)
-        } else if self.correlation != 0 {
-            self.correlated(at, past) < self.threshold
-        } else {
-            chance(at, Purpose::Trigger, self.threshold)
+        const GILBERT: u32 = Model::Gilbert as u32;
+        const MARKOV: u32 = Model::Markov as u32;
+        match self.model {
+            GILBERT => self.gilbert.wants(at, past),
+            MARKOV => self.markov.wants(at, past),
+            _ if self.correlation != 0 => self.correlated(at, past) < self.threshold,
+            _ => chance(at, Purpose::Trigger, self.threshold),
         }
     }
 
@@ -265,5 +259,5 @@ pub const fn threshold_from_ppb(ppb: u64) -> u64 {
 }
 
 const _: () = assert!(size_of::<Trigger>() == 88 + size_of::<Gilbert>() + size_of::<Markov>());
-const _: () = assert!(size_of::<Gilbert>() == 40);
-const _: () = assert!(size_of::<Markov>() == 136);
+const _: () = assert!(size_of::<Gilbert>() == 32);
+const _: () = assert!(size_of::<Markov>() == 128);

@@ -8,13 +8,7 @@ use block::BlockFilter;
 use file::FileFilter;
 use net::NetFilter;
 
-use crate::decide::{
-    connections::Connections,
-    delay::Delay,
-    rate::{PER_CONNECTION, Rate},
-    slot::Slot,
-    trigger::Trigger,
-};
+use crate::decide::{connections::Connections, delay::Delay, rate::Rate, slot::Slot, trigger::Trigger};
 
 /// Which part of the kernel a rule acts in.
 #[repr(u32)]
@@ -159,6 +153,8 @@ pub struct Corruption {
 }
 
 /// One fault, compiled. All-zero is "no rule".
+///
+/// What every decision reads lies in front, in as few cache lines as it needs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
@@ -170,8 +166,16 @@ pub struct Rule {
     pub verb: u32,
     /// What the call fails with, for [`Verb::Fail`].
     pub errno: u32,
+    /// Which packets, for [`Layer::Net`].
+    pub net: NetFilter,
+    /// Which connections.
+    pub connections: Connections,
     /// When a matching operation is hit.
     pub trigger: Trigger,
+    /// Which bios, for [`Layer::Disk`].
+    pub block: BlockFilter,
+    /// Which operations on files, for [`Layer::File`].
+    pub file: FileFilter,
     /// How late, for the verbs that delay; for [`Verb::Slot`] how long after each other slots are.
     pub delay: Delay,
     /// How fast, for [`Verb::Rate`].
@@ -180,25 +184,9 @@ pub struct Rule {
     pub slot: Slot,
     /// What is flipped, for [`Verb::Corrupt`].
     pub corruption: Corruption,
-    /// Which connections.
-    pub connections: Connections,
-    /// Which packets, for [`Layer::Net`].
-    pub net: NetFilter,
-    /// Which bios, for [`Layer::Disk`].
-    pub block: BlockFilter,
-    /// Which operations on files, for [`Layer::File`].
-    pub file: FileFilter,
 }
 
 impl Rule {
-    /// Whether what happens depends on what the same stream met before ([`crate::who::Stream::memory`]). A rule has one
-    /// memory: the compiler of specs refuses a per-connection rate with a trigger that remembers.
-    #[must_use]
-    #[inline(always)]
-    pub const fn remembers(&self) -> bool {
-        self.trigger.remembers() || self.delay.old != 0 || self.rate.flags & PER_CONNECTION != 0
-    }
-
     /// Sort key of the slots: [`Verb::precedence`], then the order of the command line. Empty slots come last.
     #[must_use]
     pub const fn storage_order(&self) -> (u32, u32) {
@@ -209,4 +197,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 264 + 32 + 24 + 8 + 8 + 16 + 32 + 40 + 8);
+const _: () = assert!(size_of::<Rule>() == 16 + 32 + 16 + 248 + 40 + 8 + 32 + 24 + 8 + 8);

@@ -3,7 +3,7 @@
 use fault_common::decide::{
     past::Past,
     rng::{Purpose, draw},
-    trigger::{CERTAIN, Gilbert, Markov, Trigger, threshold_from_ppb},
+    trigger::{CERTAIN, Gilbert, Markov, Model, Trigger, threshold_from_ppb},
 };
 
 use crate::{
@@ -30,15 +30,9 @@ fn burst(percent: u64, correlation: u64) -> Trigger {
 
 fn gilbert([to_bad, to_good, bad, good]: [u64; 4]) -> Trigger {
     let chance = |percent| threshold_from_ppb(percent * PERCENT);
-    let gilbert = Gilbert {
-        on: 1,
-        to_bad: chance(to_bad),
-        to_good: chance(to_good),
-        bad: chance(bad),
-        good: chance(good),
-        ..Gilbert::default()
-    };
-    Trigger { gilbert, ..Trigger::ALWAYS }
+    let gilbert =
+        Gilbert { to_bad: chance(to_bad), to_good: chance(to_good), bad: chance(bad), good: chance(good) };
+    Trigger { model: Model::Gilbert as u32, gilbert, ..Trigger::ALWAYS }
 }
 
 /// Whether `count` of `trials` is credible for `percent`; never and always are exact.
@@ -206,7 +200,7 @@ fn four_states_are_those_of_netem() {
     for case in cases {
         let chance = |percent: u64| threshold_from_ppb(percent * PERCENT);
         let markov = Markov::new(case.map(chance));
-        let ours = hits(&Trigger { markov, ..Trigger::ALWAYS }, 1, 3_200_000);
+        let ours = hits(&Trigger { model: Model::Markov as u32, markov, ..Trigger::ALWAYS }, 1, 3_200_000);
         let theirs = loss_4state(case, 3_200_000);
         let compared = [
             (patterns(&ours).to_vec(), patterns(&theirs).to_vec()),

@@ -6,13 +6,14 @@ use super::{
     Lane, Test,
     delay::lane_lost_nothing,
     pair::{Pair, endpoint, untouched},
+    verbs::{after, losses},
 };
 use crate::{
     driver::{Injection, victim},
     net_lab::{NetLab, PEER_V4, PEER_V6, sh},
     process::Process,
     stats::binomial,
-    victim::report::{Counted, Streamed},
+    victim::report::Streamed,
 };
 
 /// The tests of this file.
@@ -95,16 +96,6 @@ fn not_marked(_: Lane) -> anyhow::Result<()> {
     untouched("bystander", &by_sent, &by, DATAGRAMS)
 }
 
-/// Which of them were lost, up to the last one that arrived.
-fn losses(counted: &Counted) -> anyhow::Result<Vec<bool>> {
-    ensure!(counted.missing.len() < 1000, "too many for the list of those that are missing");
-    let mut lost = vec![false; usize::try_from(counted.received)? + counted.missing.len()];
-    for number in &counted.missing {
-        lost[usize::try_from(*number)?] = true;
-    }
-    Ok(lost)
-}
-
 fn markov(_: Lane) -> anyhow::Result<()> {
     // Without pauses and losses that stay alone, losses show the state: 4000 datagrams, a tenth of them lost.
     const DATAGRAMS: u64 = 4000;
@@ -116,10 +107,9 @@ fn markov(_: Lane) -> anyhow::Result<()> {
     let (by_sent, by) = bystander.run()?;
     let report = injection.wait()?;
     ensure!(report.rule(0, "injected")? == DATAGRAMS - counted.received, "{}", report.json);
-    let lost = losses(&counted)?;
+    let lost = losses(&counted, DATAGRAMS)?;
     for (first, what, chance) in [(false, "a burst began", 0.04), (true, "a burst went on", 0.6)] {
-        let seconds = lost.windows(2).filter(|pair| pair[0] == first);
-        let (hits, trials) = seconds.fold((0, 0), |(hits, all), pair| (hits + u64::from(pair[1]), all + 1));
+        let (trials, hits) = after(&lost, first);
         ensure!(trials > 200, "{what}: {trials} only");
         binomial(what, hits, trials, chance).map_err(anyhow::Error::msg)?;
     }

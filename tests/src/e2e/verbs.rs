@@ -237,7 +237,7 @@ fn rate_queue(_: Lane) -> anyhow::Result<()> {
 }
 
 /// Which of `count` datagrams were lost.
-fn losses(counted: &Counted, count: u64) -> anyhow::Result<Vec<bool>> {
+pub(super) fn losses(counted: &Counted, count: u64) -> anyhow::Result<Vec<bool>> {
     ensure!(counted.missing.len() < 1000, "too many for the list of those that are missing");
     let mut lost = vec![false; usize::try_from(count)?];
     for number in &counted.missing {
@@ -249,7 +249,7 @@ fn losses(counted: &Counted, count: u64) -> anyhow::Result<Vec<bool>> {
 }
 
 /// Of the pairs of neighbours whose first was lost (`first`), how many and how often the second was lost.
-fn after(lost: &[bool], first: bool) -> (u64, u64) {
+pub(super) fn after(lost: &[bool], first: bool) -> (u64, u64) {
     lost.windows(2)
         .filter(|pair| pair[0] == first)
         .fold((0, 0), |(trials, hits), pair| (trials + 1, hits + u64::from(pair[1])))

@@ -13,7 +13,7 @@ use fault_common::{
         delay::{self, Delay},
         rate::{OPERATIONS, PER_CONNECTION, Rate},
         slot::{self, Slot},
-        trigger::{CERTAIN, Gilbert, Markov, Trigger, threshold_from_ppb},
+        trigger::{CERTAIN, Gilbert, Markov, Model, Trigger, threshold_from_ppb},
     },
     rule::{
         Corruption, Layer as RuleLayer, Rule, Verb,
@@ -383,10 +383,12 @@ fn trigger(trigger: &spec::Trigger) -> Trigger {
         cycle_on_ns: cycle.map_or(0, |(on, _)| on),
         correlation: trigger.burst.map_or(0, threshold),
         gap: trigger.gap.unwrap_or(0),
-        _pad: 0,
+        model: match (trigger.gilbert, trigger.markov) {
+            (Some(_), _) => Model::Gilbert as u32,
+            (None, Some(_)) => Model::Markov as u32,
+            (None, None) => 0,
+        },
         gilbert: trigger.gilbert.map_or(Gilbert::default(), |model| Gilbert {
-            on: 1,
-            _pad: 0,
             to_bad: threshold(model.to_bad),
             to_good: threshold(model.to_good),
             bad: threshold(model.bad),

@@ -62,8 +62,8 @@ fn links_slots_and_marks_become_numbers() {
     assert_eq!((slot.delay.mean_ns, slot.delay.jitter_ns), (20_000_000, 5_000_000));
     assert_eq!(rule(Layer::Net, "drop ecn").unwrap().verb, Verb::Mark as u32);
     let trigger = rule(Layer::Net, "drop 5% gap 7").unwrap().trigger;
-    assert_eq!((trigger.gap, trigger.markov.on), (7, 0));
-    assert_eq!(rule(Layer::Net, "drop markov 5%").unwrap().trigger.markov.on, 1);
+    assert_eq!((trigger.gap, trigger.model), (7, 0));
+    assert_eq!(rule(Layer::Net, "drop markov 5%").unwrap().trigger.model, Model::Markov as u32);
     let exception = spare(5, 1, &crate::spec::parse_exception("nth 3 udp").unwrap()).unwrap();
     assert_eq!(exception.trigger, Trigger { nth: 3, ..Trigger::ALWAYS });
 }
