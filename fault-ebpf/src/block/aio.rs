@@ -33,10 +33,13 @@ use crate::{
 /// `BPF_NOEXIST`.
 const ONLY_NEW: u64 = 1;
 
-/// Whether the running task submits libaio operations whose reaper will wait.
+/// Whether the reaper will wait for what the running task submits by `io_submit`; else it waits itself.
 #[inline(always)]
-pub fn submits(control: &Control) -> bool {
-    control.reap.load() != 0 && syscall::is(syscall::IO_SUBMIT)
+pub fn is_reaped(control: &Control, state: &mut TaskState) -> bool {
+    if control.reap.load() == 0 {
+        state.aio_unseen = 1;
+    }
+    state.aio_unseen == 0
 }
 
 /// Notes when the operation of `bio` may come back; false when there is no room.
@@ -109,6 +112,7 @@ pub extern "C" fn aio_submitted(context: *mut c_void) -> u64 {
     let (registers, submitted) = unsafe { (*context.cast::<u64>(), *context.cast::<i64>().add(1)) };
     let Some(key) = context_of_target(registers) else { return 0 };
     let Some(state) = state::existing() else { return 0 };
+    state.aio_unseen = 0;
     let mut pushed = state.aio_pushed;
     state.aio_pushed = 0;
     state.aio_operation = 0;
