@@ -51,6 +51,8 @@ pub struct Bank {
     pub disk_until_written: u64,
     /// Slots of disk rules with patterns.
     pub disk_globbed: u64,
+    /// Slots of disk rules that need the exact time to decide: those with a link (`rate`, `iops`).
+    pub disk_timed: u64,
     /// Slots of file rules, by the number of the bit of [`crate::rule::file::op`].
     pub file: [u64; OPS],
     /// Slots of file rules with patterns.

@@ -31,6 +31,7 @@ use crate::{
     emit,
     kernel::decider_may_leave,
     maps::{CONTROL, RULES},
+    net::coarse_now,
     who::task,
 };
 
@@ -112,8 +113,10 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
     if candidates == 0 {
         return Fate::Pass;
     }
+    // What is let go in the end need not know the time any better.
+    let is_timed = candidates & masks.disk_timed != 0;
     // SAFETY: a helper without arguments or effects.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut now_ns = if is_timed { unsafe { bpf_ktime_get_ns() } } else { coarse_now(control) };
     if !control.is_live(now_ns) {
         return Fate::Pass;
     }
@@ -137,6 +140,10 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
     let outcome = &state.walk.outcome;
     if outcome.hits == 0 {
         return Fate::Pass;
+    }
+    if !is_timed {
+        // SAFETY: a helper without arguments or effects.
+        now_ns = unsafe { bpf_ktime_get_ns() };
     }
     if control.tells(now_ns) {
         report(control, now_ns, tgid, &facts, outcome);

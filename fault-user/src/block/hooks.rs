@@ -230,7 +230,7 @@ impl BlockHooks {
         }
         // Programs that are attached by now run after the decider; those of others must not be skipped.
         let alone = modifiers(btf, HOOK).map_err(BlockError::NoModifyReturn)? == hooks.links.len();
-        let may_leave = delays && alone && !kernel_injects();
+        let may_leave = alone && !kernel_injects();
         let decider = plain("decide_bio", &[(Constant::DeciderMayLeave, may_leave.into())])?;
         let decider_link = match attach(&decider) {
             // Room for the one program that matters.
@@ -310,7 +310,7 @@ impl BlockHooks {
 
 /// With CONFIG_FAIL_MAKE_REQUEST the hooked function may inject faults of its own, on disks whose `make-it-fail` is
 /// set (`should_fail_request`, block/blk-core.c). Those must not be skipped. A disk that is chosen while a session
-/// delays fails after that session only.
+/// is armed fails after that session only.
 fn kernel_injects() -> bool {
     let chosen = |disk: std::fs::DirEntry| {
         std::fs::read_to_string(disk.path().join("make-it-fail")).is_ok_and(|value| value.trim() != "0")

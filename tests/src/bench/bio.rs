@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use super::{
     Setting,
     bpf::Program,
-    figure::{Figure, Target, median},
+    figure::{Figure, Target},
 };
 use crate::{driver::Injection, process::Process};
 
@@ -116,10 +116,11 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
         }
         let [without, with @ ..] = &samples;
         for (armed, rates) in Armed::ALL[1..].iter().zip(with) {
-            let ratio = median(rates) / median(without);
+            // Of the same round: what else the machine does changes from one round to the next.
+            let ratios: Vec<f64> = rates.iter().zip(without).map(|(with, without)| with / without).collect();
             let reader = armed.reader();
             let what = format!("{}'s IOPS, {engine}, {}, with / without", reader.word(), armed.words());
-            let figure = Figure::median(what, "×", &[ratio]);
+            let figure = Figure::ratio(what, &ratios);
             figures.push(match armed {
                 Armed::Empty => figure,
                 _ => figure.target(Target::AtLeast(reader.bound())),
