@@ -129,8 +129,7 @@ fn none_attached(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A target that begins after the fault does: two rounds of eight operations each take two delays, and not one more for the
-/// first operation.
+/// A target that begins after the fault does. Its first operation is already one of those whose submitter goes on.
 fn begins_later(_: Lane) -> anyhow::Result<()> {
     const DELAY_MS: u64 = 1000;
     for engine in [LIBAIO, URING] {
@@ -147,8 +146,18 @@ fn begins_later(_: Lane) -> anyhow::Result<()> {
         let runtime = read["runtime"].as_u64().context("runtime")?;
         ensure!(read["total_ios"] == 16 && json["jobs"][0]["error"] == 0, "{engine}: {json}");
         ensure!(report.rule(0, "injected")? == 16, "{engine}: {}", report.json);
-        eprintln!("{engine}: 16 reads, 8 at once, each {DELAY_MS} ms late, in {runtime} ms");
-        ensure!((2 * DELAY_MS..3 * DELAY_MS - 200).contains(&runtime), "{engine}: {runtime} ms");
+        let punted = report.counter("punted")?;
+        eprintln!(
+            "{engine}: 16 reads, 8 at once, each {DELAY_MS} ms late, in {runtime} ms; {punted} went to workers"
+        );
+        if engine == LIBAIO {
+            // Two rounds of eight, and not one more for a submitter that waits.
+            ensure!((2 * DELAY_MS..3 * DELAY_MS - 200).contains(&runtime), "{engine}: {runtime} ms");
+        } else {
+            // The kernel may be late to make a worker for one of the eight; one after the other they would take 16 delays.
+            ensure!(punted == 16, "{engine}: {}", report.json);
+            ensure!((2 * DELAY_MS..5 * DELAY_MS).contains(&runtime), "{engine}: {runtime} ms");
+        }
     }
     Ok(())
 }
