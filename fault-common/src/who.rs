@@ -208,6 +208,8 @@ pub struct AioQueue {
     pub head: SharedU64,
     /// Operations submitted; `tail - head` are under way.
     pub tail: SharedU64,
+    /// Operations that were submitted before there was a queue and come back next, as far as is known.
+    pub older: SharedU64,
     /// By number of the operation modulo [`AIO_DEPTH`]; `CLOCK_MONOTONIC` nanoseconds, 0 is at once.
     pub deadlines_ns: [SharedU64; AIO_DEPTH],
 }

@@ -13,7 +13,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_user};
 use fault_common::{
     control::Control,
     counters::Counter,
@@ -70,6 +70,29 @@ pub fn begins_ns(state: &mut TaskState, now_ns: u64) -> u64 {
     let owed_ns = state.aio_owed_ns;
     state.aio_owed_ns = 0;
     if owed_ns > now_ns { owed_ns } else { now_ns }
+}
+
+/// Operations of a context that the disk has finished and nobody has reaped. More than are queued: then so many are older than the
+/// queue, and wait for nothing.
+///
+/// A context's number is the address of its ring in the process, which begins with `id`, `nr`, `head` and `tail`, 32 bits each
+/// (`struct aio_ring`, fs/aio.c). The kernel reads it there at every call (`lookup_ioctx`), so it is in memory.
+#[inline(always)]
+fn ready(context: u64) -> u64 {
+    let mut ring = [0u32; 4];
+    // SAFETY: the helper writes sixteen bytes to the stack, or fails, whatever the address is.
+    let failed = unsafe {
+        bpf_probe_read_user((&raw mut ring).cast(), size_of_val(&ring) as u32, context as *const c_void)
+    };
+    let [_, room, head, tail] = ring;
+    if failed != 0 {
+        return 0;
+    }
+    if tail >= head {
+        (tail - head) as u64
+    } else {
+        (room as u64 + tail as u64).wrapping_sub(head as u64) & 0xffff
+    }
 }
 
 #[inline(always)]
@@ -149,11 +172,15 @@ pub extern "C" fn aio_reaps(context: *mut c_void) -> u64 {
     }
     let Some(queue) = queue(&key) else { return 0 };
     let (head, tail) = (queue.head.load(), queue.tail.load());
-    if head == tail {
+    let (ready, queued) = (ready(key.context), tail.wrapping_sub(head));
+    let older = if ready > queued { ready - queued } else { 0 };
+    queue.older.store(older);
+    let wanted: u64 = read(registers, &REGS_SECOND);
+    let wanted = if wanted == 0 { 1 } else { wanted };
+    if head == tail || wanted <= older {
         return 0;
     }
-    let wanted: u64 = read(registers, &REGS_SECOND);
-    let mut last = head.wrapping_add(if wanted == 0 { 0 } else { wanted - 1 });
+    let mut last = head.wrapping_add(wanted - older - 1);
     if last.wrapping_sub(head) >= tail.wrapping_sub(head) {
         last = tail.wrapping_sub(1);
     }
@@ -184,9 +211,11 @@ pub extern "C" fn aio_reaped(context: *mut c_void) -> u64 {
         return 0;
     }
     let Some(queue) = queue(&key) else { return 0 };
-    // Operations from before the session come back too.
     let under_way = queue.tail.load().wrapping_sub(queue.head.load());
-    let reaped = reaped as u64;
+    let (reaped, older) = (reaped as u64, queue.older.load());
+    // Those that were never queued came first.
+    queue.older.store(if older > reaped { older - reaped } else { 0 });
+    let reaped = if reaped > older { reaped - older } else { 0 };
     queue.head.fetch_add(if reaped < under_way { reaped } else { under_way });
     0
 }
