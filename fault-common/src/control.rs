@@ -4,6 +4,17 @@ use crate::limits::{BANKS, HEARTBEAT_TIMEOUT_NS, MAX_CGROUPS};
 use crate::rule::file::OPS;
 use crate::shared::{SharedU32, SharedU64};
 
+/// Interfaces of asynchronous I/O whose depth is kept by programs of their own: bits of [`Control::asked`] and
+/// [`Control::served`].
+pub mod asynchronous {
+    /// libaio.
+    pub const LIBAIO: u64 = 1;
+    /// `io_uring`.
+    pub const URING: u64 = 2;
+    /// Both.
+    pub const ALL: u64 = LIBAIO | URING;
+}
+
 /// Masks of slots that spare the programs a walk through all rules.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +53,8 @@ pub struct Bank {
     pub disk_until_written: u64,
     /// Slots of disk rules with patterns.
     pub disk_globbed: u64,
+    /// Slots of disk rules that need the exact time to decide: those with a link (`rate`, `iops`).
+    pub disk_timed: u64,
     /// Slots of file rules, by the number of the bit of [`crate::rule::file::op`].
     pub file: [u64; OPS],
     /// Slots of file rules with patterns.
@@ -112,6 +125,10 @@ pub struct Control {
     /// Mask of the slots in force, whatever the rule set holds: a scenario goes from phase to phase by one store here, and
     /// what goes on keeps its counts, its budget and its sequences. All ones where there are no phases.
     pub in_force: SharedU64,
+    /// Mask of [`asynchronous`]: what the target was seen to use. Set by the programs, which then ring `BELL`.
+    pub asked: SharedU64,
+    /// Mask of [`asynchronous`]: whose programs are attached, or found not to be possible. Set by the controller.
+    pub served: SharedU64,
     /// Masks of the two rule sets.
     pub banks: [Bank; BANKS],
     /// The cgroups aimed at. One that was restarted gets a new entry while `active` is 1.

@@ -12,7 +12,8 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
-    /// Number of the stream, from 1, in order of first appearance in the session; 0 is not numbered yet.
+    /// Number of the stream, from 1, in order of first appearance in the session (of a thread's block I/O: of the first
+    /// that a rule may be interested in); 0 is not numbered yet.
     pub number: u64,
     /// Rule set [`Stream::ordinals`] belong to.
     pub generation: u32,
@@ -144,6 +145,9 @@ pub struct TaskState {
     /// Until when this thread should have waited for what it reaped, and could not: it submits nothing before. `CLOCK_MONOTONIC`
     /// nanoseconds; 0 is nothing owed.
     pub aio_owed_ns: u64,
+    /// 1: the end of the `io_submit` that runs may pass no program, since it began before the programs of libaio were
+    /// attached. What it submits is not queued.
+    pub aio_unseen: u64,
     /// Where the thread stands in the random sequences.
     pub stream: Stream,
     /// The decision that is being made. Here and not on the stack, which the way through all rules would overflow; of the
@@ -205,6 +209,8 @@ pub struct AioQueue {
     pub head: SharedU64,
     /// Operations submitted; `tail - head` are under way.
     pub tail: SharedU64,
+    /// Operations that were submitted before there was a queue and come back next, as far as is known.
+    pub older: SharedU64,
     /// By number of the operation modulo [`AIO_DEPTH`]; `CLOCK_MONOTONIC` nanoseconds, 0 is at once.
     pub deadlines_ns: [SharedU64; AIO_DEPTH],
 }
@@ -328,7 +334,7 @@ const _: () =
 const _: () = assert!(size_of::<Connection>() == 16 + 4 * MAX_RULES);
 const _: () = assert!(size_of::<PendingPark>() == 16);
 const _: () =
-    assert!(size_of::<TaskState>() == 16 + 6 * 8 + size_of::<Stream>() + size_of::<Walk<BioFacts>>());
+    assert!(size_of::<TaskState>() == 16 + 7 * 8 + size_of::<Stream>() + size_of::<Walk<BioFacts>>());
 const _: () = assert!(size_of::<PeerRules>() == 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<Interface>() == 16 + 8 * crate::limits::BANKS);
 const _: () = assert!(size_of::<EchoKey>() == 24);

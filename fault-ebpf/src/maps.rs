@@ -155,6 +155,9 @@ pub static GLOBS: Array<Glob, { BANKS * MAX_GLOBS }> = Array::new();
 /// An empty queue to copy from: it is larger than a program's stack.
 #[btf_map]
 pub static AIO_BLANK: Array<AioQueue, 1> = Array::new();
+/// Tells the controller that there is something new in [`Control::asked`].
+#[btf_map]
+pub static BELL: RingBuf<u64, 4096> = RingBuf::new();
 /// Injections, for `--events`.
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();

@@ -13,7 +13,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_user};
 use fault_common::{
     control::Control,
     counters::Counter,
@@ -33,10 +33,13 @@ use crate::{
 /// `BPF_NOEXIST`.
 const ONLY_NEW: u64 = 1;
 
-/// Whether the running task submits libaio operations whose reaper will wait.
+/// Whether the reaper will wait for what the running task submits by `io_submit`; else it waits itself.
 #[inline(always)]
-pub fn submits(control: &Control) -> bool {
-    control.reap.load() != 0 && syscall::is(syscall::IO_SUBMIT)
+pub fn is_reaped(control: &Control, state: &mut TaskState) -> bool {
+    if control.reap.load() == 0 {
+        state.aio_unseen = 1;
+    }
+    state.aio_unseen == 0
 }
 
 /// Notes when the operation of `bio` may come back; false when there is no room.
@@ -67,6 +70,29 @@ pub fn begins_ns(state: &mut TaskState, now_ns: u64) -> u64 {
     let owed_ns = state.aio_owed_ns;
     state.aio_owed_ns = 0;
     if owed_ns > now_ns { owed_ns } else { now_ns }
+}
+
+/// Operations of a context that the disk has finished and nobody has reaped. More than are queued: then so many are older than the
+/// queue, and wait for nothing.
+///
+/// A context's number is the address of its ring in the process, which begins with `id`, `nr`, `head` and `tail`, 32 bits each
+/// (`struct aio_ring`, fs/aio.c). The kernel reads it there at every call (`lookup_ioctx`), so it is in memory.
+#[inline(always)]
+fn ready(context: u64) -> u64 {
+    let mut ring = [0u32; 4];
+    // SAFETY: the helper writes sixteen bytes to the stack, or fails, whatever the address is.
+    let failed = unsafe {
+        bpf_probe_read_user((&raw mut ring).cast(), size_of_val(&ring) as u32, context as *const c_void)
+    };
+    let [_, room, head, tail] = ring;
+    if failed != 0 {
+        return 0;
+    }
+    if tail >= head {
+        (tail - head) as u64
+    } else {
+        (room as u64 + tail as u64).wrapping_sub(head as u64) & 0xffff
+    }
 }
 
 #[inline(always)]
@@ -109,6 +135,7 @@ pub extern "C" fn aio_submitted(context: *mut c_void) -> u64 {
     let (registers, submitted) = unsafe { (*context.cast::<u64>(), *context.cast::<i64>().add(1)) };
     let Some(key) = context_of_target(registers) else { return 0 };
     let Some(state) = state::existing() else { return 0 };
+    state.aio_unseen = 0;
     let mut pushed = state.aio_pushed;
     state.aio_pushed = 0;
     state.aio_operation = 0;
@@ -145,11 +172,15 @@ pub extern "C" fn aio_reaps(context: *mut c_void) -> u64 {
     }
     let Some(queue) = queue(&key) else { return 0 };
     let (head, tail) = (queue.head.load(), queue.tail.load());
-    if head == tail {
+    let (ready, queued) = (ready(key.context), tail.wrapping_sub(head));
+    let older = if ready > queued { ready - queued } else { 0 };
+    queue.older.store(older);
+    let wanted: u64 = read(registers, &REGS_SECOND);
+    let wanted = if wanted == 0 { 1 } else { wanted };
+    if head == tail || wanted <= older {
         return 0;
     }
-    let wanted: u64 = read(registers, &REGS_SECOND);
-    let mut last = head.wrapping_add(if wanted == 0 { 0 } else { wanted - 1 });
+    let mut last = head.wrapping_add(wanted - older - 1);
     if last.wrapping_sub(head) >= tail.wrapping_sub(head) {
         last = tail.wrapping_sub(1);
     }
@@ -180,9 +211,11 @@ pub extern "C" fn aio_reaped(context: *mut c_void) -> u64 {
         return 0;
     }
     let Some(queue) = queue(&key) else { return 0 };
-    // Operations from before the session come back too.
     let under_way = queue.tail.load().wrapping_sub(queue.head.load());
-    let reaped = reaped as u64;
+    let (reaped, older) = (reaped as u64, queue.older.load());
+    // Those that were never queued came first.
+    queue.older.store(if older > reaped { older - reaped } else { 0 });
+    let reaped = if reaped > older { reaped - older } else { 0 };
     queue.head.fetch_add(if reaped < under_way { reaped } else { under_way });
     0
 }

@@ -16,13 +16,13 @@ use fault_common::{
     counters::Counter,
     decide::{Outcome, Verdict},
     event::{Action, BioEvent},
-    limits::MAX_PARK_NS,
+    limits::{MAX_PARK_NS, MAX_RULES},
     rule::block::BioFacts,
     who::{PendingPark, TaskState},
 };
 
 use super::{
-    aio, batch, bio,
+    aio, batch, begin, bio,
     fields::{Asked, Look, Typed},
     file, owner, state, written,
 };
@@ -30,7 +30,8 @@ use crate::{
     decision::{self, Memory},
     emit,
     kernel::decider_may_leave,
-    maps::CONTROL,
+    maps::{CONTROL, RULES},
+    net::coarse_now,
     who::task,
 };
 
@@ -38,6 +39,9 @@ use crate::{
 pub const FAIL: u64 = -5i64 as u64;
 /// Ends the chain of programs, and is 0 to the caller of the function: not a 64-bit zero, but a 32-bit one.
 pub const PASS_AT_ONCE: u64 = 1 << 32;
+
+/// Slots whose filters are asked before anything else: the verifier walks all of them, and most sessions have one rule.
+const ASKED_FIRST: u32 = 4;
 
 /// What becomes of a bio.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,8 +108,15 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
         return Fate::Pass;
     }
     let Some(owner) = owner::of(control, tgid, bio) else { return Fate::Pass };
+    let facts = bio::facts::<L>(bio);
+    candidates = interested(bank, candidates, &facts);
+    if candidates == 0 {
+        return Fate::Pass;
+    }
+    // What is let go in the end need not know the time any better.
+    let is_timed = candidates & masks.disk_timed != 0;
     // SAFETY: a helper without arguments or effects.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut now_ns = if is_timed { unsafe { bpf_ktime_get_ns() } } else { coarse_now(control) };
     if !control.is_live(now_ns) {
         return Fate::Pass;
     }
@@ -117,7 +128,6 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
         }
     }
     let Some(state) = state::numbered(control) else { return Fate::Pass };
-    let facts = bio::facts::<L>(bio);
     let moment = &mut state.walk.moment;
     moment.seed = control.seed.load();
     moment.stream = state.stream.number;
@@ -131,6 +141,10 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
     if outcome.hits == 0 {
         return Fate::Pass;
     }
+    if !is_timed {
+        // SAFETY: a helper without arguments or effects.
+        now_ns = unsafe { bpf_ktime_get_ns() };
+    }
     if control.tells(now_ns) {
         report(control, now_ns, tgid, &facts, outcome);
     }
@@ -143,7 +157,7 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
         emit::count(Counter::ParkForbidden);
         return end;
     }
-    if aio::submits(control) {
+    if begin::is_reaped(control, state) {
         let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
         let begins_ns = aio::begins_ns(state, now_ns);
         if aio::push(state, tgid, bio, begins_ns.wrapping_add(delay_ns)) {
@@ -151,6 +165,24 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
         }
     }
     leave_deadline(control, state, now_ns, (delay_ns, link_ns), end)
+}
+
+/// Those of `candidates` whose filter the bio passes, as far as they are among the first: what no rule is interested in is let go
+/// before anything is done that costs. The others are asked in the walk.
+#[inline(always)]
+fn interested(bank: u32, candidates: u64, facts: &BioFacts) -> u64 {
+    let mut interested = candidates;
+    let mut slot = 0;
+    while slot < ASKED_FIRST && candidates >> slot != 0 {
+        if candidates >> slot & 1 != 0
+            && let Some(rule) = RULES.get((bank & 1) * MAX_RULES as u32 + slot)
+            && !rule.block.matches(facts)
+        {
+            interested &= !(1 << slot);
+        }
+        slot += 1;
+    }
+    interested
 }
 
 /// Leaves a deadline for the parkers, unless it has passed already: `delay_ns` of which `link_ns` is the wait for a link.

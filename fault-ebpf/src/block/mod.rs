@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`aio`] | `io_submit`, `io_getevents` | lets libaio submissions through, makes who reaps them wait |
 //! | [`punt`] | `security_file_permission` | hands io_uring operations to the ring's workers, who park one by one |
+//! | [`begin`] | `io_setup`, `io_uring_setup` | asks for those, when the target begins to need them |
 //!
 //! Why copies: while a sleeping program holds its per-CPU `active` count, the kernel skips that program for
 //! everybody else on that CPU (`__bpf_prog_enter_sleepable_recur`). So one copy parks one task per CPU.
@@ -28,6 +29,7 @@
 
 mod aio;
 mod batch;
+mod begin;
 mod bio;
 mod decide;
 mod fields;

@@ -66,17 +66,21 @@ fn sleep_if_asked() -> Option<bool> {
 /// Sleeps until then. Only for sleepable programs, each copy of which has a parker's number of its own.
 #[inline(always)]
 pub fn sleep_until(control: &Control, deadline_ns: u64) {
+    let slept = wait_until(control, deadline_ns);
+    emit::count(if slept { Counter::Parked } else { Counter::ParkFailed });
+}
+
+/// The same for whoever waits for the controller, and not for a disk: it is no delay, and not counted as one. Whether it could.
+#[inline(always)]
+pub fn wait_until(control: &Control, deadline_ns: u64) -> bool {
     // This copy of the program and this CPU name a page nobody else can be on: the kernel lets one task at a
     // time into a copy per CPU, and the task stays on this CPU until the program ends.
     // SAFETY: a helper without arguments or effects.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let place = cpu * PARKING_PLACES_PER_CPU + parker_number();
-    let Some(page) = PARKING.get(place) else {
-        emit::count(Counter::ParkFailed);
-        return;
-    };
+    let Some(page) = PARKING.get(place) else { return false };
     page.deadline_ns.store(deadline_ns);
-    sleep_at(control, place, page, deadline_ns);
+    sleep_at(control, place, page, deadline_ns)
 }
 
 /// Sleeps until then. Only for sleepable programs; any number of tasks may be in the same copy.
@@ -90,7 +94,8 @@ pub fn sleep_somewhere_until(control: &Control, deadline_ns: u64) {
         let place = first + number;
         let Some(page) = PARKING.get(place) else { break };
         if page.deadline_ns.load() == 0 && page.deadline_ns.compare_exchange(0, deadline_ns) == 0 {
-            sleep_at(control, place, page, deadline_ns);
+            let slept = sleep_at(control, place, page, deadline_ns);
+            emit::count(if slept { Counter::Parked } else { Counter::ParkFailed });
             return;
         }
         number += 1;
@@ -98,14 +103,14 @@ pub fn sleep_somewhere_until(control: &Control, deadline_ns: u64) {
     emit::count(Counter::ParkOverflow);
 }
 
-/// Sleeps in a page fault of the helper until the parking lot answers it, and leaves the page behind free.
+/// Sleeps in a page fault of the helper until the parking lot answers it, and leaves the page behind free. Whether that was
+/// until the deadline, or until nothing is injected any more.
 #[inline(always)]
-fn sleep_at(control: &Control, place: u32, page: &ParkingPlace, deadline_ns: u64) {
+fn sleep_at(control: &Control, place: u32, page: &ParkingPlace, deadline_ns: u64) -> bool {
     let helper = task_from_pid(control.helper_pid.load() as i32);
     if helper.is_null() {
         page.deadline_ns.store(0);
-        emit::count(Counter::ParkFailed);
-        return;
+        return false;
     }
     let address = control.helper_base.load() + place as u64 * PAGE;
     let mut now_ns = 0;
@@ -128,6 +133,5 @@ fn sleep_at(control: &Control, place: u32, page: &ParkingPlace, deadline_ns: u64
     task_release(helper);
     page.deadline_ns.store(0);
     // Too early, and not because we are healing: the parking lot is gone.
-    let failed = now_ns < deadline_ns && control.is_live(now_ns);
-    emit::count(if failed { Counter::ParkFailed } else { Counter::Parked });
+    now_ns >= deadline_ns || !control.is_live(now_ns)
 }

@@ -12,7 +12,13 @@ pub const IO_URING_ENTER: u64 = 426;
 /// Whether the running task is in the system call `number`.
 #[inline(always)]
 pub fn is(number: u64) -> bool {
-    REGS_SYSCALL.load() != 0 && read::<u64>(registers(), &REGS_SYSCALL) == number
+    self::number() == number
+}
+
+/// Its number; `u64::MAX` where that cannot be known.
+#[inline(always)]
+pub fn number() -> u64 {
+    if REGS_SYSCALL.load() == 0 { u64::MAX } else { read(registers(), &REGS_SYSCALL) }
 }
 
 /// Its first argument.

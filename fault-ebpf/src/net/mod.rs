@@ -62,7 +62,7 @@ fn swallow() -> i32 {
 /// the target pays for it, and a call of a helper is what packets pay most for: the tick is a load, not a call
 /// (`bpf_jiffies64` is inlined, Linux 5.6), and the clock is asked once a tick.
 #[inline(always)]
-fn coarse_now(control: &Control) -> u64 {
+pub fn coarse_now(control: &Control) -> u64 {
     // SAFETY: a helper without arguments.
     let tick = unsafe { bpf_jiffies64() };
     if control.tick.load() == tick {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    asynchronous,
+    asynchronous::Asynchronous,
     device::{self, DeviceNumber},
     parking::{self, Parking, ParkingError},
     selftest::{self, SelfTestError},
@@ -148,6 +148,8 @@ pub struct BlockHooks {
     // Order of the fields, and of the links, is the order they are dropped in: decider first, so that nobody parks any more.
     _probe: Option<KProbeLink>,
     links: Vec<OwnedFd>,
+    /// Something is late.
+    asynchronous: Option<Asynchronous>,
 }
 
 impl BlockHooks {
@@ -192,7 +194,13 @@ impl BlockHooks {
             copies.load(btf, name, kind, constants).map_err(BlockError::NoModifyReturn)
         };
         let attach = |program: &OwnedFd| attach_to_function(program.as_fd(), HOOK);
-        let mut hooks = Self { backend: Backend::ModifyReturn, parkers: 0, _probe: None, links: Vec::new() };
+        let mut hooks = Self {
+            backend: Backend::ModifyReturn,
+            parkers: 0,
+            _probe: None,
+            links: Vec::new(),
+            asynchronous: None,
+        };
         if delays {
             let tally = plain("tally_bio", &[])?;
             let count = parkers(parking::cpus(loaded)? as usize);
@@ -222,7 +230,7 @@ impl BlockHooks {
         }
         // Programs that are attached by now run after the decider; those of others must not be skipped.
         let alone = modifiers(btf, HOOK).map_err(BlockError::NoModifyReturn)? == hooks.links.len();
-        let may_leave = delays && alone && !kernel_injects();
+        let may_leave = alone && !kernel_injects();
         let decider = plain("decide_bio", &[(Constant::DeciderMayLeave, may_leave.into())])?;
         let decider_link = match attach(&decider) {
             // Room for the one program that matters.
@@ -237,12 +245,30 @@ impl BlockHooks {
         };
         hooks.links.insert(0, decider_link.map_err(BlockError::NoModifyReturn)?);
         if delays {
-            let attached = asynchronous::attach(copies, btf, hooks.parkers).map_err(BlockError::NoParking)?;
-            hooks.links.extend(attached.links);
-            // From here on submissions of libaio are let through.
-            loaded.control.reap.store(attached.reaps.into());
+            let watching = Asynchronous::watch(copies, btf, hooks.parkers).map_err(BlockError::NoParking)?;
+            hooks.asynchronous = Some(watching);
         }
         Ok(hooks)
+    }
+
+    /// Keeps the depth of asynchronous I/O by `interfaces`, a mask of [`fault_common::control::asynchronous`], from now on. Until
+    /// then who submits waits. Nothing to do where nothing is late.
+    ///
+    /// # Errors
+    /// [`BlockError::NoParking`].
+    pub fn serve(
+        &mut self,
+        loaded: &Loaded,
+        copies: &Copies,
+        btf: &Btf,
+        interfaces: u64,
+    ) -> Result<(), BlockError> {
+        match &mut self.asynchronous {
+            Some(asynchronous) => {
+                asynchronous.serve(loaded, copies, btf, interfaces).map_err(BlockError::NoParking)
+            }
+            None => Ok(()),
+        }
     }
 
     fn probe(loaded: &mut Loaded) -> Result<Self, BlockError> {
@@ -254,7 +280,19 @@ impl BlockHooks {
         let refused = |error| BlockError::NoKprobe(answer(error));
         program.load().map_err(refused)?;
         let link = program.attach(HOOK, 0).and_then(|id| program.take_link(id)).map_err(refused)?;
-        Ok(Self { backend: Backend::Kprobe, parkers: 0, _probe: Some(link), links: Vec::new() })
+        Ok(Self {
+            backend: Backend::Kprobe,
+            parkers: 0,
+            _probe: Some(link),
+            links: Vec::new(),
+            asynchronous: None,
+        })
+    }
+
+    /// Whether the programs may ask for [`BlockHooks::serve`].
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        self.asynchronous.is_some()
     }
 
     /// The backend in use.
@@ -272,7 +310,7 @@ impl BlockHooks {
 
 /// With CONFIG_FAIL_MAKE_REQUEST the hooked function may inject faults of its own, on disks whose `make-it-fail` is
 /// set (`should_fail_request`, block/blk-core.c). Those must not be skipped. A disk that is chosen while a session
-/// delays fails after that session only.
+/// is armed fails after that session only.
 fn kernel_injects() -> bool {
     let chosen = |disk: std::fs::DirEntry| {
         std::fs::read_to_string(disk.path().join("make-it-fail")).is_ok_and(|value| value.trim() != "0")

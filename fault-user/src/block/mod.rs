@@ -5,6 +5,7 @@ pub mod device;
 pub mod fields;
 pub mod files;
 pub mod hooks;
+pub mod in_use;
 pub mod parking;
 pub mod parking_lot;
 pub mod selftest;

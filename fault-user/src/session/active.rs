@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use super::{
-    arm::Armed, error::SessionError, events::Events, history::History, plan::Plan, whereabouts::LOOK,
+    arm::Armed, bell::Bell, error::SessionError, events::Events, history::History, plan::Plan,
+    whereabouts::LOOK,
 };
 use crate::{
     beacon::{BeaconError, Face, Registration, RuleFace},
@@ -57,6 +58,7 @@ impl End {
 pub struct Active {
     pub(super) armed: Armed,
     pub(super) events: Option<Events>,
+    pub(super) bell: Option<Bell>,
     pub(super) started: Timestamp,
     pub(super) history: Option<History>,
     /// Why the live view does not see it, if it does not.
@@ -105,10 +107,11 @@ impl Active {
     pub(super) fn new(
         armed: Armed,
         events: Option<Events>,
+        bell: Option<Bell>,
         registered: Result<Registration, BeaconError>,
     ) -> Self {
         let deadline = armed.request.plan.duration.map(|duration| Instant::now() + duration);
-        Self { armed, events, started: Timestamp::now(), history: None, registered, deadline }
+        Self { armed, events, bell, started: Timestamp::now(), history: None, registered, deadline }
     }
 
     /// Began when `old` did, and ends when that would have.
@@ -196,7 +199,7 @@ impl Active {
         }
     }
 
-    /// What the session itself has to do while it lives: beat, follow the target, write events. Until its time is over or its
+    /// What the session itself has to do while it lives: beat, follow the target, attach what it begins to need, write events. Until its time is over or its
     /// target is gone. Cancel safe.
     ///
     /// # Errors
@@ -216,6 +219,10 @@ impl Active {
                     if let Some(end) = self.beat()? {
                         return Ok(end);
                     }
+                }
+                rung = rung(&mut self.bell) => {
+                    rung?;
+                    self.armed.serve()?;
                 }
                 _ = look.tick(), if self.armed.must_look() => self.armed.look()?,
                 change = next_change(&mut self.armed) => {
@@ -273,6 +280,13 @@ async fn asked(registered: &Result<Registration, BeaconError>) {
     match registered {
         Ok(registration) => registration.asked_to_heal().await,
         Err(_) => std::future::pending().await,
+    }
+}
+
+async fn rung(bell: &mut Option<Bell>) -> Result<(), SessionError> {
+    match bell {
+        Some(bell) => bell.rung().await,
+        None => std::future::pending().await,
     }
 }
 

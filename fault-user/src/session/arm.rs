@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     audience::Audience,
+    bell::{self, Bell},
     error::SessionError,
     events::Events,
     keeper::Keeper,
@@ -183,7 +184,12 @@ impl Armed {
         if needs.bios {
             let wanted =
                 Wanted { choice: request.backend, delays: needs.bio_delay, device: request.plan.device() };
-            block = Some(BlockHooks::arm(&mut loaded, &copies, &btf, &wanted, &mut parking)?);
+            let mut hooks = BlockHooks::arm(&mut loaded, &copies, &btf, &wanted, &mut parking)?;
+            // What sees the new is there by now.
+            if hooks.may_ask() {
+                hooks.serve(&loaded, &copies, &btf, bell::in_use(&request.target)?)?;
+            }
+            block = Some(hooks);
         }
         let pauser = match needs.pauses {
             true => Some(Pauser::new(&loaded, &request)?),
@@ -259,6 +265,12 @@ impl Armed {
             None => Told::Watched(Box::new(Audience::new(&mut self.loaded, face.clone())?)),
         };
         let events = writer.map(|writer| Events::new(&mut self.loaded.ebpf, writer)).transpose()?;
+        let bell = match &self.block {
+            Some(block) if block.may_ask() => Some(Bell::new(&mut self.loaded.ebpf)?),
+            _ => None,
+        };
+        // Whoever began while it was armed.
+        self.serve()?;
         let now = monotonic_ns();
         let control = &self.loaded.control;
         control.heartbeat_ns.store(now);
@@ -266,7 +278,7 @@ impl Armed {
         control.deadline_ns.store(deadline(now, self.request.plan.duration));
         self.switch.on();
         let registered = self.register(face, told);
-        Ok(super::Active::new(self, events, registered))
+        Ok(super::Active::new(self, events, bell, registered))
     }
 }
 

@@ -65,6 +65,9 @@ pub enum SessionError {
     /// The ring buffer of events.
     #[error("watching the ring buffer of events failed")]
     Ring(#[source] io::Error),
+    /// The ring buffer by which programs ask for others.
+    #[error("watching the ring buffer by which the eBPF programs ask for others failed")]
+    Bell(#[source] io::Error),
     /// The object has no such program: it and this binary are of different builds.
     #[error("the eBPF object has no program {0}")]
     NoProgram(&'static str),
@@ -146,7 +149,7 @@ impl SessionError {
             Self::File(error) => error.class(),
             Self::Pause(error) => error.class(),
             Self::Output(error) => error.class(),
-            Self::Ring(_) | Self::Thread(_) | Self::Undo(_) => Class::Other,
+            Self::Ring(_) | Self::Bell(_) | Self::Thread(_) | Self::Undo(_) => Class::Other,
             Self::Btf(_) | Self::Program { .. } => Class::Unsupported,
             Self::Keeper(_) | Self::NoProgram(_) | Self::NoMap(_) | Self::Map { .. } | Self::Open { .. } => {
                 Class::Other

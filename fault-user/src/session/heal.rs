@@ -175,6 +175,7 @@ impl Active {
     pub async fn heal(self, end: End) -> Healed {
         let started = self.started;
         let mut events = self.events;
+        let bell = self.bell;
         let mut history = self.history;
         // Seen as long as it is not over.
         let registered = self.registered;
@@ -238,7 +239,7 @@ impl Active {
                 troubles.push(error);
             }
         }
-        drop((registered, files, lot, sockets, tasks, rules, switch, loaded));
+        drop((registered, files, lot, sockets, tasks, rules, switch, bell, loaded));
         Healed {
             plan: request.plan,
             started,

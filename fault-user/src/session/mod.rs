@@ -6,6 +6,7 @@
 pub mod active;
 pub mod arm;
 pub mod audience;
+mod bell;
 pub mod compile;
 pub mod error;
 mod events;

@@ -6,7 +6,8 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     Setting,
-    figure::{Figure, Target, median},
+    bpf::Program,
+    figure::{Figure, Target},
 };
 use crate::{driver::Injection, process::Process};
 
@@ -18,6 +19,8 @@ const ROUNDS: usize = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Armed {
     Nothing,
+    /// Not `fault`: a program that does nothing, in front of the function that ours are in front of.
+    Empty,
     Error,
     Delay,
     Kprobe,
@@ -28,12 +31,19 @@ enum Armed {
 }
 
 impl Armed {
-    const ALL: [Self; 6] =
-        [Self::Nothing, Self::Error, Self::Delay, Self::Kprobe, Self::ElsewhereOnDisk, Self::LetGo];
+    const ALL: [Self; 7] = [
+        Self::Nothing,
+        Self::Empty,
+        Self::Error,
+        Self::Delay,
+        Self::Kprobe,
+        Self::ElsewhereOnDisk,
+        Self::LetGo,
+    ];
 
     const fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Nothing => &[],
+            Self::Nothing | Self::Empty => &[],
             Self::Error => &["--disk", "error read", "--block-backend", "fmod_ret"],
             Self::Delay => &["--disk", "delay 10ms read", "--block-backend", "fmod_ret"],
             Self::Kprobe => &["--disk", "error read", "--block-backend", "kprobe"],
@@ -47,6 +57,7 @@ impl Armed {
     const fn words(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
+            Self::Empty => "for comparison: an empty program by fmod_ret",
             Self::Error => "`error` (fmod_ret)",
             Self::Delay => "`delay` (fmod_ret and parkers)",
             Self::Kprobe => "`error` (kprobe)",
@@ -57,7 +68,7 @@ impl Armed {
 
     const fn reader(self) -> Reader {
         match self {
-            Self::Nothing | Self::Error | Self::Delay | Self::Kprobe => Reader::Bystander,
+            Self::Nothing | Self::Empty | Self::Error | Self::Delay | Self::Kprobe => Reader::Bystander,
             Self::ElsewhereOnDisk | Self::LetGo => Reader::Target,
         }
     }
@@ -105,10 +116,15 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
         }
         let [without, with @ ..] = &samples;
         for (armed, rates) in Armed::ALL[1..].iter().zip(with) {
-            let ratio = median(rates) / median(without);
+            // Of the same round: what else the machine does changes from one round to the next.
+            let ratios: Vec<f64> = rates.iter().zip(without).map(|(with, without)| with / without).collect();
             let reader = armed.reader();
             let what = format!("{}'s IOPS, {engine}, {}, with / without", reader.word(), armed.words());
-            figures.push(Figure::median(what, "×", &[ratio]).target(Target::AtLeast(reader.bound())));
+            let figure = Figure::ratio(what, &ratios);
+            figures.push(match armed {
+                Armed::Empty => figure,
+                _ => figure.target(Target::AtLeast(reader.bound())),
+            });
         }
         for (armed, rates) in Armed::ALL.iter().zip(&samples) {
             figures.push(Figure::median(format!("  {engine}, {}", armed.words()), "IOPS", rates));
@@ -130,12 +146,17 @@ fn reads_a_second(armed: Armed, elsewhere: &Process, engine: &str, depth: &str) 
         Reader::Bystander => elsewhere.pid(),
         Reader::Target => fio.pid(),
     };
+    let empty = match armed {
+        Armed::Empty => Some(Program::before("should_fail_bio")?),
+        _ => None,
+    };
     let injection = match armed {
-        Armed::Nothing => None,
+        Armed::Nothing | Armed::Empty => None,
         _ => Some(Injection::start(&[&["--pid", &target], armed.options()].concat())?),
     };
     fio.release()?;
     let json: serde_json::Value = fio.report()?;
+    drop(empty);
     match (reader, injection) {
         // One of its reads in a million may fail.
         (Reader::Target, Some(injection)) => drop(injection.wait()?),

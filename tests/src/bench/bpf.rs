@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_info, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_prog_info, bpf_prog_type,
+};
+use fault_user::kernel::btf::Btf;
 
 fn bpf(what: &str, command: bpf_cmd, attr: &mut bpf_attr) -> anyhow::Result<i64> {
     // SAFETY: `attr` is a whole, initialised union; whatever it points to outlives the call.
@@ -117,6 +120,35 @@ fn text(name: &[std::ffi::c_char]) -> anyhow::Result<String> {
     Ok(String::from_utf8(bytes)?)
 }
 
+/// Names of the programs that are attached by links, of whoever, as the kernel keeps them: 15 bytes at most.
+pub(crate) fn attached() -> anyhow::Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    let mut id = 0;
+    loop {
+        let mut attr = empty();
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+        // The kernel answers ENOENT after the last one; whatever else it may be, the next call meets it too.
+        if bpf("listing links", bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr).is_err() {
+            return Ok(names);
+        }
+        // SAFETY: the member that this command fills in.
+        id = unsafe { attr.__bindgen_anon_6.next_id };
+        let mut attr = empty();
+        attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+        // It may be gone again.
+        let Ok(link) = bpf("opening a link", bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr).map(owned) else {
+            continue;
+        };
+        // SAFETY: made of integers, for which zero is a value.
+        let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+        describe("describing a link", &link, &mut info)?;
+        let mut attr = empty();
+        attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = info.prog_id;
+        let program = bpf("opening a program", bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr).map(owned)?;
+        names.insert(Program(program).describe()?.name);
+    }
+}
+
 /// A program in the kernel.
 pub(super) struct Program(OwnedFd);
 
@@ -139,6 +171,25 @@ impl Program {
         load.insn_cnt = code.len() as u32;
         load.license = c"GPL".as_ptr() as u64;
         bpf("loading the reference program", bpf_cmd::BPF_PROG_LOAD, &mut attr).map(|fd| Self(owned(fd)))
+    }
+
+    /// A fmod_ret program that lets everything pass, in front of this function of the kernel until what is returned is dropped.
+    pub(super) fn before(function: &str) -> anyhow::Result<OwnedFd> {
+        // r0 = 0; exit.
+        let code: [u64; 2] = [0xb7, 0x95];
+        let mut attr = empty();
+        // SAFETY: the member that BPF_PROG_LOAD reads; all zero so far.
+        let load = unsafe { &mut attr.__bindgen_anon_3 };
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+        load.expected_attach_type = bpf_attach_type::BPF_MODIFY_RETURN as u32;
+        load.attach_btf_id = Btf::vmlinux()?.function_id(function)?;
+        load.insns = code.as_ptr() as u64;
+        load.insn_cnt = code.len() as u32;
+        load.license = c"GPL".as_ptr() as u64;
+        let program = bpf("loading the empty program", bpf_cmd::BPF_PROG_LOAD, &mut attr).map(owned)?;
+        let mut attr = empty();
+        attr.raw_tracepoint.prog_fd = program.as_raw_fd().cast_unsigned();
+        bpf("attaching the empty program", bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr).map(owned)
     }
 
     /// The program called `name` that process `pid` holds.

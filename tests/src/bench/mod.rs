@@ -5,7 +5,7 @@
 
 mod arming;
 mod bio;
-mod bpf;
+pub(crate) mod bpf;
 mod bystander;
 mod depth;
 mod figure;

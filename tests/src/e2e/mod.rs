@@ -1,5 +1,6 @@
 //! The end-to-end tests. Each ends with a residue check and a look at the kernel log.
 
+mod asynchronous;
 mod bad_sectors;
 mod calls;
 mod clients;
@@ -184,6 +185,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (clients::TESTS, Rooms::Patient),
         (disk::TESTS, Rooms::Patient),
         (disk_delay::TESTS, Rooms::Timed),
+        (asynchronous::TESTS, Rooms::Timed),
         (disk_files::TESTS, Rooms::Patient),
         (disk_gone::TESTS, Rooms::Patient),
         (disk_kinds::TESTS, Rooms::Patient),

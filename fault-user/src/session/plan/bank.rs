@@ -6,7 +6,7 @@ use fault_common::{
 };
 
 use super::{Plan, PlannedException, PlannedRule};
-use crate::spec::{Fault, NetFault, NetFilter, NetVerb};
+use crate::spec::{DiskVerb, Fault, NetFault, NetFilter, NetVerb};
 
 impl Plan {
     /// Which slots are of which kind.
@@ -35,6 +35,10 @@ impl Plan {
                     }
                     if fault.filter.glob.is_some() {
                         bank.disk_globbed |= 1 << planned.slot;
+                    }
+                    match fault.verb {
+                        DiskVerb::Rate(_) | DiskVerb::Iops(_) => bank.disk_timed |= 1 << planned.slot,
+                        DiskVerb::Error | DiskVerb::Delay(_) | DiskVerb::Hang { .. } => {}
                     }
                 }
             }
