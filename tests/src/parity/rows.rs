@@ -34,6 +34,8 @@ const USUAL: Load = Load { pause_us: 300, size: 64, most: u64::MAX, can_mark: fa
 const MARKABLE: Load = Load { can_mark: true, ..USUAL };
 /// All at once, for half a second of queue: at its own pace one sender would be faster than the other.
 const AT_ONCE: Load = Load { pause_us: 0, size: 600, most: 400, linger_ms: 1500, ..USUAL };
+/// Long enough for many slots.
+const SLOW: Load = Load { pause_us: 2000, ..USUAL };
 /// A few for each slot, sometimes more than it takes, and not on average.
 const SPARSE: Load = Load { pause_us: 6000, most: 1000, ..USUAL };
 
@@ -135,8 +137,11 @@ pub const TIMES: &[Row] = &[
             &[Delays, Share(Lost)],
         )
     },
-    row("slot 10ms 30ms", "slot 20ms jitter 10ms", &[GroupTimes, Share(Lost)]),
-    row("slot distribution normal 20ms 4ms", "slot 20ms jitter 4ms normal", &[GroupTimes]),
+    Row { load: SLOW, ..row("slot 10ms 30ms", "slot 20ms jitter 10ms", &[GroupTimes, Share(Lost)]) },
+    Row {
+        load: SLOW,
+        ..row("slot distribution normal 20ms 4ms", "slot 20ms jitter 4ms normal", &[GroupTimes])
+    },
     Row { load: SPARSE, ..row("slot 20ms packets 5", "slot 20ms packets 5", &[GroupSizes, Share(Lost)]) },
     // Three to eight come between two slots, and six fit.
     Row {
@@ -152,6 +157,11 @@ pub const TIMES: &[Row] = &[
 
 /// Where the file is that [`TIMES`] name.
 pub const OWN: &str = "/run/fault-parity/own.dist";
+
+/// The same delay for all: whatever is more than that is what the way itself takes, on this machine at this moment.
+pub const CONSTANT: Row = row("delay 40ms", "delay 40ms", &[]);
+/// That delay.
+pub const CONSTANT_NS: u64 = 40_000_000;
 
 /// Where `fault` does what netem says and does not do: a row, and what the rank correlation of a delay with the one before
 /// should be.
