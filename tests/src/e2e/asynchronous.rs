@@ -162,7 +162,7 @@ fn begins_later(_: Lane) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Found when the fault is armed.
+/// Found when the fault is armed, and its depth is kept.
 fn was_there_before(_: Lane) -> anyhow::Result<()> {
     for engine in [LIBAIO, URING] {
         let target = reading(engine, "--time_based --runtime=60")?;
@@ -171,8 +171,14 @@ fn was_there_before(_: Lane) -> anyhow::Result<()> {
         let now = attached()?;
         let (its, others) = programs(engine);
         ensure!(are_all_in(its, &now) && !is_any_in(others, &now), "{engine}: {now:?}");
+        let begin = Instant::now();
+        thread::sleep(Duration::from_secs(3));
+        let turns = begin.elapsed().as_millis() as u64 / 20;
+        let report = injection.heal()?;
         drop(target);
-        injection.wait()?;
+        // Eight at once; were submitters to wait, one in each turn.
+        let late = report.rule(0, "injected")?;
+        ensure!(late > 4 * turns, "{engine}: {late} reads in {turns} turns: {}", report.json);
     }
     Ok(())
 }
