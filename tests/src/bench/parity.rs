@@ -14,7 +14,8 @@ use crate::parity::{Of, Repeat, compare, correlations, table};
 const DATAGRAMS: u64 = 5_000;
 
 pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
-    let mut verdicts = compare(Of::Times, DATAGRAMS, Repeat::Never)?;
+    let mut verdicts = compare(Of::Delays, DATAGRAMS, Repeat::Never)?;
+    verdicts.append(&mut compare(Of::Links, DATAGRAMS, Repeat::Never)?);
     verdicts.append(&mut compare(Of::Fates, DATAGRAMS, Repeat::Never)?);
     let differ =
         verdicts.iter().filter_map(|verdict| Some((verdict.fault.as_str(), verdict.differs.as_deref()?)));

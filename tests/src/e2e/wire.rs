@@ -27,7 +27,8 @@ pub const TESTS: &[Test] = &[
 /// Those that compare how late packets are.
 pub const TIMED: &[Test] = &[
     Test { name: "parity::netem_cannot_be_told_apart", on: has_netem, run: same_fates },
-    Test { name: "parity::netem_is_late_in_the_same_way", on: has_netem, run: same_times },
+    Test { name: "parity::netem_is_late_in_the_same_way", on: has_netem, run: same_delays },
+    Test { name: "parity::netem_links_cannot_be_told_apart", on: has_netem, run: same_links },
     Test { name: "parity::delays_resemble_each_other_and_netems_do_not", on: has_netem, run: correlated },
 ];
 
@@ -130,8 +131,12 @@ fn same_fates(_: Lane) -> anyhow::Result<()> {
     same_as_netem(Of::Fates)
 }
 
-fn same_times(_: Lane) -> anyhow::Result<()> {
-    same_as_netem(Of::Times)
+fn same_delays(_: Lane) -> anyhow::Result<()> {
+    same_as_netem(Of::Delays)
+}
+
+fn same_links(_: Lane) -> anyhow::Result<()> {
+    same_as_netem(Of::Links)
 }
 
 fn same_as_netem(of: Of) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use crate::{
     stats::{median, quantile, two_proportions, two_sample_ks},
     victim::report::{Counted, Sent},
 };
-use rows::{CONSTANT, CONSTANT_NS, CORRELATED, Compare, FATES, OWN, Row, TIMES};
+use rows::{CONSTANT, CONSTANT_NS, CORRELATED, Compare, DELAYS, FATES, LINKS, OWN, Row};
 use sequence::Sequence;
 
 /// What came of one comparison.
@@ -46,8 +46,10 @@ pub enum Repeat {
 pub enum Of {
     /// What becomes of packets: they are lost, marked, doubled, corrupted.
     Fates,
-    /// When they arrive.
-    Times,
+    /// How late they are.
+    Delays,
+    /// What waits for a link or a slot.
+    Links,
 }
 
 /// Compares every row, `datagrams` each way.
@@ -57,7 +59,8 @@ pub enum Of {
 pub fn compare(of: Of, datagrams: u64, repeat: Repeat) -> anyhow::Result<Vec<Verdict>> {
     let (lab, rows) = match of {
         Of::Fates => (NetLab::new("fates")?, FATES),
-        Of::Times => (NetLab::new("times")?, TIMES),
+        Of::Delays => (NetLab::new("delays")?, DELAYS),
+        Of::Links => (NetLab::new("links")?, LINKS),
     };
     write_own()?;
     let mut verdicts = Vec::new();

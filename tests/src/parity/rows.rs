@@ -108,8 +108,8 @@ pub const FATES: &[Row] = &[
     row("corrupt 30% 50%", "corrupt 30% burst 50%", &[Runs(Lost)]),
 ];
 
-/// When they arrive.
-pub const TIMES: &[Row] = &[
+/// How late they are.
+pub const DELAYS: &[Row] = &[
     row("delay 40ms 10ms", "delay 40ms jitter 10ms", &[Delays]),
     row("delay 40ms 8ms distribution normal", "delay 40ms jitter 8ms normal", &[Delays]),
     // netem's table is 2/√3 times as wide as the standard deviation it is asked for (iproute2, netem/pareto.c).
@@ -128,6 +128,10 @@ pub const TIMES: &[Row] = &[
         except: "25% gap 5",
         ..row("delay 30ms reorder 25% gap 5", "delay 30ms", &[LateOnes, Distances(OnTime)])
     },
+];
+
+/// What waits for a link or a slot.
+pub const LINKS: &[Row] = &[
     Row { load: AT_ONCE, ..row("rate 4mbit limit 100000", "rate 4mbit", &[Delays, Share(Lost)]) },
     Row {
         load: AT_ONCE,
@@ -155,7 +159,7 @@ pub const TIMES: &[Row] = &[
     },
 ];
 
-/// Where the file is that [`TIMES`] name.
+/// Where the file is that [`DELAYS`] name.
 pub const OWN: &str = "/run/fault-parity/own.dist";
 
 /// The same delay for all: whatever is more than that is what the way itself takes, on this machine at this moment.
