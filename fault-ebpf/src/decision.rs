@@ -110,7 +110,13 @@ impl<F: Facts> World for Kernel<'_, F> {
     }
 
     #[inline(always)]
-    fn slot_ns(&self, _slot: u32, instance: &Instance<'_>, counters: &RuleCounters, late: Late) -> Option<u64> {
+    fn slot_ns(
+        &self,
+        _slot: u32,
+        instance: &Instance<'_>,
+        counters: &RuleCounters,
+        late: Late,
+    ) -> Option<u64> {
         let Instance { rule, moment, .. } = *instance;
         match rule_waits(rule, moment, counters, late.before_ns, late.own_ns) {
             LOST => None,
