@@ -109,9 +109,10 @@ impl CacheLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::Clock;
 
     fn machine(accel: Accel) -> Machine {
-        Machine { accel, cpus: 2, memory_mib: 4096, append: String::new() }
+        Machine { accel, clock: Clock::Host, cpus: 2, memory_mib: 4096, append: String::new() }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod gallery;
 mod host;
 mod kernel;
 mod lane;
+mod lint;
 mod program;
 mod progress;
 mod setup;
@@ -24,7 +25,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use lane::Lane;
-use vm::{Accel, Machine};
+use vm::{Accel, Clock, Machine};
 
 /// Build, boot, test and measure `fault`.
 #[derive(Debug, Parser)]
@@ -58,6 +59,8 @@ enum Task {
     /// The VM sees this machine's root read-only under an overlay, has `fault` on its PATH, empty
     /// disks /dev/vda and /dev/vdb of 1 GiB, and the directory $FAULT_JOB to leave files in.
     Vm(VmArgs),
+    /// Look at formatting and lints: everything a change must pass before it is run.
+    Lint,
     /// Run all tests: unit and property tests here, end-to-end tests here and on every lane.
     Test(TestArgs),
     /// Watch real programs live through partial failure (program fault-demo).
@@ -151,6 +154,9 @@ struct MachineArgs {
     /// How to execute the guest. KVM is not the default because a /dev/kvm that exists need not work.
     #[arg(long, default_value = "tcg")]
     accel: Accel,
+    /// What the clocks of an emulated guest count.
+    #[arg(long, default_value = "host")]
+    clock: Clock,
     /// More for the kernel's command line, such as `lsm=apparmor`.
     #[arg(long, value_name = "ARGUMENTS", default_value = "", hide_default_value = true)]
     append: String,
@@ -158,7 +164,13 @@ struct MachineArgs {
 
 impl From<&MachineArgs> for Machine {
     fn from(args: &MachineArgs) -> Self {
-        Self { accel: args.accel, cpus: args.cpus, memory_mib: args.memory, append: args.append.clone() }
+        Self {
+            accel: args.accel,
+            clock: args.clock,
+            cpus: args.cpus,
+            memory_mib: args.memory,
+            append: args.append.clone(),
+        }
     }
 }
 
@@ -191,6 +203,10 @@ fn run(task: Task) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Vm(args) => vm_task(args),
+        Task::Lint => {
+            lint::run()?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Test(args) => test_task(args),
         Task::Demo(args) => program_task("fault-demo", &args),
         Task::Bench(args) => program_task("fault-bench", &args),

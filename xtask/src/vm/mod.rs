@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-pub use qemu::{Accel, Machine};
+pub use qemu::{Accel, Clock, Machine};
 
 use crate::host;
 use crate::kernel::{self, Kernel};

@@ -8,6 +8,8 @@ use std::path::Path;
 pub struct Machine {
     /// `tcg` or `kvm`.
     pub accel: Accel,
+    /// What its clocks count.
+    pub clock: Clock,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory, MiB.
@@ -23,6 +25,27 @@ pub enum Accel {
     Tcg,
     /// Hardware: needs a usable /dev/kvm.
     Kvm,
+}
+
+/// What the guest's clocks count. A guest that is not emulated has this machine's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Clock {
+    /// The time of this machine.
+    Host,
+    /// Its own instructions, each of which takes a nanosecond: whatever else this machine does, the same work takes the same time.
+    /// While the guest waits, time passes as on this machine.
+    Instructions,
+}
+
+impl Clock {
+    /// Frequency of the guest's time stamp counter, kHz; `host_khz` is that of this machine's.
+    pub fn tsc_khz(self, host_khz: impl FnOnce() -> u64) -> u64 {
+        match self {
+            Self::Host => host_khz(),
+            // It counts nanoseconds then (`cpu_get_tsc`, QEMU's softmmu/cpu-timers.c).
+            Self::Instructions => 1_000_000,
+        }
+    }
 }
 
 /// The files one VM is made of.
@@ -46,7 +69,7 @@ pub struct Files<'a> {
     pub stderr: &'a Path,
 }
 
-/// The kernel's own command line. `tsc_khz` is the frequency of the host's time stamp counter.
+/// The kernel's own command line. `tsc_khz` is the frequency of the guest's time stamp counter.
 pub fn kernel_args(accel: Accel, tsc_khz: u64) -> String {
     let mut args: Vec<String> = [
         // The console QEMU writes to a file.
@@ -90,6 +113,10 @@ pub fn qemu_args(machine: &Machine, tsc_khz: u64, files: Files<'_>) -> Vec<OsStr
         Accel::Tcg => args.pair("-accel", "tcg,thread=single").pair("-cpu", "max"),
         Accel::Kvm => args.pair("-accel", "kvm").pair("-cpu", "host"),
     };
+    if (machine.accel, machine.clock) == (Accel::Tcg, Clock::Instructions) {
+        // sleep=on: disks are served in the time of this machine, and must not seem slow to a guest that waits for them.
+        args.pair("-icount", "shift=0,sleep=on,align=off");
+    }
     args.pair("-smp", machine.cpus.to_string());
     args.pair("-m", machine.memory_mib.to_string());
     args.pair("-kernel", files.kernel);
@@ -149,7 +176,11 @@ mod tests {
     use super::*;
 
     fn args(accel: Accel) -> String {
-        let machine = Machine { accel, cpus: 2, memory_mib: 4096, append: String::new() };
+        args_by(accel, Clock::Host)
+    }
+
+    fn args_by(accel: Accel, clock: Clock) -> String {
+        let machine = Machine { accel, clock, cpus: 2, memory_mib: 4096, append: String::new() };
         let files = Files {
             kernel: Path::new("/k/bzImage"),
             initramfs: Path::new("/j/initramfs"),
@@ -171,6 +202,15 @@ mod tests {
     fn emulation_is_single_threaded_and_hardware_is_not_emulated() {
         assert!(args(Accel::Tcg).contains("-accel tcg,thread=single -cpu max -smp 2 -m 4096"));
         assert!(args(Accel::Kvm).contains("-accel kvm -cpu host"));
+    }
+
+    #[test]
+    fn only_an_emulated_guest_counts_its_instructions() {
+        assert!(args_by(Accel::Tcg, Clock::Instructions).contains("-icount shift=0,"));
+        assert!(!args_by(Accel::Kvm, Clock::Instructions).contains("-icount"));
+        assert!(!args(Accel::Tcg).contains("-icount"));
+        assert_eq!(Clock::Instructions.tsc_khz(|| 2_400_000), 1_000_000);
+        assert_eq!(Clock::Host.tsc_khz(|| 2_400_000), 2_400_000);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub fn qemu(
     let err = copy(stderr.clone(), Labelled::new(std::io::stderr(), label));
     let args = qemu::qemu_args(
         machine,
-        clock::tsc_khz(),
+        machine.clock.tsc_khz(clock::tsc_khz),
         Files {
             kernel: &kernel.image,
             initramfs: &job.path("initramfs"),
