@@ -19,6 +19,7 @@ const TCA_FQ_INITIAL_QUANTUM: u16 = 4;
 const TCA_FQ_RATE_ENABLE: u16 = 5;
 const TCA_FQ_BUCKETS_LOG: u16 = 8;
 const TCA_FQ_ORPHAN_MASK: u16 = 10;
+const TCA_FQ_TIMER_SLACK: u16 = 13;
 const TCA_FQ_HORIZON: u16 = 14;
 const TCA_FQ_HORIZON_DROP: u16 = 15;
 
@@ -49,6 +50,8 @@ pub(super) fn add(netlink: &mut Netlink, device: u32) -> Result<()> {
             number(TCA_FQ_RATE_ENABLE, 0),
             number(TCA_FQ_BUCKETS_LOG, BUCKETS_LOG),
             number(TCA_FQ_ORPHAN_MASK, ORPHAN_MASK),
+            // Without it the timer may be 10 µs late to save an interrupt (fq_init, net/sched/sch_fq.c), and on an idle CPU is.
+            number(TCA_FQ_TIMER_SLACK, 0),
             number(TCA_FQ_HORIZON, HORIZON_US),
             // Beyond the horizon: send at the horizon, do not drop.
             TcOption::Other(DefaultNla::new(TCA_FQ_HORIZON_DROP, vec![0])),
