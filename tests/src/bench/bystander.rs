@@ -11,9 +11,12 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Setting,
+    Lane, Setting,
+    bpf::Program,
     figure::{Figure, Target},
     flood::{Way, endless},
+    netns::inside,
+    packet::attach,
 };
 use crate::{
     driver::Injection,
@@ -21,43 +24,58 @@ use crate::{
     process::{Process, proc_file},
 };
 
-const ROUNDS: usize = 80;
-/// How long packets are counted each time.
-const STRETCH: Duration = Duration::from_millis(400);
+/// How often, and for how long packets are counted each time.
+const NATIVE: (usize, Duration) = (80, Duration::from_millis(400));
+/// Emulated, where the clock counts instructions, which are the same each time.
+const EMULATED: (usize, Duration) = (6, Duration::from_millis(150));
 /// Until what came or went with a session is over.
 const SETTLE: Duration = Duration::from_millis(80);
 const GOOD: Target = Target::AtLeast(0.97);
 
-pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn run(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     let lab = NetLab::new("bench-by")?;
     let target = Process::start(lab.in_target("sleep").arg("10000"))?;
+    let (rounds, stretch) = match setting.lane {
+        Lane::Native => NATIVE,
+        Lane::Fault => EMULATED,
+    };
+    // Not `fault`: programs that do nothing, on the same hooks.
+    let reference = Program::reference()?;
     let mut figures = Vec::new();
     for (way, name) in [(Way::Out, "sends"), (Way::In, "receives")] {
         let (sender, sink) = endless(&lab, way)?;
         let end = sink.pid().parse()?;
-        sleep(SETTLE);
-        let (mut ratios, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
-        let mut before = arrivals(end)?;
-        for _ in 0..ROUNDS {
+        let counted = || {
+            sleep(SETTLE);
+            arrivals(end, stretch)
+        };
+        let (mut ratios, mut empty_ratios) = (Vec::new(), Vec::new());
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        let mut before = counted()?;
+        for _ in 0..rounds {
             let injection = Injection::start(&["--pid", &target.pid(), "--net", "drop 50%"])?;
-            sleep(SETTLE);
-            let armed = arrivals(end)?;
+            let armed = counted()?;
             injection.heal()?;
-            sleep(SETTLE);
-            let after = arrivals(end)?;
+            let between = counted()?;
+            let links = inside(&lab.target, || attach(&reference))?;
+            let empty = counted()?;
+            drop(links);
+            let after = counted()?;
             // Between the two neighbours, so that a drift favours nobody.
-            ratios.push(armed / f64::midpoint(before, after));
+            ratios.push(armed / f64::midpoint(before, between));
+            empty_ratios.push(empty / f64::midpoint(between, after));
             with.push(armed);
-            without.push(after);
+            without.push(between);
             before = after;
         }
         drop(sender);
         let lost = Udp::of(end)?.overflowed;
         // What overflows costs the receiver nothing, and the sender as much.
-        ensure!(lost == 0, "{lost} datagrams found the receiver too slow");
+        ensure!(lost == 0, "{lost} datagrams overflowed");
         figures.extend([
             Figure::ratio(format!("bystander {name}: packets that arrive a second, with / without"), &ratios)
                 .target(GOOD),
+            Figure::ratio(format!("  {name}, with programs that return at once"), &empty_ratios),
             Figure::median(format!("  {name}, without"), "packets/s", &without),
             Figure::median(format!("  {name}, with"), "packets/s", &with),
         ]);
@@ -66,9 +84,9 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Datagrams that arrive a second.
-fn arrivals(sink: u32) -> anyhow::Result<f64> {
+fn arrivals(sink: u32, stretch: Duration) -> anyhow::Result<f64> {
     let (begin, before) = (Instant::now(), Udp::of(sink)?);
-    sleep(STRETCH);
+    sleep(stretch);
     let (took, after) = (begin.elapsed(), Udp::of(sink)?);
     Ok((after.arrived - before.arrived) as f64 / took.as_secs_f64())
 }

@@ -30,7 +30,7 @@ pub(super) fn flood<T>(
     count: u64,
     prepare: impl FnOnce(&str) -> anyhow::Result<T>,
 ) -> anyhow::Result<(f64, T)> {
-    let (mut send, sink) = pair(lab, way, count)?;
+    let (mut send, sink) = pair(lab, way, ["1", "0"], &["--count", &count.to_string()], &[])?;
     let prepared = prepare(&send.pid())?;
     send.release()?;
     let sent: Flooded = send.report()?;
@@ -40,21 +40,35 @@ pub(super) fn flood<T>(
     Ok((sent.sent as f64 * 1e9 / sent.wall_ns as f64, prepared))
 }
 
-/// A sender that does not stop, and a receiver, as in [`flood`].
+/// How far an endless sender is ahead of its receiver: less than what a CPU keeps for later (`net.core.netdev_max_backlog`, 1000).
+const WINDOW: &str = "512";
+const ACKNOWLEDGE: &str = "256";
+
+/// A sender that does not stop, and a receiver, on the same CPU: what either of them pays for a packet makes both slower. The sender
+/// waits for the receiver, so that nothing overflows.
 pub(super) fn endless(lab: &NetLab, way: Way) -> anyhow::Result<(Process, Process)> {
-    let (mut send, sink) = pair(lab, way, u64::MAX)?;
+    let (mut send, sink) =
+        pair(lab, way, ["0", "0"], &["--window", WINDOW], &["--acknowledge", ACKNOWLEDGE])?;
     send.release()?;
     Ok((send, sink))
 }
 
-fn pair(lab: &NetLab, way: Way, count: u64) -> anyhow::Result<(Process, Process)> {
-    let (program, count) = (victim()?, count.to_string());
+/// A sender and a receiver on these CPUs, with these arguments.
+fn pair(
+    lab: &NetLab,
+    way: Way,
+    [sender_on, receiver_on]: [&str; 2],
+    sender: &[&str],
+    receiver: &[&str],
+) -> anyhow::Result<(Process, Process)> {
+    let program = victim()?;
     let (mut send, mut sink, to) = match way {
         Way::Out => (lab.in_target("taskset"), lab.in_peer("taskset"), PEER_V4),
         Way::In => (lab.in_peer("taskset"), lab.in_target("taskset"), TARGET_V4),
     };
     let to = format!("{to}:{PORT}");
-    let sink = Process::start_until(sink.args(["-c", "0", &program, "udp-sink", &to]), "ready")?;
-    send.args(["-c", "1", &program, "udp-flood", &to, "--wait", "--count", &count]);
+    sink.args(["-c", receiver_on, &program, "udp-sink", &to]).args(receiver);
+    let sink = Process::start_until(&mut sink, "ready")?;
+    send.args(["-c", sender_on, &program, "udp-flood", &to, "--wait"]).args(sender);
     Ok((Process::start_until(&mut send, "ready")?, sink))
 }

@@ -76,7 +76,7 @@ impl Bench {
 const ALL: [Bench; 12] = [
     Bench::new("packet", &[Lane::Native], packet::run),
     Bench::new("arming", &[Lane::Native], arming::run),
-    Bench::new("bystander", &[Lane::Native], bystander::run),
+    Bench::new("bystander", &[Lane::Native, Lane::Fault], bystander::run),
     Bench::new("proxy", &[Lane::Native], proxy::run),
     Bench::new("prefixes", &[Lane::Native, Lane::Fault], prefixes::run),
     Bench::new("flow", &[Lane::Fault], flow::run),

@@ -101,7 +101,8 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-fn attach(reference: &Program) -> anyhow::Result<[OwnedFd; 2]> {
+/// Puts a program on both hooks of the target's interface, from within its namespace.
+pub(super) fn attach(reference: &Program) -> anyhow::Result<[OwnedFd; 2]> {
     let ifindex = nix::net::if_::if_nametoindex(TARGET_IFACE)?;
     Ok([reference.attach(ifindex, BPF_TCX_EGRESS)?, reference.attach(ifindex, BPF_TCX_INGRESS)?])
 }

@@ -30,6 +30,9 @@ pub struct Flood {
     /// Pause between two, in microseconds; 0 is none.
     #[arg(long, default_value_t = 0)]
     pause_us: u64,
+    /// Be no more than so many ahead of what `udp-sink --acknowledge` has said; 0 is as far as it goes.
+    #[arg(long, default_value_t = 0)]
+    window: u64,
     /// Print `ready` on stderr and wait for a line on stdin before sending.
     #[arg(long)]
     wait: bool,
@@ -56,6 +59,7 @@ impl Flood {
         let (begin, cpu) = (now_ns(), cpu_ns());
         let end = Duration::from_secs(self.seconds);
         let started = Instant::now();
+        let mut acknowledged = 0;
         for number in 0..self.count {
             // Asking for the time costs as much as a tenth of a datagram: only if somebody wants to know.
             if self.seconds != u64::MAX && started.elapsed() >= end {
@@ -69,10 +73,21 @@ impl Flood {
             if self.pause_us > 0 {
                 std::thread::sleep(Duration::from_micros(self.pause_us));
             }
+            while self.window != 0 && report.sent >= acknowledged + self.window {
+                acknowledged = acknowledgment(&socket)?.max(acknowledged);
+            }
         }
         (report.wall_ns, report.cpu_ns) = (now_ns() - begin, cpu_ns() - cpu);
         Ok(report)
     }
+}
+
+/// How many have arrived, by the next acknowledgment.
+fn acknowledgment(socket: &UdpSocket) -> anyhow::Result<u64> {
+    let mut count = [0u8; 8];
+    let length = socket.recv(&mut count).context("waiting for an acknowledgment")?;
+    anyhow::ensure!(length == count.len(), "an acknowledgment of {length} bytes");
+    Ok(u64::from_le_bytes(count))
 }
 
 /// `fault-victim udp-sink`.
@@ -83,6 +98,9 @@ pub struct Sink {
     /// Once stdin has ended: stop when nothing came for this long, in milliseconds.
     #[arg(long, default_value_t = 600)]
     idle_ms: u64,
+    /// Tell the sender after so many how many there were; 0 is never.
+    #[arg(long, default_value_t = 0)]
+    acknowledge: u64,
 }
 
 impl Sink {
@@ -99,7 +117,7 @@ impl Sink {
         let mut buffer = [0u8; 65536];
         let (mut first, mut silent_since) = (None, None);
         loop {
-            let Ok(length) = socket.recv(&mut buffer) else {
+            let Ok((length, sender)) = socket.recv_from(&mut buffer) else {
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if !all_sent.load(std::sync::atomic::Ordering::Relaxed) {
                     silent_since = None;
@@ -112,6 +130,9 @@ impl Sink {
             let now = now_ns();
             report.span_ns = now - *first.get_or_insert(now);
             report.received += 1;
+            if self.acknowledge != 0 && report.received.is_multiple_of(self.acknowledge) {
+                socket.send_to(&report.received.to_le_bytes(), sender).context("acknowledging")?;
+            }
             let Some(Ok(number)) = buffer[..length].get(..8).map(<[u8; 8]>::try_from) else { continue };
             let number = u64::from_le_bytes(number);
             let word = usize::try_from(number / 64).context("sequence number")?;
