@@ -47,12 +47,16 @@ pub struct Bank {
     pub net_connections: u64,
     /// Slots of net rules that mark packets: they ask whether that can be done.
     pub net_mark: u64,
+    /// Slots of net rules that need any of that: time, cutter, checksum, segment, position, connections, mark. Most need nothing.
+    pub net_demanding: u64,
     /// Slots of disk rules.
     pub disk: u64,
     /// Slots of disk rules that ask which sectors were written.
     pub disk_until_written: u64,
     /// Slots of disk rules with patterns.
     pub disk_globbed: u64,
+    /// Slots of disk rules that ask where a bio goes: to which device, or to which of its sectors.
+    pub disk_located: u64,
     /// Slots of disk rules that need the exact time to decide: those with a link (`rate`, `iops`).
     pub disk_timed: u64,
     /// Slots of file rules, by the number of the bit of [`crate::rule::file::op`].
@@ -102,6 +106,8 @@ pub struct Control {
     pub controller_tgid: SharedU32,
     /// Process whose reads are counted as [`crate::counters::Counter::SelfTest`] even while inactive; 0 is none.
     pub selftest_tgid: SharedU32,
+    /// 1: bios are looked at whoever submits them. 0: those of no process of `TASK_BITS` concern nobody.
+    pub everybodys_bios: SharedU32,
     /// PID of the parking helper; 0 is none.
     pub helper_pid: SharedU32,
     /// Address of the parking lot in the helper.

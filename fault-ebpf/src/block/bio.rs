@@ -10,12 +10,18 @@ use super::fields::{
 
 const SECTOR_SHIFT: u32 = 9;
 
-/// The facts about `bio` that filters look at.
+/// The facts about `bio` that filters look at which do not ask where it goes.
+#[inline(always)]
+pub fn what<L: Look>(bio: u64) -> BioFacts {
+    let operation: u32 = L::read(bio, &BIO_OPERATION);
+    let size: u32 = L::read(bio, &BIO_SIZE);
+    BioFacts { ops: ops(operation, size), sectors: size >> SECTOR_SHIFT, ..BioFacts::default() }
+}
+
+/// All facts about `bio` that filters look at.
 #[inline(always)]
 pub fn facts<L: Look>(bio: u64) -> BioFacts {
-    let operation: u32 = L::read(bio, &BIO_OPERATION);
     let flags: u16 = L::read(bio, &BIO_FLAGS);
-    let size: u32 = L::read(bio, &BIO_SIZE);
     let mut sector: u64 = L::read(bio, &BIO_SECTOR);
     let device: u64 = L::read(bio, &BIO_DEVICE);
     let disk: u64 = L::read(device, &DEVICE_DISK);
@@ -26,12 +32,11 @@ pub fn facts<L: Look>(bio: u64) -> BioFacts {
         sector = sector.wrapping_sub(start);
     }
     BioFacts {
-        ops: ops(operation, size),
         device: L::read(device, &DEVICE_NUMBER),
         disk: L::read(whole, &DEVICE_NUMBER),
-        sectors: size >> SECTOR_SHIFT,
         sector,
         device_start: start,
+        ..what::<L>(bio)
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     kernel::decider_may_leave,
     maps::{CONTROL, RULES},
     net::coarse_now,
-    who::task,
+    who::task::{self, Suspect},
 };
 
 /// What the function returns for a bio that fails. The kernel ends it with EIO whatever the number is.
@@ -85,18 +85,27 @@ pub fn decide_bio_kprobe(context: ProbeContext) -> u32 {
 #[inline(always)]
 fn fate<L: Look>(bio: u64, can_park: bool) -> Fate {
     let Some(control) = CONTROL.get(0) else { return Fate::Pass };
-    let fate = judge::<L>(control, bio, can_park);
-    let bank = control.bank();
-    let rules = control.banks[bank as usize & 1].disk_until_written;
-    if rules != 0 && control.active.load() != 0 && matches!(fate, Fate::Pass | Fate::Park) {
-        written::note(bank, rules, bio);
+    let tgid = task::current_tgid();
+    let suspect = Suspect::of(tgid);
+    let are_everybodys = control.everybodys_bios.load() != 0;
+    // Most bios are a bystander's: nothing else is asked for them.
+    if !suspect.may_be_named && !are_everybodys {
+        return Fate::Pass;
+    }
+    let fate = judge::<L>(control, suspect, bio, can_park);
+    if are_everybodys {
+        let bank = control.bank();
+        let rules = control.banks[bank as usize & 1].disk_until_written;
+        if rules != 0 && control.active.load() != 0 && matches!(fate, Fate::Pass | Fate::Park) {
+            written::note(bank, rules, bio);
+        }
     }
     fate
 }
 
 #[inline(always)]
-fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
-    let tgid = task::current_tgid();
+fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool) -> Fate {
+    let tgid = suspect.tgid;
     if tgid == control.selftest_tgid.load() {
         emit::count(Counter::SelfTest);
         return Fate::Pass;
@@ -107,8 +116,9 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
     if control.active.load() == 0 || candidates == 0 {
         return Fate::Pass;
     }
-    let Some(owner) = owner::of(control, tgid, bio) else { return Fate::Pass };
-    let facts = bio::facts::<L>(bio);
+    let Some(owner) = owner::of(control, suspect, bio) else { return Fate::Pass };
+    let is_located = candidates & masks.disk_located != 0;
+    let facts = if is_located { bio::facts::<L>(bio) } else { bio::what::<L>(bio) };
     candidates = interested(bank, candidates, &facts);
     if candidates == 0 {
         return Fate::Pass;
@@ -146,7 +156,7 @@ fn judge<L: Look>(control: &Control, bio: u64, can_park: bool) -> Fate {
         now_ns = unsafe { bpf_ktime_get_ns() };
     }
     if control.tells(now_ns) {
-        report(control, now_ns, tgid, &facts, outcome);
+        report(control, now_ns, tgid, &bio::facts::<L>(bio), outcome);
     }
     let (verdict, delay_ns, link_ns) = (outcome.verdict, outcome.delay_ns, outcome.link_ns);
     let end = if matches!(verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };

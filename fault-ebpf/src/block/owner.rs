@@ -6,7 +6,7 @@ use super::fields::{
     BIO_GROUP, BLKCG_CGROUP, CGROUP_ANCESTORS, CGROUP_LEVEL, CGROUP_NODE, CGROUP_ROOT, GROUP_BLKCG,
     Look as _, NODE_ID, ROOT_HIERARCHY, TASK_FLAGS, Typed, current, read, read_at,
 };
-use crate::who::task;
+use crate::who::task::Suspect;
 
 /// `PF_KTHREAD`, `PF_MEMALLOC` (`include/linux/sched.h`): numbers that have not moved since Linux 2.6.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -24,8 +24,9 @@ pub struct Owner {
 /// A kernel thread sleeps only for a bio that is the target's by the bio's own cgroup: what else it does
 /// (journal, other people's writeback) would wait with it. Memory reclaim never sleeps for us.
 #[inline(always)]
-pub fn of(control: &Control, tgid: u32, bio: u64) -> Option<Owner> {
-    if task::is_current_target(control, tgid) {
+pub fn of(control: &Control, suspect: Suspect, bio: u64) -> Option<Owner> {
+    if suspect.is_current_target(control) {
+        let tgid = suspect.tgid;
         if tgid == control.helper_pid.load() || tgid == control.answerer_tgid.load() {
             return None;
         }

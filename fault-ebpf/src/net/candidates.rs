@@ -83,14 +83,7 @@ impl Candidates {
         if mask & !bank.net_spare == 0 {
             return None;
         }
-        let need = |slots: u64, need: u32| if mask & slots != 0 { need } else { 0 };
-        let needs = need(bank.net_timed, need::TIME)
-            | need(bank.net_cut, need::CUT)
-            | need(bank.net_checksum, need::CHECKSUM)
-            | need(bank.net_segment, need::SEGMENT)
-            | need(bank.net_position, need::POSITION)
-            | need(bank.net_connections, need::CONNECTION)
-            | need(bank.net_mark, need::MARK);
+        let needs = if mask & bank.net_demanding == 0 { 0 } else { needs(mask, bank) };
         Some(Self { generation, mask, needs })
     }
 
@@ -135,6 +128,19 @@ impl Candidates {
     pub const fn connected(&self) -> bool {
         self.needs & need::CONNECTION != 0
     }
+}
+
+/// What the rules of `mask` need to know: bits of [`need`].
+#[inline(always)]
+fn needs(mask: u64, bank: &Bank) -> u32 {
+    let need = |slots: u64, need: u32| if mask & slots != 0 { need } else { 0 };
+    need(bank.net_timed, need::TIME)
+        | need(bank.net_cut, need::CUT)
+        | need(bank.net_checksum, need::CHECKSUM)
+        | need(bank.net_segment, need::SEGMENT)
+        | need(bank.net_position, need::POSITION)
+        | need(bank.net_connections, need::CONNECTION)
+        | need(bank.net_mark, need::MARK)
 }
 
 /// The slots of `mask` whose `to` covers this peer: one look-up, and none when no rule names a peer.

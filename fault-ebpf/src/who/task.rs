@@ -18,11 +18,41 @@ pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
+/// The running process, and what is cheap to know about it.
+#[derive(Clone, Copy)]
+pub struct Suspect {
+    /// Its number.
+    pub tgid: u32,
+    /// Whether a process with the low bits of its number was ever aimed at by number or name: no is no, and yes a question.
+    pub may_be_named: bool,
+}
+
+impl Suspect {
+    /// The running process, whose number is `tgid`.
+    #[inline(always)]
+    pub fn of(tgid: u32) -> Self {
+        let (word, bit) = task_bit(tgid);
+        Self { tgid, may_be_named: TASK_BITS.get(word).is_some_and(|word| word.load() & bit != 0) }
+    }
+
+    /// Whether it is one of the processes aimed at, or descends from one.
+    #[inline(always)]
+    pub fn is_target_process(self) -> bool {
+        self.may_be_named && TASKS.get_ptr(self.tgid).is_some()
+    }
+
+    /// Whether it is aimed at, also by its cgroup. The controller never is.
+    #[inline(always)]
+    pub fn is_current_target(self, control: &Control) -> bool {
+        self.tgid != control.controller_tgid.load()
+            && (self.is_target_process() || is_in_target_cgroup(control))
+    }
+}
+
 /// Whether `tgid` is one of the processes aimed at, or descends from one.
 #[inline(always)]
 pub fn is_target_process(tgid: u32) -> bool {
-    let (word, bit) = task_bit(tgid);
-    TASK_BITS.get(word).is_some_and(|word| word.load() & bit != 0) && TASKS.get_ptr(tgid).is_some()
+    Suspect::of(tgid).is_target_process()
 }
 
 /// Makes `tgid` one of the processes aimed at. A full map (65 536 processes) leaves it out.
@@ -77,5 +107,5 @@ pub fn is_in_target_cgroup(control: &Control) -> bool {
 /// Whether the running task, of process `tgid`, is aimed at. The controller never is.
 #[inline(always)]
 pub fn is_current_target(control: &Control, tgid: u32) -> bool {
-    tgid != control.controller_tgid.load() && (is_target_process(tgid) || is_in_target_cgroup(control))
+    Suspect::of(tgid).is_current_target(control)
 }

@@ -51,9 +51,9 @@ struct Page([u8; 4096]);
 /// Reads 4 KiB of `device` past the page cache and makes sure that the decider saw it.
 pub(super) fn run(loaded: &Loaded, device: &Path) -> Result<(), SelfTestError> {
     let before = seen(loaded)?;
-    loaded.control.selftest_tgid.store(std::process::id());
+    loaded.control.set_selftest(std::process::id());
     let read = read_directly(device);
-    loaded.control.selftest_tgid.store(0);
+    loaded.control.set_selftest(0);
     read.map_err(|source| SelfTestError::Read { path: device.to_path_buf(), source })?;
     if seen(loaded)? == before {
         return Err(SelfTestError::NotSeen { path: device.to_path_buf() });

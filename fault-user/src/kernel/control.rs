@@ -109,6 +109,22 @@ impl ControlBlock {
         let index = bank as usize % BANKS;
         // SAFETY: inside the mapping; programs read only the bank in force.
         unsafe { (&raw const self.0[0].banks[index]).cast_mut().write_volatile(masks) };
+        self.note_whose_bios();
+    }
+
+    /// Whose reads are the self-test's from now on; 0 is nobody's.
+    pub fn set_selftest(&self, tgid: u32) {
+        self.selftest_tgid.store(tgid);
+        self.note_whose_bios();
+    }
+
+    /// Works out [`Control::everybodys_bios`]: a bio is a cgroup's whoever submits it, and a sector is mended by whoever
+    /// writes it.
+    fn note_whose_bios(&self) {
+        let everybodys = self.selftest_tgid.load() != 0
+            || self.cgroup_count.load() != 0
+            || self.banks.iter().any(|bank| bank.disk_until_written != 0);
+        self.everybodys_bios.store(u32::from(everybodys));
     }
 
     /// Replaces the cgroups aimed at, at any time: a program that reads in between sees an entry as it was, as it will
@@ -129,6 +145,7 @@ impl ControlBlock {
             }
         }
         self.cgroup_count.store(cgroups.len().min(MAX_CGROUPS) as u32);
+        self.note_whose_bios();
     }
 }
 

@@ -30,6 +30,10 @@ impl Plan {
                 }
                 Fault::Disk(fault) => {
                     bank.disk |= 1 << planned.slot;
+                    let block = &planned.rule.block;
+                    if block.device != 0 || block.sector_end != 0 {
+                        bank.disk_located |= 1 << planned.slot;
+                    }
                     if fault.filter.until_written {
                         bank.disk_until_written |= 1 << planned.slot;
                     }
@@ -46,6 +50,13 @@ impl Plan {
         for planned in &self.exceptions {
             exception_masks(&mut bank, planned);
         }
+        bank.net_demanding = bank.net_timed
+            | bank.net_cut
+            | bank.net_checksum
+            | bank.net_segment
+            | bank.net_position
+            | bank.net_connections
+            | bank.net_mark;
         bank
     }
 }

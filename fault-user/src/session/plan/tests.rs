@@ -71,6 +71,9 @@ fn some_ask_for_the_time_some_for_marks_and_some_for_a_table() {
         (1, 1, 0)
     );
     assert_eq!((bank("drop ecn").net_mark, bank("drop").net_mark), (1, 0));
+    let demanding = ["slot 1ms", "drop ecn", "drop syn", "drop connections 5%", "drop after 1kB", "corrupt"];
+    assert!(demanding.iter().all(|text| bank(text).net_demanding == 1));
+    assert_eq!(bank("delay 1ms out udp").net_demanding, 0);
     for (layer, text) in [
         (Layer::Net, "delay 1ms jitter 1ms table /x.dist"),
         (Layer::Net, "slot 1ms jitter 1ms table /x.dist"),
@@ -101,6 +104,7 @@ fn masks_tell_which_rules_need_a_look_up() {
         net_any_peer: 0b1010,
         net_any_iface: 0b1001,
         net_timed: 0b1000,
+        net_demanding: 0b1000,
         disk: 0b0100,
         ..Bank::default()
     };
@@ -111,6 +115,13 @@ fn masks_tell_which_rules_need_a_look_up() {
 fn more_faults_than_bits_are_refused() {
     let faults = vec![parse(Layer::Net, "drop").unwrap(); MAX_RULES + 1];
     assert!(matches!(Plan::new(faults, &[], 1, None), Err(PlanError::TooMany(65))));
+}
+
+#[test]
+fn only_some_ask_where_a_bio_goes() {
+    let located = |text| plan(&[(Layer::Disk, text)]).bank().disk_located;
+    assert_eq!(located("error read"), 0);
+    assert_eq!(located("error read sectors 0..8"), 1);
 }
 
 #[test]
@@ -211,6 +222,7 @@ fn masks_tell_what_rules_ask_about_a_packet() {
         net_segment: 0b101_1011,
         net_position: 0b001_0010,
         net_connections: 0b101_1100,
+        net_demanding: 0b111_1111,
         ..Bank::default()
     };
     assert_eq!(bank, expected);
@@ -244,6 +256,7 @@ fn exceptions_come_first_and_are_no_faults() {
         net_spare: 0b00111,
         net_cut: 0b00010,
         net_segment: 0b00010,
+        net_demanding: 0b00010,
         ..Bank::default()
     };
     assert_eq!(plan.bank(), expected);
