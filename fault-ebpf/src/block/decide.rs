@@ -116,13 +116,16 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
     if control.active.load() == 0 || candidates == 0 {
         return Fate::Pass;
     }
-    let Some(owner) = owner::of(control, suspect, bio) else { return Fate::Pass };
+    if !owner::may_be(control, suspect) {
+        return Fate::Pass;
+    }
     let is_located = candidates & masks.disk_located != 0;
     let facts = if is_located { bio::facts::<L>(bio) } else { bio::what::<L>(bio) };
     candidates = interested(bank, candidates, &facts);
     if candidates == 0 {
         return Fate::Pass;
     }
+    let Some(owner) = owner::of(control, suspect, bio) else { return Fate::Pass };
     // What is let go in the end need not know the time any better.
     let is_timed = candidates & masks.disk_timed != 0;
     // SAFETY: a helper without arguments or effects.
