@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{Lane, Test, disk::reader};
+use super::{Lane, Test, death::instants, disk::reader};
 use crate::{
     bench::bpf::attached,
     cgroup_lab::CgroupLab,
     disk_lab::BARE,
     driver::Injection,
     process::{Process, descendants},
+    residue::Picture,
 };
 
 /// The tests of this file.
@@ -39,6 +40,11 @@ pub const TESTS: &[Test] = &[
         name: "asynchronous::who_joins_late_is_noticed",
         on: Lane::tests_disks_in_detail,
         run: joins_late,
+    },
+    Test {
+        name: "asynchronous::sigkill_while_the_programs_come",
+        on: Lane::tests_disks_in_detail,
+        run: killed_meanwhile,
     },
 ];
 
@@ -179,6 +185,32 @@ fn was_there_before(_: Lane) -> anyhow::Result<()> {
         // Eight at once; were submitters to wait, one in each turn.
         let late = report.rule(0, "injected")?;
         ensure!(late > 4 * turns, "{engine}: {late} reads in {turns} turns: {}", report.json);
+    }
+    Ok(())
+}
+
+/// The controller dies while it attaches, and the target waits for it in the call that makes a context or a ring.
+fn killed_meanwhile(_: Lane) -> anyhow::Result<()> {
+    const READS: u64 = 64;
+    for engine in [LIBAIO, URING] {
+        // Attaching takes up to half a second on an emulated machine.
+        for after in instants(4, 600) {
+            let before = Picture::take()?;
+            let mut target = fio(engine, &format!("--number_ios={READS}"))?;
+            let spec = format!("delay 60s read on {BARE}");
+            let injection = Injection::start(&["--pid", &target.pid(), "--disk", &spec])?;
+            target.release()?;
+            thread::sleep(Duration::from_millis(after));
+            injection.sigkill()?;
+            let killed = Instant::now();
+            let what = format!("{engine}, killed after {after} ms");
+            let json: serde_json::Value = target.report().with_context(|| what.clone())?;
+            let took = killed.elapsed();
+            let job = &json["jobs"][0];
+            ensure!(job["read"]["total_ios"] == READS && job["error"] == 0, "{what}: {json}");
+            ensure!(took < PATIENCE, "{what}: the target ended {took:?} later");
+            before.must_return().with_context(|| what.clone())?;
+        }
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ fn everything(lane: Lane) -> Vec<&'static str> {
 }
 
 /// Different instants in every run: whoever fails prints which.
-fn instants(rounds: usize, within_ms: u64) -> impl Iterator<Item = u64> {
+pub(super) fn instants(rounds: usize, within_ms: u64) -> impl Iterator<Item = u64> {
     use std::hash::{BuildHasher as _, RandomState};
     let random = RandomState::new();
     (0..rounds).map(move |round| random.hash_one(round) % (within_ms + 1))
