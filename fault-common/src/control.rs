@@ -49,6 +49,8 @@ pub struct Bank {
     pub net_mark: u64,
     /// Slots of net rules that need any of that: time, cutter, checksum, segment, position, connections, mark. Most need nothing.
     pub net_demanding: u64,
+    /// Slots of rules of which [`crate::decide::plain::lets_go`] may be asked.
+    pub plain: u64,
     /// Slots of disk rules.
     pub disk: u64,
     /// Slots of disk rules that ask which sectors were written.

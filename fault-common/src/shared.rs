@@ -126,6 +126,19 @@ impl SharedU64 {
         self.atomic().fetch_or(bits, Ordering::Relaxed);
     }
 
+    /// Clears the bits that are set in `bits`.
+    #[inline(always)]
+    pub fn clear_bits(&self, bits: u64) {
+        #[cfg(target_arch = "bpf")]
+        {
+            use core::intrinsics::{AtomicOrdering, atomic_and};
+            // SAFETY: the cell is valid and aligned.
+            unsafe { atomic_and::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), !bits) };
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        self.atomic().fetch_and(!bits, Ordering::Relaxed);
+    }
+
     /// Puts `new` in the place of `expected`; returns the value from before, which is `expected` if it was done.
     #[inline(always)]
     pub fn compare_exchange(&self, expected: u64, new: u64) -> u64 {

@@ -305,7 +305,7 @@ pub const fn port_bit(is_udp: bool, port: u16) -> (u32, u64) {
     (bit >> 6, 1 << (bit & 63))
 }
 
-/// Index into and bit of `TASK_BITS`: set when a process with these low 16 bits of its PID was ever in `TASKS`.
+/// Index into and bit of `TASK_BITS`: set while the process is in `TASKS`.
 #[must_use]
 #[inline(always)]
 pub const fn task_bit(tgid: u32) -> (u32, u64) {
@@ -322,8 +322,8 @@ pub const JOINED_BY_NUMBER: u32 = 1;
 /// Value of `TASKS`: a process that bears a name aimed at.
 pub const JOINED_BY_NAME: u32 = 2;
 
-/// Words of `TASK_BITS`.
-pub const TASK_WORDS: u32 = 65536 / 64;
+/// Words of `TASK_BITS`: a bit for each number a process can have (`PID_MAX_LIMIT`, include/linux/threads.h, of a 64-bit kernel).
+pub const TASK_WORDS: u32 = (1 << 22) / 64;
 
 /// Words of `LOCAL_PORTS`.
 pub const PORT_WORDS: u32 = 2 * 65536 / 64;

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use fault_common::{
     counters::RuleCounters,
-    decide::{Instance, Late, Moment, Outcome, Walk, World, delay::Table, past::Past, round},
+    decide::{Instance, Late, Moment, Outcome, Walk, World, delay::Table, past::Past, plain, round},
     limits::MAX_RULES,
     rule::{Rule, block::BioFacts, file::FileFacts, net::PacketFacts},
     who::{Connection, Stream},
@@ -276,6 +276,22 @@ unsafe extern "C" fn next<F: Facts>(index: u64, context: *mut c_void) -> u64 {
     // SAFETY: `decide` below hands the address of its `Loop<F>`.
     let context = unsafe { &*context.cast::<Loop<F>>() };
     u64::from(F::round(index as u32 + 1, context.walk, context.memory) != 0)
+}
+
+/// The only one of `candidates`, a mask of slots of `bank` (0 or 1), if there is one and its slot is among the first: that slot, and
+/// the rule.
+#[inline(always)]
+pub fn sole(bank: u32, candidates: u64) -> Option<(u32, &'static Rule)> {
+    let slot = plain::sole(candidates)?;
+    RULES.get((bank & 1) * MAX_RULES as u32 + slot).map(|rule| (slot, rule))
+}
+
+/// [`plain::lets_go`] of a rule of `bank`.
+#[inline(always)]
+pub fn lets_go(bank: u32, (slot, rule): (u32, &Rule), seed: u64, stream: &mut Stream) -> bool {
+    RULE_COUNTERS
+        .get((bank & 1) * MAX_RULES as u32 + slot)
+        .is_some_and(|counters| plain::lets_go(rule, counters, seed, stream, slot))
 }
 
 /// Decides about the operation that `walk` describes (its moment and its facts are written already): what the rules of

@@ -8,6 +8,7 @@
 //! life    life::fork, life::exit: descendants of the target;  net::sockets: sockets it makes
 //! ```
 #![no_std]
+#![feature(asm_experimental_arch)]
 #![no_main]
 
 mod block;

@@ -83,8 +83,8 @@ pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray:
 /// Processes of the target: thread group id → how it joined.
 #[btf_map]
 pub static TASKS: HashMap<u32, u32, 65536> = HashMap::new();
-/// Which numbers may be in [`TASKS`]: whether a bystander's is not costs one load instead of a hash. Mapped into the
-/// controller, which sets bits as well.
+/// Which numbers are in [`TASKS`]: to ask costs one load instead of a hash. Mapped into the controller, which sets and clears
+/// bits as well.
 #[btf_map]
 pub static TASK_BITS: Array<SharedU64, { TASK_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Names aimed at → 1.

@@ -8,6 +8,7 @@ pub mod connections;
 pub mod corruption;
 pub mod delay;
 pub mod past;
+pub mod plain;
 pub mod rate;
 pub mod rng;
 pub mod simulation;

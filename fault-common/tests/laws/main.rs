@@ -6,6 +6,7 @@ mod corruption;
 mod delay;
 mod filters;
 mod glob;
+mod plain;
 mod rate;
 mod slot;
 mod tag;

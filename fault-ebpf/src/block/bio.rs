@@ -10,54 +10,20 @@ use super::fields::{
 
 const SECTOR_SHIFT: u32 = 9;
 
-/// The facts about `bio` that filters look at which do not ask where it goes.
+/// What `bio` does: mask of [`op`] and [`manner`]. A flush without data is written as an empty write with `REQ_PREFLUSH`.
 #[inline(always)]
-pub fn what<L: Look>(bio: u64) -> BioFacts {
+pub fn ops<L: Look>(bio: u64) -> u32 {
     let operation: u32 = L::read(bio, &BIO_OPERATION);
-    let size: u32 = L::read(bio, &BIO_SIZE);
-    BioFacts { ops: ops(operation, size), sectors: size >> SECTOR_SHIFT, ..BioFacts::default() }
-}
-
-/// All facts about `bio` that filters look at.
-#[inline(always)]
-pub fn facts<L: Look>(bio: u64) -> BioFacts {
-    let flags: u16 = L::read(bio, &BIO_FLAGS);
-    let mut sector: u64 = L::read(bio, &BIO_SECTOR);
-    let device: u64 = L::read(bio, &BIO_DEVICE);
-    let disk: u64 = L::read(device, &DEVICE_DISK);
-    let whole: u64 = L::read(disk, &DISK_WHOLE);
-    let start: u64 = L::read(device, &DEVICE_START);
-    // The rest of a bio that was split comes by again, already in sectors of the disk.
-    if flags as u32 & REMAPPED.load() != 0 {
-        sector = sector.wrapping_sub(start);
+    // Nearly every read: it says nothing else.
+    if operation == OP_READ.load() {
+        return op::READ;
     }
-    BioFacts {
-        device: L::read(device, &DEVICE_NUMBER),
-        disk: L::read(whole, &DEVICE_NUMBER),
-        sector,
-        device_start: start,
-        ..what::<L>(bio)
-    }
-}
-
-/// Whether `bio` is what is left of one that has come by before: the kernel cuts off what a device can take at once, ties
-/// that to the rest (`bio_chain`), and submits the rest again (`bio_split_to_limits`, block/blk-merge.c).
-#[inline(always)]
-pub fn is_rest<L: Look>(bio: u64) -> bool {
-    let flags: u16 = L::read(bio, &BIO_FLAGS);
-    flags as u32 & CHAINED.load() != 0
-        && (L::read::<u32>(bio, &BIO_INDEX) != 0 || L::read::<u32>(bio, &BIO_BYTES_DONE) != 0)
-}
-
-/// Mask of [`op`] and [`manner`]. A flush without data is written as an empty write with `REQ_PREFLUSH`.
-#[inline(always)]
-fn ops(operation: u32, size: u32) -> u32 {
     let preflush = operation & PREFLUSH.load() != 0;
     let number = operation & OP_MASK.load();
     let mut ops = if number == OP_READ.load() {
         op::READ
     } else if number == OP_WRITE.load() {
-        if preflush && size == 0 { op::FLUSH } else { op::WRITE }
+        if preflush && bytes::<L>(bio) == 0 { op::FLUSH } else { op::WRITE }
     } else if number == OP_FLUSH.load() {
         op::FLUSH
     } else if number == OP_DISCARD.load() || number == OP_SECURE_ERASE.load() {
@@ -80,4 +46,42 @@ fn ops(operation: u32, size: u32) -> u32 {
         ops |= manner::SYNC;
     }
     ops
+}
+
+/// How much is left of `bio` to do, in bytes.
+#[inline(always)]
+pub fn bytes<L: Look>(bio: u64) -> u32 {
+    L::read(bio, &BIO_SIZE)
+}
+
+/// All facts about `bio` that filters look at.
+#[inline(always)]
+pub fn facts<L: Look>(bio: u64) -> BioFacts {
+    let flags: u16 = L::read(bio, &BIO_FLAGS);
+    let mut sector: u64 = L::read(bio, &BIO_SECTOR);
+    let device: u64 = L::read(bio, &BIO_DEVICE);
+    let disk: u64 = L::read(device, &DEVICE_DISK);
+    let whole: u64 = L::read(disk, &DISK_WHOLE);
+    let start: u64 = L::read(device, &DEVICE_START);
+    // The rest of a bio that was split comes by again, already in sectors of the disk.
+    if flags as u32 & REMAPPED.load() != 0 {
+        sector = sector.wrapping_sub(start);
+    }
+    BioFacts {
+        device: L::read(device, &DEVICE_NUMBER),
+        disk: L::read(whole, &DEVICE_NUMBER),
+        sector,
+        device_start: start,
+        ops: ops::<L>(bio),
+        sectors: bytes::<L>(bio) >> SECTOR_SHIFT,
+    }
+}
+
+/// Whether `bio` is what is left of one that has come by before: the kernel cuts off what a device can take at once, ties
+/// that to the rest (`bio_chain`), and submits the rest again (`bio_split_to_limits`, block/blk-merge.c).
+#[inline(always)]
+pub fn is_rest<L: Look>(bio: u64) -> bool {
+    let flags: u16 = L::read(bio, &BIO_FLAGS);
+    flags as u32 & CHAINED.load() != 0
+        && (L::read::<u32>(bio, &BIO_INDEX) != 0 || L::read::<u32>(bio, &BIO_BYTES_DONE) != 0)
 }

@@ -89,7 +89,7 @@ fn fate<L: Look>(bio: u64, can_park: bool) -> Fate {
     let suspect = Suspect::of(tgid);
     let are_everybodys = control.everybodys_bios.load() != 0;
     // Most bios are a bystander's: nothing else is asked for them.
-    if !suspect.may_be_named && !are_everybodys {
+    if !suspect.is_target_process && !are_everybodys {
         return Fate::Pass;
     }
     let fate = judge::<L>(control, suspect, bio, can_park);
@@ -120,8 +120,17 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
         return Fate::Pass;
     }
     let is_located = candidates & masks.disk_located != 0;
-    let facts = if is_located { bio::facts::<L>(bio) } else { bio::what::<L>(bio) };
-    candidates = interested(bank, candidates, &facts);
+    let facts = if is_located {
+        bio::facts::<L>(bio)
+    } else {
+        BioFacts { ops: bio::ops::<L>(bio), ..BioFacts::default() }
+    };
+    let sole = decision::sole(bank, candidates);
+    match sole {
+        Some((_, rule)) if !rule.block.matches(&facts) => return Fate::Pass,
+        Some(_) => {}
+        None => candidates = interested(bank, candidates, &facts),
+    }
     if candidates == 0 {
         return Fate::Pass;
     }
@@ -141,12 +150,19 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
         }
     }
     let Some(state) = state::numbered(control) else { return Fate::Pass };
+    let seed = control.seed.load();
+    if let Some(sole) = sole
+        && candidates & masks.plain != 0
+        && decision::lets_go(bank, sole, seed, &mut state.stream)
+    {
+        return Fate::Pass;
+    }
     let moment = &mut state.walk.moment;
-    moment.seed = control.seed.load();
+    moment.seed = seed;
     moment.stream = state.stream.number;
     moment.elapsed_ns = control.elapsed_ns(now_ns);
     // The bytes of a rest were counted with the whole.
-    moment.bytes = if bio::is_rest::<L>(bio) { 0 } else { (facts.sectors as u64) << 9 };
+    moment.bytes = if bio::is_rest::<L>(bio) { 0 } else { u64::from(bio::bytes::<L>(bio)) };
     state.walk.facts = facts;
     let memory = Memory { stream: &raw mut state.stream, connection: ptr::null_mut() };
     decision::decide(&mut state.walk, bank, candidates, memory);
@@ -166,7 +182,7 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
     if delay_ns == 0 || !can_park {
         return end;
     }
-    if !owner.may_park {
+    if !owner.may_park(control, bio) {
         emit::count(Counter::ParkForbidden);
         return end;
     }

@@ -12,17 +12,35 @@ use crate::who::task::{Suspect, is_in_target_cgroup};
 const KERNEL_THREAD: u32 = 0x0020_0000;
 const RECLAIMS_MEMORY: u32 = 0x0000_0800;
 
-/// A target's bio.
+/// By what a bio is the target's.
 #[derive(Clone, Copy)]
-pub struct Owner {
-    /// Whether the task that submits it may sleep on its behalf.
-    pub may_park: bool,
+pub enum Owner {
+    /// The task that submits it belongs to the target.
+    Submitter,
+    /// The bio's own cgroup does; a kernel thread submits it.
+    Cgroup,
+}
+
+impl Owner {
+    /// Whether the task that submits `bio` may sleep on its behalf.
+    ///
+    /// A kernel thread sleeps only for a bio that is the target's by the bio's own cgroup: what else it does
+    /// (journal, other people's writeback) would wait with it. Memory reclaim never sleeps for us.
+    #[inline(always)]
+    pub fn may_park(self, control: &Control, bio: u64) -> bool {
+        let flags: u32 = Typed::read(current(), &TASK_FLAGS);
+        let own = match self {
+            Self::Submitter => flags & KERNEL_THREAD == 0 || is_of_target_cgroup(control, bio),
+            Self::Cgroup => true,
+        };
+        own && flags & RECLAIMS_MEMORY == 0
+    }
 }
 
 /// Whether [`of`] may find an owner, by what is cheap to ask: a rule's filter is cheaper than the rest.
 #[inline(always)]
 pub fn may_be(control: &Control, suspect: Suspect) -> bool {
-    if suspect.may_be_named {
+    if suspect.is_target_process {
         return true;
     }
     if control.cgroup_count.load() == 0 {
@@ -32,28 +50,18 @@ pub fn may_be(control: &Control, suspect: Suspect) -> bool {
 }
 
 /// The owner of `bio`, if the session aims at it.
-///
-/// A kernel thread sleeps only for a bio that is the target's by the bio's own cgroup: what else it does
-/// (journal, other people's writeback) would wait with it. Memory reclaim never sleeps for us.
 #[inline(always)]
 pub fn of(control: &Control, suspect: Suspect, bio: u64) -> Option<Owner> {
     if suspect.is_current_target(control) {
         let tgid = suspect.tgid;
-        if tgid == control.helper_pid.load() || tgid == control.answerer_tgid.load() {
-            return None;
-        }
-        let flags: u32 = Typed::read(current(), &TASK_FLAGS);
-        let own = flags & KERNEL_THREAD == 0 || is_of_target_cgroup(control, bio);
-        return Some(Owner { may_park: own && flags & RECLAIMS_MEMORY == 0 });
+        let is_ours = tgid == control.helper_pid.load() || tgid == control.answerer_tgid.load();
+        return (!is_ours).then_some(Owner::Submitter);
     }
     if control.cgroup_count.load() == 0 {
         return None;
     }
     let flags: u32 = Typed::read(current(), &TASK_FLAGS);
-    if flags & KERNEL_THREAD == 0 || !is_of_target_cgroup(control, bio) {
-        return None;
-    }
-    Some(Owner { may_park: flags & RECLAIMS_MEMORY == 0 })
+    (flags & KERNEL_THREAD != 0 && is_of_target_cgroup(control, bio)).then_some(Owner::Cgroup)
 }
 
 /// Whether the bio's own cgroup is, or lies below, one of the cgroups aimed at.

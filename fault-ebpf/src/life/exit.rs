@@ -5,10 +5,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use super::{CONTROLLER, SIGNAL_LIVE_OFFSET, TASK_SIGNAL_OFFSET, field, loaded};
-use crate::{
-    maps::{CONTROL, TASKS},
-    who::task,
-};
+use crate::{maps::CONTROL, who::task};
 
 /// `sched_process_exit(task, …)`: runs in the task that ends.
 ///
@@ -30,8 +27,7 @@ pub fn task_exit(ctx: RawTracePointContext) -> u32 {
             }
             return 0;
         }
-        // Absent: another thread was here already.
-        let _ = TASKS.remove(tgid);
+        task::leave(tgid);
     }
     0
 }

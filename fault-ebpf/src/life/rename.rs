@@ -41,7 +41,7 @@ pub fn task_rename(ctx: RawTracePointContext) -> u32 {
             // SAFETY: a map value.
             unsafe { *how == JOINED_BY_NAME }
         }) {
-            let _ = TASKS.remove(tgid);
+            task::leave(tgid);
         }
     }
     0

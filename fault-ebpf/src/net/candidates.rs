@@ -87,6 +87,12 @@ impl Candidates {
         Some(Self { generation, mask, needs })
     }
 
+    /// Some of them need to know more than the headers say.
+    #[inline(always)]
+    pub const fn demand(&self) -> bool {
+        self.needs != 0
+    }
+
     /// Some of them need the exact time.
     #[inline(always)]
     pub const fn timed(&self) -> bool {

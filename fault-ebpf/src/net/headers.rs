@@ -3,7 +3,7 @@
 //! The plainest packets are read in place; everything else with `bpf_skb_load_bytes_relative`, counted from the
 //! network header, so Ethernet and interfaces without a link layer are one case.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{
@@ -249,9 +249,9 @@ impl Plain {
         let plain = Self(data as *const u8);
         // Without a link layer the first byte would be that of IPv4 itself.
         let is_plain = plain.byte(0) != PLAIN_V4
-            && plain.half(12) == ETH_P_IP
+            && plain.half::<12>() == ETH_P_IP
             && plain.byte(ETHERNET) == PLAIN_V4
-            && plain.half(ETHERNET + 6) & 0x1fff == 0;
+            && plain.half::<{ ETHERNET + 6 }>() & 0x1fff == 0;
         is_plain.then_some(plain)
     }
 
@@ -261,16 +261,39 @@ impl Plain {
         unsafe { self.0.add(offset).read() }
     }
 
+    /// In network byte order. Where its bytes lie is nothing to the kernel on machines that read them wherever they lie
+    /// (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`: x86, arm64), and it is to the compiler, which would read them one by one.
     #[inline(always)]
-    fn half(&self, offset: usize) -> u16 {
-        // SAFETY: as above.
-        u16::from_be(unsafe { self.0.add(offset).cast::<u16>().read_unaligned() })
+    fn word<const OFFSET: usize>(&self) -> u32 {
+        let word: u64;
+        // SAFETY: as above; reads nothing else.
+        unsafe {
+            asm!(
+                "{word} = *(u32 *)({data} + {offset})",
+                word = out(reg) word,
+                data = in(reg) self.0,
+                offset = const OFFSET,
+                options(pure, readonly, nostack),
+            );
+        }
+        word as u32
     }
 
+    /// In host byte order; as [`Plain::word`].
     #[inline(always)]
-    fn word(&self, offset: usize) -> u32 {
-        // SAFETY: as above.
-        unsafe { self.0.add(offset).cast::<u32>().read_unaligned() }
+    fn half<const OFFSET: usize>(&self) -> u16 {
+        let half: u64;
+        // SAFETY: as above; reads nothing else.
+        unsafe {
+            asm!(
+                "{half} = *(u16 *)({data} + {offset})",
+                half = out(reg) half,
+                data = in(reg) self.0,
+                offset = const OFFSET,
+                options(pure, readonly, nostack),
+            );
+        }
+        u16::from_be(half as u16)
     }
 
     #[inline(always)]
@@ -280,15 +303,15 @@ impl Plain {
 
     #[inline(always)]
     fn destination_port(&self) -> u16 {
-        self.half(ETHERNET + 22)
+        self.half::<{ ETHERNET + 22 }>()
     }
 
     #[inline(always)]
     fn headers(&self) -> Headers {
         Headers {
-            source: [0, 0, MAPPED.to_be(), self.word(ETHERNET + 12)],
-            destination: [0, 0, MAPPED.to_be(), self.word(ETHERNET + 16)],
-            source_port: self.half(ETHERNET + 20),
+            source: [0, 0, MAPPED.to_be(), self.word::<{ ETHERNET + 12 }>()],
+            destination: [0, 0, MAPPED.to_be(), self.word::<{ ETHERNET + 16 }>()],
+            source_port: self.half::<{ ETHERNET + 20 }>(),
             destination_port: self.destination_port(),
             is_v4: 1,
             number: self.number(),

@@ -13,7 +13,7 @@ use fault_common::{
     },
     event::{Action, PacketEvent},
     limits::MAX_RULES,
-    rule::net::{Direction, protocol},
+    rule::net::{Direction, PacketFacts, protocol},
     shared::SharedU64,
     who::{Connection, Stream},
 };
@@ -187,6 +187,32 @@ fn describe(skb: Skb, control: &Control, scene: &mut Scene, memory: Memory) {
     }
 }
 
+/// Whether the only candidate, a plain rule, has nothing to do with the packet, or lets it go.
+#[inline(always)]
+fn is_let_go(control: &Control, scene: &Scene, stream: *mut Stream) -> bool {
+    let Scene { headers, place, candidates, .. } = scene;
+    let bank = candidates.generation & 1;
+    if candidates.demand() || candidates.mask & control.banks[bank as usize].plain == 0 {
+        return false;
+    }
+    let Some((slot, rule)) = decision::sole(bank, candidates.mask) else { return false };
+    let (local_port, remote_port) = ports(headers, place.direction);
+    let facts = PacketFacts {
+        direction: place.direction as u32,
+        protocol: headers.protocol,
+        local_port,
+        remote_port,
+        ..PacketFacts::default()
+    };
+    // Also of a stream of which no packet passes the filter: its number is part of what a seed means.
+    prepare(stream, control, candidates.generation);
+    if !rule.net.matches(&facts) {
+        return true;
+    }
+    // SAFETY: a map value; see `Owner`.
+    decision::lets_go(bank, (slot, rule), control.seed.load(), unsafe { &mut *stream })
+}
+
 /// Does what was decided about the packet of the scene: the return value of the hook. `departure_ns` is that of [`Owner`].
 ///
 /// A global function, as [`decide_packet`].
@@ -269,14 +295,16 @@ pub extern "C" fn decide_packet(
         // SAFETY: a helper without arguments.
         scene.now = unsafe { bpf_ktime_get_ns() };
     }
-    describe(skb, control, scene, memory);
-    let Candidates { generation, mask, .. } = scene.candidates;
-    decision::decide(&mut scene.walk, generation & 1, mask, memory);
-
     // Not twice: neither on a second interface it crosses nor when it comes back from the lane.
     let tag = scene.place.tag.decided(scene.place.direction, kernel::session_bit(), 0);
     // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
     unsafe { (*skb).tc_index = u32::from(tag.0) };
+    if is_let_go(control, scene, memory.stream) {
+        return 0;
+    }
+    describe(skb, control, scene, memory);
+    let Candidates { generation, mask, .. } = scene.candidates;
+    decision::decide(&mut scene.walk, generation & 1, mask, memory);
     if scene.walk.outcome.hits == 0 {
         return 0;
     }

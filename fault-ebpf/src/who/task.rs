@@ -23,60 +23,66 @@ pub fn current_tgid() -> u32 {
 pub struct Suspect {
     /// Its number.
     pub tgid: u32,
-    /// Whether a process with the low bits of its number was ever aimed at by number or name: no is no, and yes a question.
-    pub may_be_named: bool,
+    /// Whether it is one of the processes aimed at by number or name, or descends from one.
+    pub is_target_process: bool,
 }
 
 impl Suspect {
     /// The running process, whose number is `tgid`.
     #[inline(always)]
     pub fn of(tgid: u32) -> Self {
-        let (word, bit) = task_bit(tgid);
-        Self { tgid, may_be_named: TASK_BITS.get(word).is_some_and(|word| word.load() & bit != 0) }
-    }
-
-    /// Whether it is one of the processes aimed at, or descends from one.
-    #[inline(always)]
-    pub fn is_target_process(self) -> bool {
-        self.may_be_named && TASKS.get_ptr(self.tgid).is_some()
+        Self { tgid, is_target_process: is_target_process(tgid) }
     }
 
     /// Whether it is aimed at, also by its cgroup. The controller never is.
     #[inline(always)]
     pub fn is_current_target(self, control: &Control) -> bool {
         self.tgid != control.controller_tgid.load()
-            && (self.is_target_process() || is_in_target_cgroup(control))
+            && (self.is_target_process || is_in_target_cgroup(control))
     }
 }
 
 /// Whether `tgid` is one of the processes aimed at, or descends from one.
 #[inline(always)]
 pub fn is_target_process(tgid: u32) -> bool {
-    Suspect::of(tgid).is_target_process()
+    let (word, bit) = task_bit(tgid);
+    TASK_BITS.get(word).is_some_and(|word| word.load() & bit != 0)
 }
 
 /// Makes `tgid` one of the processes aimed at. A full map (65 536 processes) leaves it out.
 #[inline(always)]
 pub fn join(tgid: u32) {
-    let (word, bit) = task_bit(tgid);
-    if let Some(word) = TASK_BITS.get(word)
-        && word.load() & bit == 0
-    {
-        word.set_bits(bit);
+    if TASKS.insert(tgid, JOINED_BY_NUMBER, 0).is_ok() {
+        note(tgid);
     }
-    let _ = TASKS.insert(tgid, JOINED_BY_NUMBER, 0);
 }
 
 /// Makes `tgid` one of the processes aimed at because of its name, unless it is one already.
 #[inline(always)]
 pub fn join_by_name(tgid: u32) {
+    if TASKS.insert(tgid, JOINED_BY_NAME, u64::from(BPF_NOEXIST)).is_ok() {
+        note(tgid);
+    }
+}
+
+/// Remembers that `tgid` is in [`TASKS`].
+#[inline(always)]
+fn note(tgid: u32) {
     let (word, bit) = task_bit(tgid);
-    if let Some(word) = TASK_BITS.get(word)
-        && word.load() & bit == 0
-    {
+    if let Some(word) = TASK_BITS.get(word) {
         word.set_bits(bit);
     }
-    let _ = TASKS.insert(tgid, JOINED_BY_NAME, u64::from(BPF_NOEXIST));
+}
+
+/// `tgid` is not one of the processes aimed at any more. It need not have been one.
+#[inline(always)]
+pub fn leave(tgid: u32) {
+    let (word, bit) = task_bit(tgid);
+    if let Some(word) = TASK_BITS.get(word) {
+        word.clear_bits(bit);
+    }
+    // Absent: somebody was here already.
+    let _ = TASKS.remove(tgid);
 }
 
 /// Whether this name is aimed at. What follows its first zero must be zero.

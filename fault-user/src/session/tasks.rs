@@ -179,6 +179,8 @@ impl Tasks {
         let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
         for tgid in tasks {
+            let (word, bit) = task_bit(*tgid);
+            self.bits[word as usize].clear_bits(bit);
             SessionError::removed("TASKS", map.remove(tgid))?;
             self.known.remove(tgid);
         }
@@ -200,9 +202,9 @@ impl Tasks {
         let map = loaded.ebpf.map_mut("TASKS").ok_or(SessionError::NoMap("TASKS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(SessionError::map("TASKS"))?;
         for &tgid in &new {
+            map.insert(tgid, joined, 0).map_err(SessionError::map("TASKS"))?;
             let (word, bit) = task_bit(tgid);
             self.bits[word as usize].set_bits(bit);
-            map.insert(tgid, joined, 0).map_err(SessionError::map("TASKS"))?;
         }
         self.known.extend(&new);
         Ok(!new.is_empty())

@@ -14,6 +14,9 @@ impl Plan {
     pub fn bank(&self) -> Bank {
         let mut bank = Bank::default();
         for planned in &self.rules {
+            if planned.rule.is_plain() {
+                bank.plain |= 1 << planned.slot;
+            }
             match &planned.fault {
                 Fault::Net(fault) => fault_masks(&mut bank, planned, fault),
                 Fault::Proc(_) => {}
