@@ -6,6 +6,8 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::bindings::__sk_buff;
+
 /// First placeholder number; `fault_user::kernel::patch` knows the same list.
 const PLACEHOLDER: usize = 0x7f00;
 
@@ -61,6 +63,16 @@ pub fn task_from_pid(pid: i32) -> *mut c_void {
     let call: unsafe extern "C" fn(i32) -> *mut c_void = unsafe { core::mem::transmute(PLACEHOLDER + 1) };
     // SAFETY: the kfunc accepts any number.
     unsafe { call(pid) }
+}
+
+/// kfunc `bpf_cast_to_kern_ctx` (Linux 6.2): the `struct sk_buff` behind the context of a classifier. The kernel makes no call of
+/// it. Null where it has no such function.
+#[inline(always)]
+pub fn buffer(context: *mut __sk_buff) -> u64 {
+    // SAFETY: the loader replaces the call by a kfunc call with this signature, or by null.
+    let call: unsafe extern "C" fn(*mut __sk_buff) -> u64 = unsafe { core::mem::transmute(PLACEHOLDER + 3) };
+    // SAFETY: `context` is the context (the verifier checks it).
+    unsafe { call(context) }
 }
 
 /// kfunc `bpf_task_release` (Linux 6.2).

@@ -1,5 +1,7 @@
 //! Packets that leave: `net_egress`.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::bpf_sock, helpers::generated::bpf_get_socket_cookie, macros::classifier, programs::TcContext,
 };
@@ -14,6 +16,7 @@ use super::{
     PASS, Skb,
     candidates::{Candidates, Place},
     coarse_now, cut,
+    fields::is_blank,
     headers::{self, Headers, Unread, number},
     ingress::remember_echo,
     judge::judge,
@@ -53,7 +56,11 @@ fn egress(skb: Skb) -> i32 {
         None
     } else {
         // SAFETY: the socket of the packet, not null.
-        match unsafe { socket::member(sock) } {
+        let member = unsafe {
+            let state = if is_blank(skb, sock) { ptr::null_mut() } else { socket::storage(sock, 0) };
+            socket::member_with(sock, state)
+        };
+        match member {
             None => return PASS,
             some => some,
         }

@@ -51,6 +51,13 @@ pub fn net_ingress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn ingress(skb: Skb) -> i32 {
+    // In this order by what each costs: nearly every packet of a bystander ends here, one of the target that no rule names before
+    // its socket is looked up.
+    if let Some((is_udp, port)) = headers::quick_port(skb)
+        && !socket::is_local_port(is_udp, port)
+    {
+        return PASS;
+    }
     let Some(control) = CONTROL.get(0) else { return PASS };
     if control.active.load() == 0 || bank(control, control.generation.load()).1.net_in == 0 {
         return PASS;
@@ -58,13 +65,6 @@ fn ingress(skb: Skb) -> i32 {
     // SAFETY: `skb` is the context.
     let tag = Tag(unsafe { (*skb).tc_index } as u16);
     if tag.is_decided(Direction::In, kernel::session_bit()) {
-        return PASS;
-    }
-    // In this order by what each costs: nearly every packet of a bystander ends here, one of the target that no rule names before
-    // its socket is looked up.
-    if let Some((is_udp, port)) = headers::quick_port(skb)
-        && !socket::is_local_port(is_udp, port)
-    {
         return PASS;
     }
     let Some(scene) = scene() else { return PASS };

@@ -18,6 +18,7 @@ mod candidates;
 mod corrupt;
 mod cut;
 mod egress;
+mod fields;
 mod headers;
 mod ingress;
 mod judge;

@@ -92,7 +92,15 @@ pub unsafe fn storage(sock: *mut bpf_sock, flags: u64) -> *mut SocketState {
 #[inline(always)]
 pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
     // SAFETY: the caller's promise.
-    let mut state = unsafe { storage(sock, 0) };
+    unsafe { member_with(sock, storage(sock, 0)) }
+}
+
+/// As [`member`], of a socket with this storage.
+///
+/// # Safety
+/// As for [`storage`].
+#[inline(always)]
+pub unsafe fn member_with(sock: *mut bpf_sock, mut state: *mut SocketState) -> Option<Member> {
     // SAFETY: as above; the field is readable for every kind of socket.
     let mut kind = unsafe { (*sock).state };
     if state.is_null() {

@@ -19,12 +19,15 @@ const LIFE: &[Field] = &[
     ("SIGNAL_LIVE_OFFSET", "signal_struct", "live"),
 ];
 
+/// Those of `fault-ebpf/src/net`, which has another way where they are 0.
+const NET: &[Field] = &[("BUFFER_SOCKET", "sk_buff", "sk"), ("SOCKET_STORAGE", "sock", "sk_bpf_storage")];
+
 /// Everything the programs of a session need to know.
 ///
 /// # Errors
 /// When this kernel has no such field.
 pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = offsets(btf, LIFE, &[])?;
+    let mut globals = offsets(btf, LIFE, NET)?;
     globals.push(("CONTROLLER", controller()));
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);

@@ -44,8 +44,21 @@ pub enum Constant {
 /// Constants of one copy. What is not named here must not be used by the program.
 pub type Constants<'a> = &'a [(Constant, u32)];
 
-/// Placeholders that are kernel functions, and what they are called.
-const KERNEL_FUNCTIONS: [(u32, &str); 2] = [(1, "bpf_task_from_pid"), (2, "bpf_task_release")];
+/// Placeholders that are kernel functions, what they are called, and what becomes of the call where there is no such function.
+const KERNEL_FUNCTIONS: [(u32, &str, Missing); 3] = [
+    (1, "bpf_task_from_pid", Missing::IsAnError),
+    (2, "bpf_task_release", Missing::IsAnError),
+    (3, "bpf_cast_to_kern_ctx", Missing::GivesNull),
+];
+
+/// What a call of a function that the kernel does not have becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// The program cannot be loaded.
+    IsAnError,
+    /// Null: the program has another way.
+    GivesNull,
+}
 
 /// A placeholder that could not be filled in.
 #[derive(Debug, thiserror::Error)]
@@ -80,21 +93,32 @@ pub fn patch(
             continue;
         }
         let number = instruction.imm.abs_diff(FIRST);
-        if let Some((_, name)) = KERNEL_FUNCTIONS.iter().find(|(function, _)| *function == number) {
-            // BTF ids are far below 2^31: vmlinux has about 150 000 types.
-            instruction.imm = function_id(name)?.cast_signed();
-            instruction.set_src_reg(PSEUDO_KFUNC_CALL);
-            instruction.off = 0;
+        if let Some((_, name, missing)) = KERNEL_FUNCTIONS.iter().find(|(function, ..)| *function == number) {
+            match (function_id(name), missing) {
+                (Ok(id), _) => {
+                    // BTF ids are far below 2^31: vmlinux has about 150 000 types.
+                    instruction.imm = id.cast_signed();
+                    instruction.set_src_reg(PSEUDO_KFUNC_CALL);
+                    instruction.off = 0;
+                }
+                (Err(BtfError::NoFunction(_)), Missing::GivesNull) => give(instruction, 0),
+                (Err(error), _) => return Err(error.into()),
+            }
         } else {
             let value = value_of(number, constants).ok_or(PatchError::Unknown(instruction.imm))??;
-            instruction.code = MOV32_IMMEDIATE;
-            instruction.set_dst_reg(0);
-            instruction.set_src_reg(0);
-            instruction.off = 0;
-            instruction.imm = value.cast_signed();
+            give(instruction, value);
         }
     }
     Ok(())
+}
+
+/// Makes a call one that gives this.
+fn give(instruction: &mut bpf_insn, value: u32) {
+    instruction.code = MOV32_IMMEDIATE;
+    instruction.set_dst_reg(0);
+    instruction.set_src_reg(0);
+    instruction.off = 0;
+    instruction.imm = value.cast_signed();
 }
 
 /// The constant with this placeholder number, if it is one.
@@ -152,6 +176,13 @@ mod tests {
         assert_eq!(asked, ["bpf_task_from_pid", "bpf_task_release"]);
         assert_eq!((program[0].src_reg(), program[0].imm), (PSEUDO_KFUNC_CALL, 1001));
         assert_eq!((program[1].src_reg(), program[1].imm), (PSEUDO_KFUNC_CALL, 1002));
+    }
+
+    #[test]
+    fn a_function_that_only_saves_time_may_be_missing() {
+        let mut program = [instruction(CALL, 0, FIRST + 3)];
+        patch(&mut program, &[], no_function).expect("there is another way");
+        assert_eq!((program[0].code, program[0].src_reg(), program[0].imm), (MOV32_IMMEDIATE, 0, 0));
     }
 
     #[test]
