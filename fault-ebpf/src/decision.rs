@@ -288,10 +288,10 @@ pub fn sole(bank: u32, candidates: u64) -> Option<(u32, &'static Rule)> {
 
 /// [`plain::lets_go`] of a rule of `bank`.
 #[inline(always)]
-pub fn lets_go(bank: u32, (slot, rule): (u32, &Rule), seed: u64, stream: &mut Stream) -> bool {
+pub fn lets_go(bank: u32, (slot, rule): (u32, &Rule), stream: &mut Stream) -> bool {
     RULE_COUNTERS
         .get((bank & 1) * MAX_RULES as u32 + slot)
-        .is_some_and(|counters| plain::lets_go(rule, counters, seed, stream, slot))
+        .is_some_and(|counters| plain::lets_go(rule, counters, stream, slot))
 }
 
 /// Decides about the operation that `walk` describes (its moment and its facts are written already): what the rules of

@@ -4,8 +4,8 @@
 //! Whatever else may come of the operation is left to [`decide`](super::decide), which finds everything as it was.
 
 use super::{
-    rng::{Coordinates, Purpose},
-    trigger::{CERTAIN, Trigger, chance},
+    rng,
+    trigger::{CERTAIN, Trigger},
 };
 use crate::{counters::RuleCounters, limits::MAX_RULES, rule::Rule, who::Stream};
 
@@ -68,11 +68,12 @@ impl Rule {
 /// `stream` is numbered, and its ordinals are of the rule set in force.
 #[must_use]
 #[inline(always)]
-pub fn lets_go(rule: &Rule, counters: &RuleCounters, seed: u64, stream: &mut Stream, slot: u32) -> bool {
+pub fn lets_go(rule: &Rule, counters: &RuleCounters, stream: &mut Stream, slot: u32) -> bool {
     let ordinal = &mut stream.ordinals[slot as usize & (MAX_RULES - 1)];
-    let at = Coordinates { seed, rule: rule.id, stream: stream.number, ordinal: *ordinal as u64 };
     // With its first match a stream forgets the rule set before.
-    if at.ordinal == 0 || chance(&at, Purpose::Trigger, rule.trigger.threshold) {
+    if *ordinal == 0
+        || rng::draw_with(rule.key, stream.number, *ordinal as u64) >> 32 < rule.trigger.threshold
+    {
         return false;
     }
     *ordinal = ordinal.wrapping_add(1);

@@ -65,11 +65,23 @@ pub const fn output(random: u64, n: u64) -> u64 {
     nth_output(random, n)
 }
 
+/// What all numbers of this rule for this purpose are drawn from.
+#[must_use]
+#[inline(always)]
+pub const fn key(seed: u64, rule: u32, purpose: Purpose) -> u64 {
+    nth_output(seed, (rule as u64) << 8 | purpose as u64)
+}
+
+/// [`draw`] with the [`key`] at hand.
+#[must_use]
+#[inline(always)]
+pub const fn draw_with(key: u64, stream: u64, ordinal: u64) -> u64 {
+    nth_output(nth_output(key, stream), ordinal)
+}
+
 /// A uniformly distributed 64-bit number.
 #[must_use]
 #[inline(always)]
 pub const fn draw(at: &Coordinates, purpose: Purpose) -> u64 {
-    let key = nth_output(at.seed, (at.rule as u64) << 8 | purpose as u64);
-    let key = nth_output(key, at.stream);
-    nth_output(key, at.ordinal)
+    draw_with(key(at.seed, at.rule, purpose), at.stream, at.ordinal)
 }

@@ -155,7 +155,7 @@ impl Markov {
 
 /// Whether a draw at these coordinates falls below `threshold` (a probability × 2^32).
 #[inline(always)]
-pub(super) const fn chance(at: &Coordinates, purpose: Purpose, threshold: u64) -> bool {
+const fn chance(at: &Coordinates, purpose: Purpose, threshold: u64) -> bool {
     threshold >= CERTAIN || threshold != 0 && (rng::draw(at, purpose) >> 32) < threshold
 }
 

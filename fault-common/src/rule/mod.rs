@@ -170,6 +170,9 @@ pub struct Rule {
     pub net: NetFilter,
     /// Which connections.
     pub connections: Connections,
+    /// What its trigger's numbers are drawn from: [`key`](crate::decide::rng::key) of the seed and [`Rule::id`]. The short way of a
+    /// decision does not work it out each time. 0 until the rule goes to the kernel.
+    pub key: u64,
     /// When a matching operation is hit.
     pub trigger: Trigger,
     /// Which bios, for [`Layer::Disk`].
@@ -197,4 +200,4 @@ impl Rule {
     }
 }
 
-const _: () = assert!(size_of::<Rule>() == 16 + 32 + 16 + 248 + 40 + 8 + 32 + 24 + 8 + 8);
+const _: () = assert!(size_of::<Rule>() == 16 + 32 + 16 + 8 + 248 + 40 + 8 + 32 + 24 + 8 + 8);

@@ -150,15 +150,14 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
         }
     }
     let Some(state) = state::numbered(control) else { return Fate::Pass };
-    let seed = control.seed.load();
     if let Some(sole) = sole
         && candidates & masks.plain != 0
-        && decision::lets_go(bank, sole, seed, &mut state.stream)
+        && decision::lets_go(bank, sole, &mut state.stream)
     {
         return Fate::Pass;
     }
     let moment = &mut state.walk.moment;
-    moment.seed = seed;
+    moment.seed = control.seed.load();
     moment.stream = state.stream.number;
     moment.elapsed_ns = control.elapsed_ns(now_ns);
     // The bytes of a rest were counted with the whole.

@@ -210,7 +210,7 @@ fn is_let_go(control: &Control, scene: &Scene, stream: *mut Stream) -> bool {
         return true;
     }
     // SAFETY: a map value; see `Owner`.
-    decision::lets_go(bank, (slot, rule), control.seed.load(), unsafe { &mut *stream })
+    decision::lets_go(bank, (slot, rule), unsafe { &mut *stream })
 }
 
 /// Does what was decided about the packet of the scene: the return value of the hook. `departure_ns` is that of [`Owner`].

@@ -9,6 +9,7 @@ use std::{
 };
 
 use fault_common::{
+    decide::rng::{self, Purpose},
     limits::{MAX_BAD_SECTORS, MAX_RULES},
     rule::Rule,
 };
@@ -169,7 +170,8 @@ impl Plan {
     /// Every rule for the kernel, with its slot.
     pub fn compiled(&self) -> impl Iterator<Item = (u32, Rule)> {
         let faults = self.rules.iter().map(|planned| (planned.slot, planned.rule));
-        faults.chain(self.exceptions.iter().map(|planned| (planned.slot, planned.rule)))
+        let all = faults.chain(self.exceptions.iter().map(|planned| (planned.slot, planned.rule)));
+        all.map(|(slot, rule)| (slot, Rule { key: rng::key(self.seed, rule.id, Purpose::Trigger), ..rule }))
     }
 
     /// The filter of every net rule, with its slot: those of faults, then those of exceptions.

@@ -261,6 +261,7 @@ fn exceptions_come_first_and_are_no_faults() {
     };
     assert_eq!(plan.bank(), expected);
     assert_eq!(plan.compiled().count(), 5);
+    assert!(plan.compiled().all(|(_, rule)| rule.key == rng::key(plan.seed, rule.id, Purpose::Trigger)));
     assert_eq!(plan.net_filters().map(|(slot, _)| slot).collect::<Vec<_>>(), [4, 3, 0, 1, 2]);
 }
 
