@@ -1,5 +1,5 @@
 //! Where the fields of kernel structures are that packets are asked about. The loader finds out (`fault_user::kernel::globals`) and
-//! sets these. 0: this kernel has no such field.
+//! sets these.
 
 use core::ptr;
 
@@ -14,7 +14,7 @@ use crate::{globals::fields, kernel};
 fields! {
     /// `sk_buff.sk`.
     BUFFER_SOCKET,
-    /// `sock.sk_bpf_storage`.
+    /// `sock.sk_bpf_storage`; 0: this kernel has no such field.
     SOCKET_STORAGE,
 }
 

@@ -19,15 +19,18 @@ const LIFE: &[Field] = &[
     ("SIGNAL_LIVE_OFFSET", "signal_struct", "live"),
 ];
 
-/// Those of `fault-ebpf/src/net`, which has another way where they are 0.
-const NET: &[Field] = &[("BUFFER_SOCKET", "sk_buff", "sk"), ("SOCKET_STORAGE", "sock", "sk_bpf_storage")];
+/// Those of `fault-ebpf/src/net`.
+const NET: &[Field] = &[("BUFFER_SOCKET", "sk_buff", "sk")];
+/// As [`NET`]; where it is 0 there is another way.
+const NET_OPTIONAL: &[Field] = &[("SOCKET_STORAGE", "sock", "sk_bpf_storage")];
 
 /// Everything the programs of a session need to know.
 ///
 /// # Errors
 /// When this kernel has no such field.
 pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let mut globals = offsets(btf, LIFE, NET)?;
+    let mut globals = offsets(btf, LIFE, &[])?;
+    globals.extend(offsets(btf, NET, NET_OPTIONAL)?);
     globals.push(("CONTROLLER", controller()));
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);
