@@ -1,12 +1,14 @@
 //! Two network namespaces joined by a veth pair, made and removed by the test itself.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, bail, ensure};
+use nix::sched::{CloneFlags, setns};
 
 use crate::process::{Ended, Process};
 
@@ -122,11 +124,15 @@ impl NetLab {
     }
 }
 
-/// `program` in a namespace. Not by `ip netns exec`, which also hides what is mounted below /sys, cgroups among it.
+/// `program` in a namespace. It is there before it is a program: who starts it may aim at it at once. (nsenter(1) and ip-netns(8) enter
+/// after they were started, and the latter also hides what is mounted below /sys, cgroups among it.)
 #[must_use]
 pub fn in_namespace(namespace: &str, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.args([&format!("--net=/run/netns/{namespace}"), "--", program]);
+    let path = Path::new("/run/netns").join(namespace);
+    let enter = move || Ok(setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?);
+    let mut command = Command::new(program);
+    // SAFETY: between fork and exec it makes two system calls and allocates nothing: the path is short, which std keeps on the stack.
+    unsafe { command.pre_exec(enter) };
     command
 }
 

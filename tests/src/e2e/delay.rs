@@ -87,8 +87,8 @@ fn pings(mut command: impl FnMut() -> Command, address: &str) -> anyhow::Result<
         let (samples, other) = (round_trips(&text), round_trips(&other));
         let what = format!("{spec} {address}");
         ensure!(samples.len() == 6 && other.len() == 6, "{what}: lost: {text} {other:?}");
-        late(&what, &samples, times * D_MS * MS, &other)?;
-        ensure!(report.rule(0, "injected")? == 6 * times, "{what}: {}", report.json);
+        ensure!(report.rule(0, "injected")? == 6 * times, "{what}: {text}: {}", report.json);
+        late(&what, &samples, times * D_MS * MS, &other).with_context(|| text.clone())?;
         ensure!(report.rule(0, "delay_ns")? == 6 * times * D_MS * MS, "{what}: {}", report.json);
     }
     Ok(())

@@ -2,15 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 
-use crate::net_lab::{NetLab, sh};
+use crate::net_lab::{NetLab, in_namespace, sh};
 
 /// How long sockets may take to say goodbye to each other.
 const GOODBYE: Duration = Duration::from_secs(60);
@@ -102,15 +100,8 @@ pub(super) fn backlog_drops() -> anyhow::Result<u64> {
 pub(super) fn overflows(lab: &NetLab) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for namespace in [&lab.target, &lab.peer] {
-        let mut command = Command::new("nsenter");
-        command.args([
-            &format!("--net=/run/netns/{namespace}"),
-            "nstat",
-            "-a",
-            "-s",
-            "-z",
-            "UdpRcvbufErrors",
-        ]);
+        let mut command = in_namespace(namespace, "nstat");
+        command.args(["-a", "-s", "-z", "UdpRcvbufErrors"]);
         let text = crate::process::Process::start(&mut command)?.text()?;
         let number = text.split_whitespace().skip_while(|word| *word != "UdpRcvbufErrors").nth(1);
         sum += number.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0);
