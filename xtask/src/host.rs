@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::test::Jobs;
 use crate::vm::{Accel, Machine};
 
 /// Root of the workspace this xtask was started from.
@@ -61,22 +60,22 @@ pub fn which(program: &str) -> Option<PathBuf> {
 }
 
 /// How many VMs like `machine` this host can run at once.
-pub fn room_for(machine: &Machine) -> Jobs {
+pub fn room_for(machine: &Machine) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     vms(machine, processors, available_mib(&memory).unwrap_or(0))
 }
 
-fn vms(machine: &Machine, processors: usize, available_mib: u64) -> Jobs {
-    let processors_each = match machine.accel {
-        // One thread for all of the guest's processors.
-        Accel::Tcg => 1,
-        Accel::Kvm => machine.cpus.max(1) as usize,
+fn vms(machine: &Machine, processors: usize, available_mib: u64) -> usize {
+    let by_processors = match machine.accel {
+        // One thread for all of the guest's processors, which waits a good deal of its time.
+        Accel::Tcg => processors * 3 / 2,
+        // Its time is that of the host: it must not be late.
+        Accel::Kvm => processors / machine.cpus.max(1) as usize,
     };
     let by_memory = available_mib / u64::from(machine.memory_mib.max(1));
     let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
-    let timed = processors / processors_each;
-    Jobs { patient: (timed * 3 / 2).min(by_memory).max(1), timed: timed.min(by_memory).max(1) }
+    by_processors.min(by_memory).max(1)
 }
 
 fn available_mib(meminfo: &str) -> Option<u64> {
@@ -117,11 +116,10 @@ mod tests {
 
     #[test]
     fn an_emulated_machine_takes_one_processor_and_its_memory() {
-        let jobs = |patient, timed| Jobs { patient, timed };
-        assert_eq!(vms(&machine(Accel::Tcg), 2, 20_000), jobs(3, 2));
-        assert_eq!(vms(&machine(Accel::Kvm), 2, 20_000), jobs(1, 1));
-        assert_eq!(vms(&machine(Accel::Tcg), 8, 9_000), jobs(2, 2));
-        assert_eq!(vms(&machine(Accel::Tcg), 8, 100), jobs(1, 1));
+        assert_eq!(vms(&machine(Accel::Tcg), 2, 20_000), 3);
+        assert_eq!(vms(&machine(Accel::Kvm), 2, 20_000), 1);
+        assert_eq!(vms(&machine(Accel::Tcg), 8, 9_000), 2);
+        assert_eq!(vms(&machine(Accel::Tcg), 8, 100), 1);
     }
 
     #[test]

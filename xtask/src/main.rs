@@ -89,7 +89,7 @@ struct TestArgs {
     /// Only what needs no VM.
     #[arg(long)]
     host_only: bool,
-    /// How many VMs at once (default: as many as processors and memory allow; half as many more for tests that may be late).
+    /// How many VMs at once (default: what processors and memory allow).
     #[arg(long)]
     jobs: Option<usize>,
     /// End-to-end tests of the debug build, which is quicker to make, instead of the one that ships.
@@ -154,9 +154,9 @@ struct MachineArgs {
     /// How to execute the guest. KVM is not the default because a /dev/kvm that exists need not work.
     #[arg(long, default_value = "tcg")]
     accel: Accel,
-    /// What the clocks of an emulated guest count.
-    #[arg(long, default_value = "host")]
-    clock: Clock,
+    /// What the clocks of an emulated guest count (default: of tests, what is best for them; otherwise the host's time).
+    #[arg(long)]
+    clock: Option<Clock>,
     /// More for the kernel's command line, such as `lsm=apparmor`.
     #[arg(long, value_name = "ARGUMENTS", default_value = "", hide_default_value = true)]
     append: String,
@@ -166,7 +166,7 @@ impl From<&MachineArgs> for Machine {
     fn from(args: &MachineArgs) -> Self {
         Self {
             accel: args.accel,
-            clock: args.clock,
+            clock: args.clock.unwrap_or(Clock::Host),
             cpus: args.cpus,
             memory_mib: args.memory,
             append: args.append.clone(),
@@ -231,8 +231,10 @@ fn test_task(args: TestArgs) -> Result<ExitCode> {
         (false, false) => (false, args.lane),
     };
     let profile = workspace::Profile::from_release(!args.debug);
-    let jobs = args.jobs.map_or_else(|| host::room_for(&machine), test::Jobs::exactly);
-    let plan = test::Plan { lanes, host, profile, filter: args.filter, jobs, timeout: args.timeout, machine };
+    let jobs = args.jobs.unwrap_or_else(|| host::room_for(&machine));
+    let clock = args.machine.clock;
+    let TestArgs { filter, timeout, .. } = args;
+    let plan = test::Plan { lanes, host, profile, filter, jobs, timeout, machine, clock };
     Ok(passed(test::run(&plan)?))
 }
 

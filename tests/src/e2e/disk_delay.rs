@@ -15,7 +15,7 @@ use crate::{
     driver::{Injection, Report, victim},
     process::Process,
     stats::median,
-    victim::report::{Timed, now_ns},
+    victim::report::Timed,
 };
 
 /// The tests of this file.
@@ -96,28 +96,15 @@ fn all_parked(what: &str, timed: &Timed, report: &Report, reads: u64, asked: u64
 }
 
 fn accuracy(_: Lane) -> anyhow::Result<()> {
-    let mut failures = Vec::new();
     for (ms, reads) in [(1, 41), (5, 41), (20, 21), (100, 13), (500, 9)] {
-        // Other programs of the host make an emulated machine late now and then, and never early: the best of three counts.
-        let mut attempts = Vec::new();
-        while attempts.len() < 3 {
-            match late_by(ms, reads)? {
-                (true, told) => {
-                    eprintln!("{told}");
-                    attempts.clear();
-                    break;
-                }
-                (false, told) => attempts.push(told),
-            }
-        }
-        failures.extend(attempts);
+        felt(ms, reads)?;
     }
-    ensure!(failures.is_empty(), "{failures:?}");
     Ok(())
 }
 
-/// Whether a delay of `ms` is felt as such by the victim's clock, at the median of so many reads; and what was measured.
-fn late_by(ms: u64, reads: u64) -> anyhow::Result<(bool, String)> {
+/// A delay of `ms` is felt as such by the victim's clock, at the median of so many reads. It is the clock of a machine whose time is its
+/// instructions: a busy host is not seen.
+fn felt(ms: u64, reads: u64) -> anyhow::Result<()> {
     let spec = format!("delay {ms}ms read on {BARE}");
     let count = reads.to_string();
     // What the disk itself takes is no part of the delay: a bystander of the same session knows.
@@ -131,23 +118,12 @@ fn late_by(ms: u64, reads: u64) -> anyhow::Result<(bool, String)> {
     all_parked(&spec, &timed, &injection.wait()?, reads, ms * MS)?;
     let (victim, disk) = (median(&timed.latencies_ns), median(&other.latencies_ns));
     ensure!(disk < victim, "{spec}: the bystander was late, too: {disk} ns");
-    // An emulated machine wakes late whoever sleeps: what a plain sleep of the same length is late by is its own.
-    let machine = sleeps_late(ms, reads);
-    let told =
-        format!("{spec}: median {victim} ns, of the disk itself {disk} ns, a sleep is {machine} ns late");
-    Ok((victim <= ms * MS + MS + disk + machine, told))
-}
-
-/// Median of how much longer than `ms` a sleep of `ms` takes, in nanoseconds.
-fn sleeps_late(ms: u64, times: u64) -> u64 {
-    let late: Vec<u64> = (0..times)
-        .map(|_| {
-            let begin = now_ns();
-            std::thread::sleep(std::time::Duration::from_millis(ms));
-            (now_ns() - begin).saturating_sub(ms * MS)
-        })
-        .collect();
-    median(&late)
+    eprintln!("{spec}: median {victim} ns, of the disk itself {disk} ns");
+    ensure!(
+        victim <= ms * MS + MS + disk,
+        "{spec}: felt as {victim} ns at the median, of which the disk has {disk} ns"
+    );
+    Ok(())
 }
 
 fn parked_is_not_spinning(_: Lane) -> anyhow::Result<()> {
@@ -177,21 +153,9 @@ fn parks_a_second(_: Lane) -> anyhow::Result<()> {
     let (timed, report) = alone(&["--threads", "32", "--count", "250"], &["--disk", &spec])?;
     all_parked(&spec, &timed, &report, 8000, MS)?;
     let rate = 8000.0 / (timed.wall_ns as f64 / 1e9);
-    // 2000 a second are asked for, of a machine on which as many threads that merely read and sleep come to 8000.
-    let machine = reads_and_sleeps_a_second()?;
-    let told = format!("{rate:.0} parks a second, {machine:.0} reads and sleeps");
-    eprintln!("{told}");
-    ensure!(rate >= f64::min(2000.0, machine / 4.0), "{told}: {}", report.json);
+    eprintln!("{rate:.0} parks a second");
+    ensure!(rate >= 2000.0, "{rate:.0} parks a second: {}", report.json);
     Ok(())
-}
-
-/// What the machine can do at most: as many reads by as many threads, each followed by a sleep of the same length.
-fn reads_and_sleeps_a_second() -> anyhow::Result<f64> {
-    let arguments = ["--threads", "32", "--count", "250", "--pause-us", "1000"];
-    let mut reader = reader(BARE, &arguments)?;
-    reader.release()?;
-    let timed: Timed = reader.report()?;
-    Ok(8000.0 / (timed.wall_ns as f64 / 1e9))
 }
 
 fn hang_then_error(_: Lane) -> anyhow::Result<()> {

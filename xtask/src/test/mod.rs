@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+mod piece;
 mod report;
-mod round;
 
+use self::piece::Piece;
 use self::report::{Part, Report, Row, failures, last_result, row};
-pub use self::round::Jobs;
-use self::round::{Piece, Round};
 use crate::lane::Lane;
 use crate::progress::seconds;
 use crate::setup::{self, Need};
-use crate::vm::{self, Machine};
+use crate::vm::{self, Clock, Machine};
 use crate::workspace::{self, Profile};
 use crate::{exec, host, kernel};
 
@@ -34,11 +33,13 @@ pub struct Plan {
     /// Only tests whose name contains this.
     pub filter: Option<String>,
     /// How many VMs at once.
-    pub jobs: Jobs,
+    pub jobs: usize,
     /// A VM that takes longer has failed.
     pub timeout: Duration,
-    /// The machine every lane boots on.
+    /// The machine every lane boots on; its clock is [`Plan::clock`].
     pub machine: Machine,
+    /// What its clocks count, if not what is best for the tests it runs.
+    pub clock: Option<Clock>,
 }
 
 /// Runs the plan to its end, prints a summary, and says whether everything passed.
@@ -65,7 +66,7 @@ pub fn run(plan: &Plan) -> Result<bool> {
 /// The end-to-end tests without a VM.
 const HERE: &str = "end to end, this kernel";
 
-/// Runs the tests on this machine's kernel, and then the lanes, round by round, several VMs at once. Kernels are made first, one
+/// Runs the tests on this machine's kernel, and then the lanes, several VMs at once. Kernels are made first, one
 /// after the other: that uses all processors anyway, and it is not part of a lane's time.
 fn end_to_end(plan: &Plan) -> Vec<Row> {
     let here = plan.host && host::is_root();
@@ -77,16 +78,14 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
             Err(error) => rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
         }
     }
-    for round in round::rounds(&bootable, plan.filter.is_some(), plan.jobs) {
-        rows.extend(in_vms(&round, plan));
-    }
+    rows.extend(in_vms(&piece::pieces(&bootable, plan.filter.is_some()), plan));
     rows
 }
 
-fn in_vms(round: &Round, plan: &Plan) -> Vec<Row> {
-    let workers = round.jobs.min(round.pieces.len());
-    let queue = Mutex::new(round.pieces.iter().enumerate());
-    let rows = Mutex::new(Vec::with_capacity(round.pieces.len()));
+fn in_vms(pieces: &[Piece], plan: &Plan) -> Vec<Row> {
+    let workers = plan.jobs.clamp(1, pieces.len().max(1));
+    let queue = Mutex::new(pieces.iter().enumerate());
+    let rows = Mutex::new(Vec::with_capacity(pieces.len()));
     let work = || {
         // In a statement of its own: the guard must not live while the lane runs.
         while let Some((place, piece)) = next(&queue) {
@@ -140,7 +139,7 @@ fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     command.extend(plan.filter.clone());
     let outcome = vm::run(&vm::Request {
         lane: piece.lane,
-        machine: plan.machine.clone(),
+        machine: Machine { clock: plan.clock.unwrap_or(piece.clock()), ..plan.machine.clone() },
         timeout: plan.timeout,
         share: None,
         path: vec![plan.profile.output_dir()],
