@@ -46,18 +46,26 @@ mod icmpv6 {
 /// tcx (clsact) ingress of a watched interface.
 #[classifier]
 pub fn net_ingress(ctx: TcContext) -> i32 {
-    ingress(ctx.skb.skb)
-}
-
-#[inline(always)]
-fn ingress(skb: Skb) -> i32 {
-    // In this order by what each costs: nearly every packet of a bystander ends here, one of the target that no rule names before
-    // its socket is looked up.
+    let skb = ctx.skb.skb;
+    // Nearly every packet of a bystander ends here. All of this program but a call, for the reason given at `is_strangers` in egress.
     if let Some((is_udp, port)) = headers::quick_port(skb)
         && !socket::is_local_port(is_udp, port)
     {
         return PASS;
     }
+    arrive(skb)
+}
+
+/// [`net_ingress`], of a packet that may be for the target.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn arrive(skb: *mut __sk_buff) -> i32 {
+    ingress(skb)
+}
+
+#[inline(always)]
+fn ingress(skb: Skb) -> i32 {
+    // In this order by what each costs: a packet of the target that no rule names ends before its socket is looked up.
     let Some(control) = CONTROL.get(0) else { return PASS };
     if control.active.load() == 0 || bank(control, control.generation.load()).1.net_in == 0 {
         return PASS;

@@ -91,18 +91,8 @@ pub unsafe fn storage(sock: *mut bpf_sock, flags: u64) -> *mut SocketState {
 /// As for [`storage`].
 #[inline(always)]
 pub unsafe fn member(sock: *mut bpf_sock) -> Option<Member> {
-    // SAFETY: the caller's promise.
-    unsafe { member_with(sock, storage(sock, 0)) }
-}
-
-/// As [`member`], of a socket with this storage.
-///
-/// # Safety
-/// As for [`storage`].
-#[inline(always)]
-pub unsafe fn member_with(sock: *mut bpf_sock, mut state: *mut SocketState) -> Option<Member> {
-    // SAFETY: as above; the field is readable for every kind of socket.
-    let mut kind = unsafe { (*sock).state };
+    // SAFETY: the caller's promise; the field is readable for every kind of socket.
+    let (mut state, mut kind) = unsafe { (storage(sock, 0), (*sock).state) };
     if state.is_null() {
         if kind == BPF_TCP_NEW_SYN_RECV {
             // SAFETY: as above.

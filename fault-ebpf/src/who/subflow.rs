@@ -18,6 +18,16 @@ const NOBODYS: u64 = u64::MAX;
 /// Not known: the socket is taken for the one this was written for.
 const UNKNOWN: u64 = 0;
 
+/// Whether `sock`, which has no state, may be a subflow of the target: its port was learned with the program's socket.
+///
+/// # Safety
+/// As for [`adopt`].
+#[inline(always)]
+pub unsafe fn may_be(sock: *mut bpf_sock) -> bool {
+    // SAFETY: the field is readable for every kind of socket.
+    kernel::mptcp() != 0 && is_local_port(false, unsafe { (*sock).src_port } as u16)
+}
+
 /// The state of a subflow without one, if the program's socket behind it is the target's and has been for longer than the
 /// session; else null.
 ///
@@ -25,14 +35,13 @@ const UNKNOWN: u64 = 0;
 /// `sock` must not be null, and the verifier must know it as a socket.
 #[inline(always)]
 pub unsafe fn adopt(sock: *mut bpf_sock) -> *mut SocketState {
-    // The port first: it was learned with the program's socket, and spares bystanders the rest.
-    // SAFETY: both fields are readable for every kind of socket.
-    let (port, state) = unsafe { ((*sock).src_port, (*sock).state) };
-    if kernel::mptcp() == 0 || !is_local_port(false, port as u16) {
+    // First, because it spares bystanders the rest.
+    // SAFETY: the caller's promise.
+    if unsafe { !may_be(sock) } {
         return core::ptr::null_mut();
     }
-    // SAFETY: the caller's promise.
-    unsafe { enlist(sock, if state == BPF_TCP_LISTEN { NOBODYS } else { UNKNOWN }) }
+    // SAFETY: the caller's promise; the field is readable for every kind of socket.
+    unsafe { enlist(sock, if (*sock).state == BPF_TCP_LISTEN { NOBODYS } else { UNKNOWN }) }
 }
 
 /// Makes a subflow the target's if the program's socket behind it is; its state, or null. Linux 5.19, with MPTCP.
