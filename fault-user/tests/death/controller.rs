@@ -15,7 +15,7 @@ use fault_user::{
     target::{Target, cgroup::Cgroup, command::Held, pid, run::Transient},
 };
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{SigHandler, Signal, kill, signal},
     unistd::Pid,
 };
 
@@ -56,6 +56,11 @@ pub fn main(stage: &OsString, command: &[OsString]) -> ExitCode {
     }
     if stage == "made" {
         wait_for_death();
+    }
+    if stage == "interrupted" {
+        // A script's background job ignores SIGINT, and so would COMMAND: a signal that is ignored stays so over execve(2).
+        // SAFETY: no handler is installed.
+        unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     }
     let held = match Held::spawn(command, &transient.cgroup().path) {
         Ok(held) => held,
