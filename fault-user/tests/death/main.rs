@@ -102,7 +102,7 @@ fn killed_while_command_runs() -> Result<(), Failed> {
     controller.kill()?;
     assert!(pid::is_alive(running), "COMMAND died with its controller");
     assert_eq!(cgroup_of(running), cgroup_of(process::id()));
-    end(running);
+    end(running)?;
     Ok(())
 }
 
@@ -119,7 +119,7 @@ fn killed_while_command_has_cgroups_of_its_own() -> Result<(), Failed> {
     controller.kill()?;
     for pid in [running, nested] {
         assert_eq!(cgroup_of(pid), cgroup_of(process::id()));
-        end(pid);
+        end(pid)?;
     }
     Ok(())
 }
@@ -132,7 +132,7 @@ fn killed_while_command_forks() -> Result<(), Failed> {
     controller.until("started");
     let result = controller.kill();
     let home = cgroup_of(running);
-    end(running);
+    end(running)?;
     result?;
     assert_eq!(home, cgroup_of(process::id()));
     Ok(())
@@ -161,7 +161,7 @@ fn killed_at_random_instants() -> Result<(), Failed> {
             for (pid, command) in &left {
                 if command == "sleep" {
                     assert_eq!(cgroup_of(*pid), cgroup_of(process::id()), "round {round}");
-                    end(*pid);
+                    end(*pid)?;
                     ran.insert(*pid);
                 }
             }
@@ -188,7 +188,7 @@ fn command_goes_home() -> Result<(), Failed> {
     assert_eq!(controller.cgroup.as_ref().unwrap().parent(), Some(home.0.as_path()));
     controller.kill()?;
     assert_eq!(cgroup_of(running), cgroup_path(&home.0));
-    end(running);
+    end(running)?;
     eventually(|| (!pid::is_alive(running)).then_some(()).ok_or(String::new()))?;
 
     // When home is gone, its parent takes them. A directory with children cannot go, so: straight to the undoing.
@@ -269,7 +269,7 @@ fn what_even_the_keeper_could_not_undo_is_found() -> Result<(), Failed> {
         _ => false,
     };
     assert!(!residue::find().residue.iter().any(ours), "a living session is not residue");
-    end(controller.keeper);
+    end(controller.keeper)?;
     controller.child.kill()?;
     controller.child.wait()?;
     let found: Vec<_> = residue::find().residue.into_iter().filter(ours).collect();
@@ -278,7 +278,7 @@ fn what_even_the_keeper_could_not_undo_is_found() -> Result<(), Failed> {
     residue::remove(&found[0])?;
     residue::remove(&found[0])?;
     assert_eq!(cgroup_of(running), cgroup_of(process::id()));
-    end(running);
+    end(running)?;
     nothing_left()
 }
 
@@ -354,7 +354,7 @@ fn background_processes_outlive_the_session() -> Result<(), Failed> {
     assert_eq!(controller.until("left"), "1");
     assert!(controller.child.wait()?.success());
     assert_eq!(cgroup_of(background), cgroup_of(process::id()));
-    end(background);
+    end(background)?;
     nothing_left()
 }
 

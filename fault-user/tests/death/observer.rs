@@ -148,7 +148,10 @@ pub fn cgroup_of(pid: u32) -> String {
     text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().into()
 }
 
-pub fn end(pid: u32) {
+/// Kills it, and comes back when it has ended.
+pub fn end(pid: u32) -> Result<(), String> {
     // It may be on its way out already.
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).ok();
+    eventually(|| pid::is_gone(pid).then_some(()).ok_or_else(String::new))
+        .map_err(|_| format!("{pid} does not end"))
 }
