@@ -42,6 +42,12 @@ pub struct Plan {
     pub clock: Option<Clock>,
 }
 
+impl Plan {
+    fn clock_of(&self, piece: Piece) -> Clock {
+        self.clock.unwrap_or(piece.clock())
+    }
+}
+
 /// Runs the plan to its end, prints a summary, and says whether everything passed.
 pub fn run(plan: &Plan) -> Result<bool> {
     let mut needs = vec![Need::Ebpf, Need::Tests];
@@ -78,12 +84,16 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
             Err(error) => rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
         }
     }
-    rows.extend(in_vms(&piece::pieces(&bootable, plan.filter.is_some()), plan));
+    let pieces = piece::pieces(&bootable, plan.filter.is_some());
+    let (alone, together): (Vec<_>, Vec<_>) =
+        pieces.into_iter().partition(|piece| piece.minds_company(plan.clock_of(*piece)));
+    rows.extend(in_vms(&together, plan.jobs, plan));
+    rows.extend(in_vms(&alone, 1, plan));
     rows
 }
 
-fn in_vms(pieces: &[Piece], plan: &Plan) -> Vec<Row> {
-    let workers = plan.jobs.clamp(1, pieces.len().max(1));
+fn in_vms(pieces: &[Piece], jobs: usize, plan: &Plan) -> Vec<Row> {
+    let workers = jobs.clamp(1, pieces.len().max(1));
     let queue = Mutex::new(pieces.iter().enumerate());
     let rows = Mutex::new(Vec::with_capacity(pieces.len()));
     let work = || {
@@ -139,7 +149,7 @@ fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     command.extend(plan.filter.clone());
     let outcome = vm::run(&vm::Request {
         lane: piece.lane,
-        machine: Machine { clock: plan.clock.unwrap_or(piece.clock()), ..plan.machine.clone() },
+        machine: Machine { clock: plan.clock_of(piece), ..plan.machine.clone() },
         timeout: plan.timeout,
         share: None,
         path: vec![plan.profile.output_dir()],
