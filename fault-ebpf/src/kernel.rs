@@ -48,6 +48,22 @@ placeholder!(
     fn mptcp() -> u32 = 0x15
 );
 placeholder!(
+    /// Where `sk_buff.sk` is.
+    fn buffer_socket() -> u32 = 0x16
+);
+placeholder!(
+    /// Where `sock.sk_bpf_storage` is; 0: this kernel has no such field.
+    fn socket_storage() -> u32 = 0x17
+);
+placeholder!(
+    /// Where the byte of `sock.sk_kern_sock` is.
+    fn kernel_socket() -> u32 = 0x18
+);
+placeholder!(
+    /// Which bit of that byte it is; 0: this kernel has no such field.
+    fn kernel_socket_mask() -> u32 = 0x19
+);
+placeholder!(
     /// Number of this copy of the parking program, below `PARKING_PLACES_PER_CPU`.
     fn parker_number() -> u32 = 0x20
 );

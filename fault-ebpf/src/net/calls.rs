@@ -147,7 +147,7 @@ fn call(addr: *mut bpf_sock_addr, remote: [u32; 4], what: u32) -> i32 {
     // On the stack: a call can be preempted by another one on its CPU.
     let mut walk = Walk::<PacketFacts> { facts, ..Walk::default() };
     walk.moment.seed = control.seed.load();
-    walk.moment.stream = prepare(stream, control, generation);
+    walk.moment.stream = prepare(stream, generation);
     walk.moment.elapsed_ns = control.elapsed_ns(now);
     if mask & bank.net_connections != 0 && !listening {
         walk.moment.connection = prepare_connection(connection, control, generation);

@@ -87,10 +87,10 @@ impl Candidates {
         Some(Self { generation, mask, needs })
     }
 
-    /// Some of them need to know more than the headers say.
+    /// Some of them need to know more than the headers say, of a packet that is as on the wire if they need that.
     #[inline(always)]
     pub const fn demand(&self) -> bool {
-        self.needs != 0
+        self.needs & !(need::CUT | need::CHECKSUM) != 0
     }
 
     /// Some of them need the exact time.

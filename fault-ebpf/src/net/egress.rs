@@ -16,8 +16,7 @@ use fault_common::{
 use super::{
     PASS, Skb,
     candidates::{Candidates, Place},
-    coarse_now, cut,
-    fields::is_blank,
+    coarse_now, cut, fields,
     headers::{self, Headers, Unread, number},
     ingress::remember_echo,
     judge::judge,
@@ -55,7 +54,11 @@ fn is_strangers(skb: Skb) -> bool {
         return !Tag(unsafe { (*skb).tc_index } as u16).is_anyones(Direction::Out);
     }
     // SAFETY: the socket of the packet, not null.
-    unsafe { is_blank(skb, sock) && !subflow::may_be(sock) }
+    let whole = unsafe { fields::full_socket(skb, sock) };
+    // SAFETY: as above. What the kernel made for itself may be a subflow, even of a program that has been there for longer than we.
+    whole != 0
+        && !fields::has_storage(whole)
+        && !(fields::is_kernels(whole) && unsafe { subflow::may_be(sock) })
 }
 
 /// [`net_egress`], of a packet that may be the target's.
@@ -124,7 +127,7 @@ fn egress(skb: Skb) -> i32 {
             Some(action) => action,
             None => {
                 measure(skb, member, scene);
-                judge(skb, &owner)
+                judge(skb, control, scene, &owner)
             }
         },
     }
@@ -153,7 +156,7 @@ pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
     }
     let owner = member.owner(Direction::Out, scene);
     measure(skb, member, scene);
-    judge(skb, &owner)
+    judge(skb, control, scene, &owner)
 }
 
 /// Finds the rules that may look, in a session that lives.

@@ -80,7 +80,7 @@ fn ingress(skb: Skb) -> i32 {
     let Some(owner) = owner(skb, control, scene, approach(skb, FRESH)) else { return PASS };
     match cut::divert(skb, scene) {
         Some(action) => action,
-        None => judge(skb, &owner),
+        None => judge(skb, control, scene, &owner),
     }
 }
 
@@ -88,7 +88,7 @@ fn ingress(skb: Skb) -> i32 {
 #[inline(always)]
 pub fn segment(skb: Skb, control: &Control, scene: &mut Scene) -> i32 {
     match owner(skb, control, scene, approach(skb, IS_READ)) {
-        Some(owner) => judge(skb, &owner),
+        Some(owner) => judge(skb, control, scene, &owner),
         None => PASS,
     }
 }

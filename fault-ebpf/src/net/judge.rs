@@ -58,29 +58,43 @@ fn renew(
     by_slot: &mut [u32; MAX_RULES],
     numbered: &SharedU64,
     generation: u32,
-) -> u64 {
-    let fresh = *number == 0;
-    if fresh {
+) {
+    if *number == 0 {
         *number = numbered.fetch_add(1).wrapping_add(1);
     }
-    if fresh || *of_generation != generation {
-        *of_generation = generation;
-        let mut slot = 0;
-        while slot < MAX_RULES {
-            // SAFETY: within the array. Volatile, so that this stays a loop of stores and not a call of memset.
-            unsafe { ptr::write_volatile(&raw mut by_slot[slot], 0) };
-            slot += 1;
-        }
+    *of_generation = generation;
+    let mut slot = 0;
+    while slot < MAX_RULES {
+        // SAFETY: within the array. Volatile, so that this stays a loop of stores and not a call of memset.
+        unsafe { ptr::write_volatile(&raw mut by_slot[slot], 0) };
+        slot += 1;
     }
-    *number
+}
+
+/// [`renew`], of a stream. A function of its own, away from the code of every packet: it runs once for each rule set.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn renew_stream(stream: *mut Stream, generation: u32) -> u32 {
+    if let Some(control) = CONTROL.get(0)
+        && !stream.is_null()
+    {
+        // SAFETY: not null, and the verifier has checked the size; see `Owner`.
+        let Stream { number, generation: of, ordinals, .. } = unsafe { &mut *stream };
+        renew(number, of, ordinals, &control.streams, generation);
+    }
+    0
 }
 
 /// The stream's number, with its sequences in step with the rule set in force.
 #[inline(always)]
-pub fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
+pub fn prepare(stream: *mut Stream, generation: u32) -> u64 {
     // SAFETY: a map value; see `Owner`.
-    let Stream { number, generation: of, ordinals, .. } = unsafe { &mut *stream };
-    renew(number, of, ordinals, &control.streams, generation)
+    unsafe {
+        if (*stream).number == 0 || (*stream).generation != generation {
+            renew_stream(stream, generation);
+        }
+        (*stream).number
+    }
 }
 
 /// The connection's number, as [`prepare`].
@@ -88,7 +102,10 @@ pub fn prepare(stream: *mut Stream, control: &Control, generation: u32) -> u64 {
 pub fn prepare_connection(connection: *mut Connection, control: &Control, generation: u32) -> u64 {
     // SAFETY: a map value; see `Owner`.
     let Connection { number, generation: of, places, .. } = unsafe { &mut *connection };
-    renew(number, of, places, &control.connections, generation)
+    if *number == 0 || *of != generation {
+        renew(number, of, places, &control.connections, generation);
+    }
+    *number
 }
 
 /// Bytes of the packet on the wire, Ethernet header included: of a super-packet, those of all it will be cut into.
@@ -176,7 +193,7 @@ fn describe(skb: Skb, control: &Control, scene: &mut Scene, memory: Memory) {
     }
     let moment = &mut walk.moment;
     moment.seed = control.seed.load();
-    moment.stream = prepare(memory.stream, control, candidates.generation);
+    moment.stream = prepare(memory.stream, candidates.generation);
     moment.elapsed_ns = now.saturating_sub(control.started_ns.load());
     moment.bytes = u64::from(wire_bytes(skb, place.direction, headers));
     moment.link = (place.direction as u32) >> 1;
@@ -205,7 +222,7 @@ fn is_let_go(control: &Control, scene: &Scene, stream: *mut Stream) -> bool {
         ..PacketFacts::default()
     };
     // Also of a stream of which no packet passes the filter: its number is part of what a seed means.
-    prepare(stream, control, candidates.generation);
+    prepare(stream, candidates.generation);
     if !rule.net.matches(&facts) {
         return true;
     }
@@ -295,13 +312,6 @@ pub extern "C" fn decide_packet(
         // SAFETY: a helper without arguments.
         scene.now = unsafe { bpf_ktime_get_ns() };
     }
-    // Not twice: neither on a second interface it crosses nor when it comes back from the lane.
-    let tag = scene.place.tag.decided(scene.place.direction, kernel::session_bit(), 0);
-    // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
-    unsafe { (*skb).tc_index = u32::from(tag.0) };
-    if is_let_go(control, scene, memory.stream) {
-        return 0;
-    }
     describe(skb, control, scene, memory);
     let Candidates { generation, mask, .. } = scene.candidates;
     decision::decide(&mut scene.walk, generation & 1, mask, memory);
@@ -324,8 +334,13 @@ const HIT: u32 = u32::MAX;
 
 /// Decides, and does it: the return value of the hook. The scene is complete but for the decision.
 #[inline(always)]
-pub fn judge(skb: Skb, owner: &Owner) -> i32 {
-    if decide_packet(skb, owner.stream, owner.connection) == 0 {
+pub fn judge(skb: Skb, control: &Control, scene: &Scene, owner: &Owner) -> i32 {
+    // Not twice: neither on a second interface it crosses nor when it comes back from the lane.
+    let tag = scene.place.tag.decided(scene.place.direction, kernel::session_bit(), 0);
+    // SAFETY: `skb` is the context; the kernel keeps the low 16 bits.
+    unsafe { (*skb).tc_index = u32::from(tag.0) };
+    // Before the calls: each return from one costs as much as a good part of this.
+    if is_let_go(control, scene, owner.stream) || decide_packet(skb, owner.stream, owner.connection) == 0 {
         return PASS;
     }
     act_packet(skb, owner.stream, owner.departure_ns)

@@ -99,6 +99,15 @@ pub struct Field {
     pub size: u32,
 }
 
+/// Where a bit field of one bit lies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bit {
+    /// Of its byte, from the beginning of the outermost structure.
+    pub offset: u32,
+    /// Which bit of that byte it is: `1 << n`, n from 0 to 7.
+    pub mask: u32,
+}
+
 /// A structure and the path of a field in it: `("bio", "bi_iter.bi_sector")`. Anonymous unions and structures
 /// are not named in the path, and pointers are not followed.
 pub type FieldPath = (&'static str, &'static str);
@@ -220,7 +229,7 @@ impl Btf {
             found = true;
             match self.walk(id, path)? {
                 Walk::Field(field) => return Ok(field),
-                Walk::BitField => {
+                Walk::BitField(_) => {
                     return Err(BtfError::BitField { structure: structure.into(), path: path.into() });
                 }
                 Walk::Absent => {}
@@ -243,6 +252,20 @@ impl Btf {
             Err(BtfError::NoStruct(_) | BtfError::NoField { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Where the bit field `path`, of one bit, lies in `structure`; `None` where there is no such field, or no bit field of that
+    /// name. Bits are counted as on little-endian machines, from the lowest.
+    ///
+    /// # Errors
+    /// [`BtfError::Malformed`].
+    pub fn bit(&self, structure: &str, path: &str) -> Result<Option<Bit>, BtfError> {
+        for Named { id, .. } in self.named(&self.structures, structure) {
+            if let Walk::BitField(bits) = self.walk(id, path)? {
+                return Ok(Some(Bit { offset: bits / 8, mask: 1 << (bits % 8) }));
+            }
+        }
+        Ok(None)
     }
 
     /// BTF id of a kernel function: what `attach_btf_id` and calls of kernel functions want.
@@ -309,7 +332,7 @@ impl Btf {
             at = last.type_id;
         }
         if last.is_bit_field || !bits.is_multiple_of(8) {
-            return Ok(Walk::BitField);
+            return Ok(Walk::BitField(bits));
         }
         Ok(Walk::Field(Field { offset: bits / 8, size: self.size(at)? }))
     }
@@ -423,7 +446,8 @@ struct Member {
 
 enum Walk {
     Field(Field),
-    BitField,
+    /// How many bits from the beginning.
+    BitField(u32),
     Absent,
 }
 

@@ -1,9 +1,12 @@
 //! Where the kernel keeps what the programs read: structure offsets, resolved from BTF, handed over as
-//! read-only globals of the object.
+//! read-only globals of the object, or as constants of a program.
 
 use std::os::unix::fs::MetadataExt as _;
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    patch::Constant,
+};
 use crate::{block, file, session::plan::Needs};
 
 /// Global of the object, structure, field.
@@ -19,18 +22,12 @@ const LIFE: &[Field] = &[
     ("SIGNAL_LIVE_OFFSET", "signal_struct", "live"),
 ];
 
-/// Those of `fault-ebpf/src/net`.
-const NET: &[Field] = &[("BUFFER_SOCKET", "sk_buff", "sk")];
-/// As [`NET`]; where it is 0 there is another way.
-const NET_OPTIONAL: &[Field] = &[("SOCKET_STORAGE", "sock", "sk_bpf_storage")];
-
 /// Everything the programs of a session need to know.
 ///
 /// # Errors
 /// When this kernel has no such field.
 pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfError> {
     let mut globals = offsets(btf, LIFE, &[])?;
-    globals.extend(offsets(btf, NET, NET_OPTIONAL)?);
     globals.push(("CONTROLLER", controller()));
     if needs.bios {
         globals.extend(block::fields::globals(btf)?);
@@ -42,6 +39,21 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
         globals.extend(file::fields::globals(btf)?);
     }
     Ok(globals)
+}
+
+/// What the programs that see packets need to know (`fault-ebpf/src/net/fields.rs`).
+///
+/// # Errors
+/// When this kernel has no such field.
+pub fn packets(btf: &Btf) -> Result<[(Constant, u32); 4], BtfError> {
+    let storage = btf.optional_field("sock", "sk_bpf_storage")?;
+    let kernels = btf.bit("sock", "sk_kern_sock")?.unwrap_or_default();
+    Ok([
+        (Constant::BufferSocket, btf.field("sk_buff", "sk")?.offset),
+        (Constant::SocketStorage, storage.map_or(0, |field| field.offset)),
+        (Constant::KernelSocket, kernels.offset),
+        (Constant::KernelSocketMask, kernels.mask),
+    ])
 }
 
 /// Where the fields are; 0 for an optional one that this kernel has not.

@@ -35,6 +35,14 @@ pub enum Constant {
     CutterTags = 0x14,
     /// 1: the kernel speaks MPTCP, so a packet's socket may be the kernel's own and stand for one of the target.
     Mptcp = 0x15,
+    /// Where `sk_buff.sk` is.
+    BufferSocket = 0x16,
+    /// Where `sock.sk_bpf_storage` is; 0: the kernel has no such field, and there is another way.
+    SocketStorage = 0x17,
+    /// Where the byte of `sock.sk_kern_sock` is.
+    KernelSocket = 0x18,
+    /// Which bit of that byte it is; 0: the kernel has no such field, and any socket may be the kernel's own.
+    KernelSocketMask = 0x19,
     /// Number of a copy of the parking program: with the CPU it names a page of the parking lot.
     ParkerNumber = 0x20,
     /// 1: no program of anybody else runs after the decider of block I/O, so it may end the chain.
@@ -130,6 +138,10 @@ fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchEr
         Constant::CutterEntry,
         Constant::CutterTags,
         Constant::Mptcp,
+        Constant::BufferSocket,
+        Constant::SocketStorage,
+        Constant::KernelSocket,
+        Constant::KernelSocketMask,
         Constant::ParkerNumber,
         Constant::DeciderMayLeave,
     ];

@@ -137,6 +137,9 @@ impl Armed {
         if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;
             copies.tell(Constant::Mptcp, tasks::follow_subflows(&mut loaded.ebpf)?.into());
+            for (constant, value) in globals::packets(&btf)? {
+                copies.tell(constant, value);
+            }
         }
         if needs.calls {
             tasks::follow_calls(&mut loaded.ebpf, needs.binds)?;

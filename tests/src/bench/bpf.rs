@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_prog_info, bpf_prog_type,
+    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_prog_info,
+    bpf_prog_type,
 };
 use fault_user::kernel::btf::Btf;
 
@@ -158,11 +159,42 @@ pub(super) struct Described {
     pub(super) runs: Runs,
 }
 
+/// Where among the programs of a hook one is attached.
+#[derive(Clone, Copy)]
+pub(super) enum Order {
+    First,
+    Last,
+}
+
 impl Program {
     /// A classifier that lets everything pass.
     pub(super) fn reference() -> anyhow::Result<Self> {
         // r0 = -1 (TCX_NEXT); exit.
-        let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+        Self::classifier("the reference program", &[0xffff_ffff_0000_00b7, 0x95])
+    }
+
+    /// A classifier that lets everything pass, and has waited until the headers of the packet are in the cache of its CPU.
+    pub(super) fn reader() -> anyhow::Result<Self> {
+        Self::classifier(
+            "the reading program",
+            &[
+                0x0000_0000_004c_1261, // r2 = data
+                0x0000_0000_0050_1361, // r3 = data_end
+                0x0000_0000_0000_24bf, // r4 = r2
+                0x0000_0026_0000_0407, // r4 += 38, of Ethernet, IPv4 and the ports
+                0x0000_0000_0005_342d, // if r4 > r3, on to the end
+                0x0000_0000_0000_2071, // r0 = the first byte
+                0x0000_0000_0025_2171, // r1 = the last byte, which may lie in another line
+                0x0000_0000_0000_100f, // r0 += r1
+                0x0000_0000_fff8_0a7b, // on the stack: r0
+                0x0000_0000_fff8_0adb, // add to it, locked: waits for the loads
+                0xffff_ffff_0000_00b7, // r0 = -1 (TCX_NEXT)
+                0x95,                  // exit
+            ],
+        )
+    }
+
+    fn classifier(what: &str, code: &[u64]) -> anyhow::Result<Self> {
         let mut attr = empty();
         // SAFETY: the member that BPF_PROG_LOAD reads; all zero so far.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
@@ -170,7 +202,7 @@ impl Program {
         load.insns = code.as_ptr() as u64;
         load.insn_cnt = code.len() as u32;
         load.license = c"GPL".as_ptr() as u64;
-        bpf("loading the reference program", bpf_cmd::BPF_PROG_LOAD, &mut attr).map(|fd| Self(owned(fd)))
+        bpf(&format!("loading {what}"), bpf_cmd::BPF_PROG_LOAD, &mut attr).map(|fd| Self(owned(fd)))
     }
 
     /// A fmod_ret program that lets everything pass, in front of this function of the kernel until what is returned is dropped.
@@ -222,14 +254,18 @@ impl Program {
         self.describe().map(|described| described.runs)
     }
 
-    /// Attaches it to an interface of the current network namespace, after all others.
-    pub(super) fn attach(&self, ifindex: u32, way: bpf_attach_type) -> anyhow::Result<OwnedFd> {
+    /// Attaches it to an interface of the current network namespace.
+    pub(super) fn attach(&self, ifindex: u32, way: bpf_attach_type, order: Order) -> anyhow::Result<OwnedFd> {
         let mut attr = empty();
         // SAFETY: the member that BPF_LINK_CREATE reads; all zero so far.
         let link = unsafe { &mut attr.link_create };
         link.__bindgen_anon_1.prog_fd = self.0.as_raw_fd().cast_unsigned();
         link.__bindgen_anon_2.target_ifindex = ifindex;
         link.attach_type = way as u32;
+        link.flags = match order {
+            Order::First => BPF_F_BEFORE,
+            Order::Last => 0,
+        };
         bpf("attaching the reference program", bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
     }
 

@@ -12,7 +12,7 @@ use aya_obj::generated::bpf_attach_type::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 
 use super::{
     Setting,
-    bpf::{Program, Statistics},
+    bpf::{Order, Program, Statistics},
     figure::{Figure, Target},
     netns::inside,
 };
@@ -104,7 +104,8 @@ pub(super) fn run(_: &Setting) -> anyhow::Result<Vec<Figure>> {
 /// Puts a program on both hooks of the target's interface, from within its namespace.
 pub(super) fn attach(reference: &Program) -> anyhow::Result<[OwnedFd; 2]> {
     let ifindex = nix::net::if_::if_nametoindex(TARGET_IFACE)?;
-    Ok([reference.attach(ifindex, BPF_TCX_EGRESS)?, reference.attach(ifindex, BPF_TCX_INGRESS)?])
+    let attach = |way| reference.attach(ifindex, way, Order::Last);
+    Ok([attach(BPF_TCX_EGRESS)?, attach(BPF_TCX_INGRESS)?])
 }
 
 /// A session with one fault on a sender and a listener in the target's namespace.
@@ -114,6 +115,9 @@ struct Session {
     injection: Injection,
     egress: Program,
     ingress: Program,
+    /// In front of `ingress`. What arrives was written by another CPU, and whoever reads it first waits for it: without a program
+    /// that is IP, just behind the hook.
+    _reader: OwnedFd,
 }
 
 impl Session {
@@ -124,7 +128,11 @@ impl Session {
             Injection::start(&["--pid", &sender.pid(), "--pid", &listener.pid(), "--net", fault])?;
         let program = |name| Program::held_by(injection.pid().as_raw(), name);
         let (egress, ingress) = (program("net_egress")?, program("net_ingress")?);
-        Ok(Self { sender, _listener: listener, injection, egress, ingress })
+        let reader = Program::reader()?;
+        let _reader = inside(&lab.target, || {
+            reader.attach(nix::net::if_::if_nametoindex(TARGET_IFACE)?, BPF_TCX_INGRESS, Order::First)
+        })?;
+        Ok(Self { sender, _listener: listener, injection, egress, ingress, _reader })
     }
 
     fn end(self) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 mod piece;
 mod report;
 
-use self::piece::Piece;
+use self::piece::{Piece, Rooms};
 use self::report::{Part, Report, Row, failures, last_result, row};
 use crate::lane::Lane;
 use crate::progress::seconds;
@@ -72,11 +72,13 @@ pub fn run(plan: &Plan) -> Result<bool> {
 /// The end-to-end tests without a VM.
 const HERE: &str = "end to end, this kernel";
 
-/// Runs the tests on this machine's kernel, and then the lanes, several VMs at once. Kernels are made first, one
-/// after the other: that uses all processors anyway, and it is not part of a lane's time.
+/// Runs the tests on this machine's kernel and on every lane, several VMs at once. Tests that must not see how busy the machine
+/// is come before and after everything else. Kernels are made first, one after the other: that uses all processors anyway, and
+/// it is not part of a lane's time.
 fn end_to_end(plan: &Plan) -> Vec<Row> {
     let here = plan.host && host::is_root();
-    let mut rows = Vec::from_iter(here.then(|| row(HERE, || native(plan))));
+    let named = plan.filter.is_some();
+    let mut rows = Vec::from_iter(here.then(|| native((!named).then_some(Rooms::Timed), plan)));
     let mut bootable = Vec::new();
     for lane in &plan.lanes {
         match kernel::ensure(*lane, false) {
@@ -84,10 +86,16 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
             Err(error) => rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
         }
     }
-    let pieces = piece::pieces(&bootable, plan.filter.is_some());
+    let pieces = piece::pieces(&bootable, named);
     let (alone, together): (Vec<_>, Vec<_>) =
         pieces.into_iter().partition(|piece| piece.minds_company(plan.clock_of(*piece)));
-    rows.extend(in_vms(&together, plan.jobs, plan));
+    std::thread::scope(|scope| {
+        // They wait most of the time.
+        let here = (here && !named).then(|| scope.spawn(|| native(Some(Rooms::Patient), plan)));
+        let in_vms = in_vms(&together, plan.jobs, plan);
+        rows.extend(here.map(|here| here.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+        rows.extend(in_vms);
+    });
     rows.extend(in_vms(&alone, 1, plan));
     rows
 }
@@ -129,18 +137,24 @@ fn cargo_test(filter: Option<&str>) -> Result<Part> {
     Ok(Part { passed: status.success(), ..Part::default() })
 }
 
-fn native(plan: &Plan) -> Result<Part> {
-    let program = plan.profile.output_dir().join(E2E);
-    let mut command = Command::new(program);
-    command.args(["--lane", "native"]).args(&plan.filter);
-    let mut output = String::new();
-    let end = exec::run_lines(&mut command, |line| {
-        println!("native: {line}");
-        output.push_str(line);
-        output.push('\n');
-    });
-    let detail = last_result(&output).unwrap_or_default().to_owned();
-    Ok(Part { passed: end.is_ok(), detail, failures: failures(&output) })
+/// The end-to-end tests without a VM: all of them, or those of some rooms.
+fn native(rooms: Option<Rooms>, plan: &Plan) -> Row {
+    let name = rooms.map_or(HERE.to_owned(), |rooms| format!("{HERE}, {}", rooms.name()));
+    row(&name, || {
+        let program = plan.profile.output_dir().join(E2E);
+        let mut command = Command::new(program);
+        command.args(["--lane", "native"]);
+        command.args(rooms.into_iter().flat_map(|rooms| ["--rooms", rooms.name()]));
+        command.args(&plan.filter);
+        let mut output = String::new();
+        let end = exec::run_lines(&mut command, |line| {
+            println!("native: {line}");
+            output.push_str(line);
+            output.push('\n');
+        });
+        let detail = last_result(&output).unwrap_or_default().to_owned();
+        Ok(Part { passed: end.is_ok(), detail, failures: failures(&output) })
+    })
 }
 
 fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {

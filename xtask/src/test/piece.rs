@@ -6,7 +6,7 @@ use crate::{lane::Lane, vm::Clock};
 
 /// Which tests, by how they take a busy machine; the words of `fault-e2e --rooms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rooms {
+pub enum Rooms {
     Patient,
     Timed,
 }
@@ -14,7 +14,7 @@ enum Rooms {
 impl Rooms {
     const ALL: [Self; 2] = [Self::Patient, Self::Timed];
 
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Patient => "patient",
             Self::Timed => "timed",

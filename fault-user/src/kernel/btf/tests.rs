@@ -66,7 +66,7 @@ impl Writer {
 /// typedef unsigned long long u64;
 /// struct iter { u64 sector; unsigned size; };
 /// struct outer {
-///     void *next; unsigned flags:3; const struct iter it;
+///     void *next; unsigned flags:3, :8, last:1; const struct iter it;
 ///     union { struct { unsigned a; unsigned b; }; u64 both; };
 ///     u64 many[4];
 /// };
@@ -91,6 +91,7 @@ fn sample() -> Btf {
         &[
             ("next", pointer, 0),
             ("flags", int, 3 << 24 | 64),
+            ("last", int, 1 << 24 | 75),
             ("it", constant, 128),
             ("", union, 256),
             ("many", array, 320),
@@ -115,6 +116,15 @@ fn fields_are_found_through_typedefs_nesting_and_anonymous_members() {
     assert_eq!(btf.field("outer", "b").unwrap(), at(36, 4));
     assert_eq!(btf.field("outer", "both").unwrap(), at(32, 8));
     assert_eq!(btf.field("outer", "many").unwrap(), at(40, 32));
+}
+
+#[test]
+fn bits_are_found_in_their_bytes() {
+    let btf = sample();
+    assert_eq!(btf.bit("outer", "last").unwrap(), Some(Bit { offset: 9, mask: 1 << 3 }));
+    assert_eq!(btf.bit("outer", "it").unwrap(), None, "no bit field");
+    assert_eq!(btf.bit("outer", "first").unwrap(), None);
+    assert_eq!(btf.bit("inner", "last").unwrap(), None);
 }
 
 #[test]
