@@ -175,6 +175,7 @@ fn tests() -> impl Iterator<Item = (Test, Rooms)> {
         (wire::TIMED, Rooms::Timed),
         (corrupt::TESTS, Rooms::Patient),
         (connections::TESTS, Rooms::Patient),
+        (connections::TIMED, Rooms::Timed),
         (places::TESTS, Rooms::Patient),
         (mptcp::TESTS, Rooms::Patient),
         (calls::TESTS, Rooms::Patient),

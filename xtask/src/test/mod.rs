@@ -89,26 +89,46 @@ fn end_to_end(plan: &Plan) -> Vec<Row> {
     let pieces = piece::pieces(&bootable, named);
     let (alone, together): (Vec<_>, Vec<_>) =
         pieces.into_iter().partition(|piece| piece.minds_company(plan.clock_of(*piece)));
-    std::thread::scope(|scope| {
-        // They wait most of the time.
-        let here = (here && !named).then(|| scope.spawn(|| native(Some(Rooms::Patient), plan)));
-        let in_vms = in_vms(&together, plan.jobs, plan);
-        rows.extend(here.map(|here| here.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
-        rows.extend(in_vms);
-    });
-    rows.extend(in_vms(&alone, 1, plan));
+    // Not beside as many VMs as there may be: it would be one too many.
+    let here = (here && !named).then_some(Job::Here(Rooms::Patient));
+    let together: Vec<_> = here.into_iter().chain(together.into_iter().map(Job::Lane)).collect();
+    let alone: Vec<_> = alone.into_iter().map(Job::Lane).collect();
+    rows.extend(work_off(&together, plan.jobs, plan));
+    rows.extend(work_off(&alone, 1, plan));
     rows
 }
 
-fn in_vms(pieces: &[Piece], jobs: usize, plan: &Plan) -> Vec<Row> {
-    let workers = jobs.clamp(1, pieces.len().max(1));
-    let queue = Mutex::new(pieces.iter().enumerate());
-    let rows = Mutex::new(Vec::with_capacity(pieces.len()));
+/// What is done beside other things.
+#[derive(Clone, Copy)]
+enum Job {
+    /// Tests on this machine's kernel.
+    Here(Rooms),
+    /// Tests in a VM.
+    Lane(Piece),
+}
+
+impl Job {
+    /// Does it; `labelled` if its output comes in between that of others.
+    fn run(self, labelled: bool, plan: &Plan) -> Row {
+        match self {
+            Self::Here(rooms) => native(Some(rooms), plan),
+            Self::Lane(piece) => {
+                let label = labelled.then(|| piece.to_string());
+                row(&format!("end to end, {piece}"), || in_vm(piece, plan, label))
+            }
+        }
+    }
+}
+
+/// So many jobs at once, in this order.
+fn work_off(jobs: &[Job], at_once: usize, plan: &Plan) -> Vec<Row> {
+    let workers = at_once.clamp(1, jobs.len().max(1));
+    let queue = Mutex::new(jobs.iter().enumerate());
+    let rows = Mutex::new(Vec::with_capacity(jobs.len()));
     let work = || {
-        // In a statement of its own: the guard must not live while the lane runs.
-        while let Some((place, piece)) = next(&queue) {
-            let label = (workers > 1).then(|| piece.to_string());
-            let row = row(&format!("end to end, {piece}"), || in_vm(*piece, plan, label));
+        // In a statement of its own: the guard must not live while the job runs.
+        while let Some((place, job)) = next(&queue) {
+            let row = job.run(workers > 1, plan);
             lock(&rows).push((place, row));
         }
     };
@@ -161,9 +181,11 @@ fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     let mut command = vec![E2E.to_owned()];
     command.extend(piece.args());
     command.extend(plan.filter.clone());
+    let clock = plan.clock_of(piece);
+    let cpus = piece.cpus(clock).unwrap_or(plan.machine.cpus);
     let outcome = vm::run(&vm::Request {
         lane: piece.lane,
-        machine: Machine { clock: plan.clock_of(piece), ..plan.machine.clone() },
+        machine: Machine { clock, cpus, ..plan.machine.clone() },
         timeout: plan.timeout,
         share: None,
         path: vec![plan.profile.output_dir()],
