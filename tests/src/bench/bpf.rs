@@ -266,7 +266,7 @@ impl Program {
             Order::First => BPF_F_BEFORE,
             Order::Last => 0,
         };
-        bpf("attaching the reference program", bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
+        bpf("attaching a program to an interface", bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
     }
 
     /// Nanoseconds one run on `packet` (with its Ethernet header) takes: the mean of `repeat` runs in a row

@@ -36,7 +36,7 @@ pub struct Plan {
     pub jobs: usize,
     /// A VM that takes longer has failed.
     pub timeout: Duration,
-    /// The machine every lane boots on; its clock is [`Plan::clock`].
+    /// The machine every lane boots on; its clock is [`Plan::clock`], and a lane that cannot have as many processors has fewer.
     pub machine: Machine,
     /// What its clocks count, if not what is best for the tests it runs.
     pub clock: Option<Clock>,
@@ -72,8 +72,8 @@ pub fn run(plan: &Plan) -> Result<bool> {
 /// The end-to-end tests without a VM.
 const HERE: &str = "end to end, this kernel";
 
-/// Runs the tests on this machine's kernel and on every lane, several VMs at once. Tests that must not see how busy the machine
-/// is come before and after everything else. Kernels are made first, one after the other: that uses all processors anyway, and
+/// Runs the tests on this machine's kernel and on every lane, several VMs at once. Tests that would see how busy the machine is and
+/// must not come before everything else, or after it. Kernels are made first, one after the other: that uses all processors anyway, and
 /// it is not part of a lane's time.
 fn end_to_end(plan: &Plan) -> Vec<Row> {
     let here = plan.host && host::is_root();

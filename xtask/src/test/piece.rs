@@ -48,9 +48,12 @@ impl Piece {
     /// What the clocks of its machine count. A test that asserts how late something was must not see how busy the host is; the
     /// others are done in two thirds of the time by the host's clock.
     pub const fn clock(self) -> Clock {
-        match self.rooms {
-            Some((Rooms::Patient, _)) => Clock::Host,
-            Some((Rooms::Timed, _)) | None => Clock::Instructions,
+        match (self.lane, self.rooms) {
+            // Named ones may be patient, and those were never tried with one processor (see below).
+            (_, Some((Rooms::Patient, _))) | (Lane::Debian61, None) => Clock::Host,
+            (_, Some((Rooms::Timed, _))) | (Lane::Fault | Lane::Debian612 | Lane::FmodOnly, None) => {
+                Clock::Instructions
+            }
         }
     }
 
@@ -172,5 +175,16 @@ mod tests {
         assert_eq!(pieces[0].to_string(), "lane fault");
         // It may be any test.
         assert_eq!(pieces[0].clock(), Clock::Instructions);
+    }
+
+    #[test]
+    fn one_processor_does_for_timed_tests_only() {
+        for piece in [pieces(&Lane::ALL, false), pieces(&Lane::ALL, true)].concat() {
+            let timed = piece.args().contains(&"timed".to_owned());
+            let expected = (piece.lane == Lane::Debian61 && timed).then_some(1);
+            assert_eq!(piece.cpus(piece.clock()), expected, "{piece}");
+        }
+        let named = pieces(&[Lane::Debian61], true)[0];
+        assert!(named.minds_company(named.clock()), "it runs alone");
     }
 }
