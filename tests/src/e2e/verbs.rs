@@ -190,12 +190,13 @@ fn both(mut pairs: [Pair; 2]) -> anyhow::Result<[Counted; 2]> {
 }
 
 fn rate_filled_by_tcp(_: Lane) -> anyhow::Result<()> {
-    // 6 s of writing and what is in the queue then: slow start and the losses that end it included.
+    // 12 s of writing and what is in the queue then: slow start, the losses that end it, and half a second in which the queue may run
+    // empty when those are sent again, included.
     const RATE: f64 = 10e6;
     let lab = NetLab::new("ratetcp")?;
     let server = Process::start(lab.in_peer("iperf3").args(["-s", "-1", "-J"]))?;
     wait_for_listener(&lab.peer, 5201)?;
-    let script = format!("read x; exec iperf3 -c {PEER_V4} -t 6 -J");
+    let script = format!("read x; exec iperf3 -c {PEER_V4} -t 12 -J");
     let mut client = Process::start(lab.in_target("sh").args(["-c", &script]))?;
     let injection = Injection::start(&["--pid", &client.pid(), "--net", "rate 10mbit out tcp"])?;
     client.release()?;

@@ -183,7 +183,7 @@ fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
     command.extend(plan.filter.clone());
     let clock = plan.clock_of(piece);
     let cpus = piece.cpus(clock).unwrap_or(plan.machine.cpus);
-    let outcome = vm::run(&vm::Request {
+    let request = vm::Request {
         lane: piece.lane,
         machine: Machine { clock, cpus, ..plan.machine.clone() },
         timeout: plan.timeout,
@@ -191,14 +191,25 @@ fn in_vm(piece: Piece, plan: &Plan, label: Option<String>) -> Result<Part> {
         path: vec![plan.profile.output_dir()],
         command,
         label,
-    })
-    .with_context(|| piece.to_string())?;
+    };
+    let mut outcome = vm::run(&request).with_context(|| piece.to_string())?;
+    // QEMU 7.2 loses a guest now and then when its clock counts instructions. A kernel that is stuck says so after twenty seconds of
+    // its own time (a soft lockup, a stall of RCU), and one that said so is not asked again. Nor is one that stands still twice.
+    let once_more = outcome.stood_still;
+    if once_more {
+        eprintln!("{piece}: once more, in a new VM");
+        outcome = vm::run(&request).with_context(|| piece.to_string())?;
+    }
     let mut detail = last_result(&outcome.stdout_tail).unwrap_or_default().to_owned();
     match outcome.status {
         0 => {}
         124 => detail = format!("not finished after {}", seconds(plan.timeout)),
+        125 if outcome.stood_still => "the VM stood still twice".clone_into(&mut detail),
         125 => "the VM died".clone_into(&mut detail),
         _ => {}
+    }
+    if once_more {
+        detail.push_str(" (its first VM stood still, see above)");
     }
     if outcome.splat {
         detail.push_str(" (the kernel complained, see above)");

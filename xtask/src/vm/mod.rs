@@ -4,6 +4,7 @@ mod clock;
 mod initramfs;
 mod job;
 mod modules;
+mod monitor;
 mod qemu;
 mod run;
 mod splat;
@@ -20,7 +21,10 @@ use crate::kernel::{self, Kernel};
 use crate::lane::Lane;
 use crate::setup::{self, Need};
 use job::Job;
+use run::How;
 
+/// What the guest writes to as long as it lives, beside its boot script.
+const PULSE: &str = "pulse";
 const INIT: &[u8] = include_bytes!("../../guest/init");
 const BOOT: &str = include_str!("../../guest/boot");
 
@@ -45,8 +49,10 @@ pub struct Request {
 /// How it went.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The command's status; 124 if the time was up, 125 if the VM died.
+    /// The command's status; 124 if the time was up, 125 if the VM died or stood still.
     pub status: i32,
+    /// The guest did nothing any more, not even what a kernel does whose processors are stuck: complain of that.
+    pub stood_still: bool,
     /// The kernel complained about itself.
     pub splat: bool,
     /// The end of the command's standard output, for summaries.
@@ -123,12 +129,12 @@ fn conclude(job: Job, end: run::End, request: &Request) -> Outcome {
     let console = job.console();
     let log = format!("{console}{}", job.dmesg());
     let splat = !splat::lines(&log).is_empty();
-    let status = match (end.timed_out, job.status()) {
-        (_, Some(status)) => status,
-        (true, None) => 124,
-        (false, None) => 125,
-    };
-    let orderly = job.status().is_some();
+    let ended = job.status();
+    let orderly = ended.is_some();
+    let status = ended.unwrap_or(match end.how {
+        How::TimeUp => 124,
+        How::Exited(_) | How::StoodStill(_) => 125,
+    });
     if !orderly || splat {
         for line in console.lines() {
             eprintln!("kernel: {line}");
@@ -137,21 +143,33 @@ fn conclude(job: Job, end: run::End, request: &Request) -> Outcome {
             eprintln!("kernel log: {line}");
         }
     }
-    if end.timed_out && !orderly {
-        eprintln!(
-            "xtask: `{}` was still running after {} s; VM killed",
-            request.command.join(" "),
-            request.timeout.as_secs()
-        );
-    } else if !orderly {
-        eprintln!("xtask: the VM ended before the command did ({})", end.qemu);
+    if !orderly {
+        let command = request.command.join(" ");
+        match &end.how {
+            How::TimeUp => {
+                eprintln!(
+                    "xtask: `{command}` was still running after {} s; VM killed",
+                    request.timeout.as_secs()
+                );
+            }
+            How::StoodStill(registers) => {
+                eprintln!("xtask: the VM of `{command}` stood still, and was killed; its processors were at");
+                for line in monitor::places(registers) {
+                    eprintln!("xtask:   {line}");
+                }
+                // Best effort: the lines above say most of it.
+                let _ = std::fs::write(job.path("registers"), registers);
+            }
+            How::Exited(qemu) => eprintln!("xtask: the VM ended before the command did ({qemu})"),
+        }
     }
     if orderly && !splat {
         job.remove();
     } else {
         eprintln!("xtask: the VM's logs are in {}", job.keep().display());
     }
-    Outcome { status, splat, stdout_tail: end.stdout_tail }
+    let stood_still = !orderly && !splat && matches!(end.how, How::StoodStill(_));
+    Outcome { status, stood_still, splat, stdout_tail: end.stdout_tail }
 }
 
 #[cfg(test)]

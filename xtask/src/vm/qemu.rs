@@ -114,6 +114,8 @@ pub fn qemu_args(machine: &Machine, tsc_khz: u64, files: Files<'_>) -> Vec<OsStr
     args.flag("-nodefaults").flag("-no-user-config");
     args.flag("-no-reboot");
     args.pair("-display", "none");
+    // For whoever wants to know what a guest is at that says nothing any more.
+    args.pair("-monitor", "stdio");
     match machine.accel {
         // thread=single: with one thread per CPU, QEMU 7.2 crashes guests that patch their own text,
         // which attaching BPF does all the time.

@@ -6,29 +6,42 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use super::clock;
 use super::job::Job;
+use super::monitor;
 use super::qemu::{self, Files, Machine};
 use crate::kernel::Kernel;
 
 /// How often to look whether QEMU has ended.
 const POLL: Duration = Duration::from_millis(20);
+/// A guest that has given no sign of life for so long stands still. It gives one every ten seconds of its own time, the first when
+/// it has booted; on a busy host that was seen to take a minute.
+const STILL: Duration = Duration::from_secs(300);
 /// How much of the command's standard output is kept for summaries, bytes.
 const TAIL: usize = 64 << 10;
 
 /// How a QEMU process ended.
 pub struct End {
-    /// QEMU's own exit.
-    pub qemu: ExitStatus,
-    /// We killed it because the time was up.
-    pub timed_out: bool,
+    /// How it came to that.
+    pub how: How,
     /// The last of the command's standard output.
     pub stdout_tail: String,
+}
+
+/// Why a QEMU process ended.
+#[derive(Debug)]
+pub enum How {
+    /// By itself.
+    Exited(ExitStatus),
+    /// We killed it because the time was up.
+    TimeUp,
+    /// We killed it because its guest did nothing any more; what its processors were at.
+    StoodStill(String),
 }
 
 /// Runs QEMU; the command's output goes to our stdout and stderr as it comes, each line behind
@@ -58,7 +71,8 @@ pub fn qemu(
         },
     );
     let mut cmd = Command::new("qemu-system-x86_64");
-    cmd.args(args).stdin(Stdio::null());
+    // Its monitor.
+    cmd.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe and
     // touches no memory of the parent.
     unsafe {
@@ -66,7 +80,8 @@ pub fn qemu(
         cmd.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
     }
     let child = cmd.spawn().context("starting qemu-system-x86_64");
-    let end = child.and_then(|mut child| wait(&mut child, timeout));
+    let how =
+        child.and_then(|mut child| wait(&mut child, timeout, Pulse::of(job.private(super::PULSE)), STILL));
 
     // A QEMU that failed early never opened its ends, and the readers still wait for that.
     for path in [&stdout, &stderr] {
@@ -74,21 +89,54 @@ pub fn qemu(
     }
     let stdout_tail = join(out);
     join(err);
-    let (qemu, timed_out) = end?;
-    Ok(End { qemu, timed_out, stdout_tail })
+    Ok(End { how: how?, stdout_tail })
 }
 
-fn wait(child: &mut Child, timeout: Duration) -> Result<(ExitStatus, bool)> {
+/// Waits for the end of QEMU, or brings it about: when the time is up, or when the pulse has been missing for `still`.
+fn wait(child: &mut Child, timeout: Duration, mut pulse: Pulse, still: Duration) -> Result<How> {
     let started = Instant::now();
     loop {
         if let Some(status) = child.try_wait().context("waiting for QEMU")? {
-            return Ok((status, false));
+            return Ok(How::Exited(status));
         }
-        if started.elapsed() > timeout {
+        let how = if started.elapsed() > timeout {
+            Some(How::TimeUp)
+        } else if pulse.missing_for() > still {
+            Some(How::StoodStill(monitor::registers(child)))
+        } else {
+            None
+        };
+        if let Some(how) = how {
             child.kill().context("killing QEMU")?;
-            return Ok((child.wait().context("waiting for QEMU")?, true));
+            child.wait().context("waiting for QEMU")?;
+            return Ok(how);
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// The guest's sign of life: a file it writes to again and again.
+struct Pulse {
+    file: PathBuf,
+    /// When the guest last wrote to it, as far as was seen.
+    last: Option<SystemTime>,
+    /// When that was seen, by a clock that stops when this machine sleeps.
+    since: Instant,
+}
+
+impl Pulse {
+    /// Of a guest that was just started.
+    fn of(file: PathBuf) -> Self {
+        Self { file, last: None, since: Instant::now() }
+    }
+
+    fn missing_for(&mut self) -> Duration {
+        let written = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok();
+        if written != self.last {
+            self.last = written;
+            self.since = Instant::now();
+        }
+        self.since.elapsed()
     }
 }
 
@@ -176,6 +224,38 @@ mod tests {
         }
         to.end().expect("a vector takes everything");
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_guest_is_silent_since_its_last_sign_of_life_or_since_it_was_started() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let minute = Duration::from_secs(60);
+        let long_ago = Instant::now().checked_sub(minute).expect("a clock that began before");
+        let mut pulse = Pulse { since: long_ago, ..Pulse::of(dir.path().join("pulse")) };
+        assert!(pulse.missing_for() >= minute, "it never booted");
+        std::fs::write(&pulse.file, "\n").expect("a file");
+        assert!(pulse.missing_for() < minute);
+        pulse.since = long_ago;
+        assert!(pulse.missing_for() >= minute, "that was one sign, and not two");
+    }
+
+    /// Stands in for QEMU: answers on its monitor, and does not end.
+    #[test]
+    fn who_gives_no_sign_of_life_is_asked_what_it_is_at_and_killed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = "while read -r line; do echo \"you said $line\"; done; exec sleep 1000";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let pulse = Pulse::of(dir.path().join("pulse"));
+        let how = wait(&mut child, Duration::from_secs(600), pulse, Duration::from_millis(100));
+        let how = how.expect("waited for");
+        let How::StoodStill(registers) = how else { panic!("{how:?}") };
+        assert!(registers.contains("you said info registers -a"), "{registers}");
+        assert!(child.try_wait().expect("a status").is_some(), "it lives");
     }
 
     #[test]
