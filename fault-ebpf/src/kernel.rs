@@ -2,7 +2,8 @@
 //!
 //! A *placeholder* is a call of a helper number no kernel has. `fault-user/src/kernel/patch.rs` turns it into
 //! a constant (`mov r0, imm`), so that one object can be loaded several times against the same maps with
-//! different constants, or into a kfunc call, which aya 0.14 cannot express.
+//! different constants, or into a kfunc call, which aya 0.14 cannot express. A load from an offset no structure has is a placeholder,
+//! too: of the same load from where the field is.
 
 use core::ffi::c_void;
 
@@ -48,19 +49,7 @@ placeholder!(
     fn mptcp() -> u32 = 0x15
 );
 placeholder!(
-    /// Where `sk_buff.sk` is.
-    fn buffer_socket() -> u32 = 0x16
-);
-placeholder!(
-    /// Where `sock.sk_bpf_storage` is; 0: this kernel has no such field.
-    fn socket_storage() -> u32 = 0x17
-);
-placeholder!(
-    /// Where the byte of `sock.sk_kern_sock` is.
-    fn kernel_socket() -> u32 = 0x18
-);
-placeholder!(
-    /// Which bit of that byte it is; 0: this kernel has no such field.
+    /// Which bit of its byte `sock.sk_kern_sock` is.
     fn kernel_socket_mask() -> u32 = 0x19
 );
 placeholder!(
@@ -72,6 +61,26 @@ placeholder!(
     fn decider_may_leave() -> u32 = 0x21
 );
 
+/// Fields that the loader knows the place of.
+pub mod field {
+    /// `sk_buff.sk`.
+    pub const BUFFER_SOCKET: usize = 0x16;
+    /// `sock.sk_bpf_storage`.
+    pub const SOCKET_STORAGE: usize = 0x17;
+    /// The byte with `sock.sk_kern_sock`.
+    pub const KERNEL_SOCKET: usize = 0x18;
+}
+
+/// The field `FIELD` (see [`field`]) of the kernel's structure at `structure`, by one load: the verifier knows what it points to.
+///
+/// # Safety
+/// It must be a `T` of that structure. The verifier refuses a load that is not of a field.
+#[inline(always)]
+pub unsafe fn load<T, const FIELD: usize>(structure: u64) -> T {
+    // SAFETY: the caller's promise. Volatile: nobody else may tell when these change, and two loads must not become one.
+    unsafe { core::ptr::read_volatile((structure + (PLACEHOLDER + FIELD) as u64) as *const T) }
+}
+
 /// kfunc `bpf_task_from_pid` (Linux 6.2): a referenced task of the initial PID namespace, or null.
 #[inline(always)]
 pub fn task_from_pid(pid: i32) -> *mut c_void {
@@ -82,10 +91,10 @@ pub fn task_from_pid(pid: i32) -> *mut c_void {
 }
 
 /// kfunc `bpf_cast_to_kern_ctx` (Linux 6.2): the `struct sk_buff` behind the context of a classifier. The kernel makes no call of
-/// it. Null where it has no such function.
+/// it.
 #[inline(always)]
 pub fn buffer(context: *mut __sk_buff) -> u64 {
-    // SAFETY: the loader replaces the call by a kfunc call with this signature, or by null.
+    // SAFETY: the loader replaces the call by a kfunc call with this signature.
     let call: unsafe extern "C" fn(*mut __sk_buff) -> u64 = unsafe { core::mem::transmute(PLACEHOLDER + 3) };
     // SAFETY: `context` is the context (the verifier checks it).
     unsafe { call(context) }

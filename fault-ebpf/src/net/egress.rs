@@ -33,37 +33,55 @@ use crate::{
     },
 };
 
-/// tcx (clsact) egress of a watched interface.
+/// tcx (clsact) egress of a watched interface (Linux 6.2; before, [`net_egress_any`]).
+///
+/// What a bystander's packet passes is all of this program but calls, so that it lies side by side, in two or three lines of the cache.
+/// In between, the network stack runs through more code than the first level of it holds.
 #[classifier]
 pub fn net_egress(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    if is_strangers(skb) { PASS } else { leave(skb) }
-}
-
-/// Whether the packet is nobody's of this session and of no other one's lane, as far as a few loads tell. Nearly every packet of a
-/// bystander is.
-///
-/// All of [`net_egress`] but a call: what a bystander's packet passes lies side by side, in few lines of the cache. In between, the
-/// network stack runs through more code than the first level of it holds.
-#[inline(always)]
-fn is_strangers(skb: Skb) -> bool {
     let sock = socket_of(skb);
     if sock.is_null() {
-        // What another session sent through its lane has lost its socket.
-        // SAFETY: `skb` is the context.
-        return !Tag(unsafe { (*skb).tc_index } as u16).is_anyones(Direction::Out);
+        return without_socket(skb);
     }
     // SAFETY: the socket of the packet, not null.
     let whole = unsafe { fields::full_socket(skb, sock) };
-    // SAFETY: as above. What the kernel made for itself may be a subflow, even of a program that has been there for longer than we.
-    whole != 0
-        && !fields::has_storage(whole)
-        && !(fields::is_kernels(whole) && unsafe { subflow::may_be(sock) })
+    if whole == 0 || fields::has_storage(whole) {
+        return leave(skb);
+    }
+    if fields::is_kernels(whole) {
+        return leave_for_kernel(skb);
+    }
+    PASS
+}
+
+/// [`net_egress`] where a program cannot read what it does not know (`bpf_cast_to_kern_ctx`, Linux 6.2): whose the packet is takes a call.
+#[classifier]
+pub fn net_egress_any(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if socket_of(skb).is_null() { without_socket(skb) } else { leave(skb) }
+}
+
+/// A packet without socket: of nobody, or of another session, which sent it through its lane.
+#[inline(always)]
+fn without_socket(skb: Skb) -> i32 {
+    // SAFETY: `skb` is the context.
+    if Tag(unsafe { (*skb).tc_index } as u16).is_anyones(Direction::Out) { leave(skb) } else { PASS }
+}
+
+/// A packet of a socket that the kernel made for itself, and that nobody remembers anything about. It may be a subflow, even of a program
+/// that has been there for longer than we.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn leave_for_kernel(skb: *mut __sk_buff) -> i32 {
+    let sock = socket_of(skb);
+    // SAFETY: not null.
+    if sock.is_null() || unsafe { subflow::may_be(sock) } { leave(skb) } else { PASS }
 }
 
 /// [`net_egress`], of a packet that may be the target's.
 ///
-/// A function of its own for the reason given at [`is_strangers`].
+/// A function of its own for the reason given there.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn leave(skb: *mut __sk_buff) -> i32 {

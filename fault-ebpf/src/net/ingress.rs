@@ -47,7 +47,7 @@ mod icmpv6 {
 #[classifier]
 pub fn net_ingress(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    // Nearly every packet of a bystander ends here. All of this program but a call, for the reason given at `is_strangers` in egress.
+    // Nearly every packet of a bystander ends here. All of this program but a call, for the reason given at `net_egress`.
     if let Some((is_udp, port)) = headers::quick_port(skb)
         && !socket::is_local_port(is_udp, port)
     {

@@ -41,19 +41,20 @@ pub fn resolve(btf: &Btf, needs: Needs) -> Result<Vec<(&'static str, u32)>, BtfE
     Ok(globals)
 }
 
-/// What the programs that see packets need to know (`fault-ebpf/src/net/fields.rs`).
+/// What the programs that see packets need to know to tell a bystander's without a call (`fault-ebpf/src/net/fields.rs`); nothing where
+/// the kernel has no such fields.
 ///
 /// # Errors
-/// When this kernel has no such field.
-pub fn packets(btf: &Btf) -> Result<[(Constant, u32); 4], BtfError> {
+/// When this kernel has no `sk_buff`.
+pub fn packets(btf: &Btf) -> Result<Option<[(Constant, u32); 4]>, BtfError> {
     let storage = btf.optional_field("sock", "sk_bpf_storage")?;
-    let kernels = btf.bit("sock", "sk_kern_sock")?.unwrap_or_default();
-    Ok([
+    let (Some(storage), Some(kernels)) = (storage, btf.bit("sock", "sk_kern_sock")?) else { return Ok(None) };
+    Ok(Some([
         (Constant::BufferSocket, btf.field("sk_buff", "sk")?.offset),
-        (Constant::SocketStorage, storage.map_or(0, |field| field.offset)),
+        (Constant::SocketStorage, storage.offset),
         (Constant::KernelSocket, kernels.offset),
         (Constant::KernelSocketMask, kernels.mask),
-    ])
+    ]))
 }
 
 /// Where the fields are; 0 for an optional one that this kernel has not.

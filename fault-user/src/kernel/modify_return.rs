@@ -217,6 +217,24 @@ impl Copies {
         self.common.push((constant, value));
     }
 
+    /// Whether every copy is given this constant.
+    #[must_use]
+    pub fn are_told(&self, constant: Constant) -> bool {
+        self.common.iter().any(|(told, _)| *told == constant)
+    }
+
+    /// Whether the kernel has a function of this name for programs to call.
+    ///
+    /// # Errors
+    /// When the kernel's types cannot be read.
+    pub fn find(&self, btf: &Btf, name: &str) -> Result<bool, BtfError> {
+        match self.function_id(btf, name) {
+            Ok(_) => Ok(true),
+            Err(BtfError::NoFunction(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Loads one copy of the program `name` with these constants. It is not attached to anything yet.
     ///
     /// # Errors

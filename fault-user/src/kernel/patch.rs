@@ -3,6 +3,7 @@
 //! A placeholder is a call of a helper number that no kernel has (`fault-ebpf/src/kernel.rs` makes them). It
 //! becomes either a constant, `mov r0, imm`, so that one object can be loaded several times against the same
 //! maps with different constants, or a call of a kernel function by its BTF id, which aya 0.14 cannot express.
+//! A load from an offset that no structure has is one, too: its offset becomes the constant.
 
 use aya_obj::generated::bpf_insn;
 
@@ -12,6 +13,10 @@ use super::btf::BtfError;
 const FIRST: i32 = 0x7f00;
 /// `BPF_JMP | BPF_CALL`.
 const CALL: u8 = 0x85;
+/// `BPF_LDX | BPF_MEM`, without its size.
+const LOAD: u8 = 0x61;
+/// The bits of an instruction's code that say the size of a load.
+const SIZE: u8 = 0x18;
 /// `BPF_ALU | BPF_MOV | BPF_K`: 32 bits, clears the upper half of the register.
 const MOV32_IMMEDIATE: u8 = 0xb4;
 /// `BPF_LD | BPF_DW | BPF_IMM`: the only instruction of two slots, the second of which has no meaning alone.
@@ -35,13 +40,13 @@ pub enum Constant {
     CutterTags = 0x14,
     /// 1: the kernel speaks MPTCP, so a packet's socket may be the kernel's own and stand for one of the target.
     Mptcp = 0x15,
-    /// Where `sk_buff.sk` is.
+    /// Where `sk_buff.sk` is; of loads, as the next two.
     BufferSocket = 0x16,
-    /// Where `sock.sk_bpf_storage` is; 0: the kernel has no such field, and there is another way.
+    /// Where `sock.sk_bpf_storage` is.
     SocketStorage = 0x17,
     /// Where the byte of `sock.sk_kern_sock` is.
     KernelSocket = 0x18,
-    /// Which bit of that byte it is; 0: the kernel has no such field, and any socket may be the kernel's own.
+    /// Which bit of that byte it is.
     KernelSocketMask = 0x19,
     /// Number of a copy of the parking program: with the CPU it names a page of the parking lot.
     ParkerNumber = 0x20,
@@ -52,21 +57,12 @@ pub enum Constant {
 /// Constants of one copy. What is not named here must not be used by the program.
 pub type Constants<'a> = &'a [(Constant, u32)];
 
-/// Placeholders that are kernel functions, what they are called, and what becomes of the call where there is no such function.
-const KERNEL_FUNCTIONS: [(u32, &str, Missing); 3] = [
-    (1, "bpf_task_from_pid", Missing::IsAnError),
-    (2, "bpf_task_release", Missing::IsAnError),
-    (3, "bpf_cast_to_kern_ctx", Missing::GivesNull),
-];
+/// The kernel function that shows a program the kernel's own structure behind its context (Linux 6.2).
+pub const CAST_TO_KERNEL: &str = "bpf_cast_to_kern_ctx";
 
-/// What a call of a function that the kernel does not have becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Missing {
-    /// The program cannot be loaded.
-    IsAnError,
-    /// Null: the program has another way.
-    GivesNull,
-}
+/// Placeholders that are kernel functions, and what they are called.
+const KERNEL_FUNCTIONS: [(u32, &str); 3] =
+    [(1, "bpf_task_from_pid"), (2, "bpf_task_release"), (3, CAST_TO_KERNEL)];
 
 /// A placeholder that could not be filled in.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +73,9 @@ pub enum PatchError {
     /// The object and this binary are of different builds.
     #[error("it uses placeholder {0:#x}, which this binary does not know")]
     Unknown(i32),
+    /// What a load was told is not the offset of a field.
+    #[error("it cannot load from offset {1}, which is that of {0:?}")]
+    TooFar(Constant, u32),
     /// This kernel has no such function.
     #[error(transparent)]
     NoFunction(#[from] BtfError),
@@ -97,23 +96,22 @@ pub fn patch(
             continue;
         }
         skip = instruction.code == LOAD_IMMEDIATE_64;
+        if instruction.code & !SIZE == LOAD && i32::from(instruction.off) >= FIRST {
+            let (constant, offset) = value_of(instruction.off.into(), constants)?;
+            instruction.off = i16::try_from(offset).map_err(|_| PatchError::TooFar(constant, offset))?;
+            continue;
+        }
         if instruction.code != CALL || instruction.src_reg() != 0 || instruction.imm < FIRST {
             continue;
         }
         let number = instruction.imm.abs_diff(FIRST);
-        if let Some((_, name, missing)) = KERNEL_FUNCTIONS.iter().find(|(function, ..)| *function == number) {
-            match (function_id(name), missing) {
-                (Ok(id), _) => {
-                    // BTF ids are far below 2^31: vmlinux has about 150 000 types.
-                    instruction.imm = id.cast_signed();
-                    instruction.set_src_reg(PSEUDO_KFUNC_CALL);
-                    instruction.off = 0;
-                }
-                (Err(BtfError::NoFunction(_)), Missing::GivesNull) => give(instruction, 0),
-                (Err(error), _) => return Err(error.into()),
-            }
+        if let Some((_, name)) = KERNEL_FUNCTIONS.iter().find(|(function, _)| *function == number) {
+            // BTF ids are far below 2^31: vmlinux has about 150 000 types.
+            instruction.imm = function_id(name)?.cast_signed();
+            instruction.set_src_reg(PSEUDO_KFUNC_CALL);
+            instruction.off = 0;
         } else {
-            let value = value_of(number, constants).ok_or(PatchError::Unknown(instruction.imm))??;
+            let (_, value) = value_of(instruction.imm, constants)?;
             give(instruction, value);
         }
     }
@@ -129,8 +127,8 @@ fn give(instruction: &mut bpf_insn, value: u32) {
     instruction.imm = value.cast_signed();
 }
 
-/// The constant with this placeholder number, if it is one.
-fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchError>> {
+/// The constant with this placeholder, and what was given for it.
+fn value_of(placeholder: i32, constants: Constants<'_>) -> Result<(Constant, u32), PatchError> {
     let all = [
         Constant::NetnsNumber,
         Constant::SessionBit,
@@ -145,9 +143,10 @@ fn value_of(number: u32, constants: Constants<'_>) -> Option<Result<u32, PatchEr
         Constant::ParkerNumber,
         Constant::DeciderMayLeave,
     ];
-    let constant = all.into_iter().find(|constant| *constant as u32 == number)?;
-    let given = constants.iter().find(|(name, _)| *name == constant);
-    Some(given.map(|(_, value)| *value).ok_or(PatchError::NoConstant(constant)))
+    let number = placeholder.abs_diff(FIRST);
+    let constant = all.into_iter().find(|constant| *constant as u32 == number);
+    let constant = constant.ok_or(PatchError::Unknown(placeholder))?;
+    constants.iter().copied().find(|(name, _)| *name == constant).ok_or(PatchError::NoConstant(constant))
 }
 
 #[cfg(test)]
@@ -190,11 +189,38 @@ mod tests {
         assert_eq!((program[1].src_reg(), program[1].imm), (PSEUDO_KFUNC_CALL, 1002));
     }
 
+    /// A load of `code` from `off`.
+    fn load(code: u8, off: i16) -> bpf_insn {
+        bpf_insn { off, ..instruction(code, 1, 0) }
+    }
+
     #[test]
-    fn a_function_that_only_saves_time_may_be_missing() {
-        let mut program = [instruction(CALL, 0, FIRST + 3)];
-        patch(&mut program, &[], no_function).expect("there is another way");
-        assert_eq!((program[0].code, program[0].src_reg(), program[0].imm), (MOV32_IMMEDIATE, 0, 0));
+    fn a_load_of_any_size_gets_its_offset() {
+        // BPF_W, BPF_H, BPF_B, BPF_DW.
+        for code in [0x61, 0x69, 0x71, 0x79] {
+            let mut program = [load(code, 0x7f17), load(code, 736)];
+            patch(&mut program, &[(Constant::SocketStorage, 744)], no_function).expect("it is given");
+            assert_eq!(
+                program.map(|load| (load.code, load.src_reg(), load.off)),
+                [(code, 1, 744), (code, 1, 736)]
+            );
+        }
+        // BPF_STX.
+        let mut store = [load(0x7b, 0x7f17)];
+        patch(&mut store, &[(Constant::SocketStorage, 744)], no_function).expect("nothing to do");
+        assert_eq!(store[0].off, 0x7f17);
+    }
+
+    #[test]
+    fn a_load_from_nowhere_is_an_error() {
+        let error = |off, value| {
+            patch(&mut [load(0x79, off)], &[(Constant::SocketStorage, value)], no_function)
+                .expect_err("it is not an offset")
+                .to_string()
+        };
+        assert!(error(0x7f17, 40_000).contains("40000"), "{}", error(0x7f17, 40_000));
+        assert!(error(0x7f16, 8).contains("BufferSocket"), "{}", error(0x7f16, 8));
+        assert!(error(0x7fff, 8).contains("0x7fff"), "{}", error(0x7fff, 8));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
         globals,
         load::{LoadError, Loaded, Sizes, find, load},
         modify_return::Copies,
-        patch::Constant,
+        patch::{CAST_TO_KERNEL, Constant},
     },
     net::lane::LaneStats,
     report::events::EventWriter,
@@ -137,8 +137,11 @@ impl Armed {
         if needs.packets || needs.calls {
             tasks::follow_sockets(&mut loaded.ebpf)?;
             copies.tell(Constant::Mptcp, tasks::follow_subflows(&mut loaded.ebpf)?.into());
-            for (constant, value) in globals::packets(&btf)? {
-                copies.tell(constant, value);
+            // Before Linux 6.2 they may not look.
+            if copies.find(&btf, CAST_TO_KERNEL)? {
+                for (constant, value) in globals::packets(&btf)?.into_iter().flatten() {
+                    copies.tell(constant, value);
+                }
             }
         }
         if needs.calls {

@@ -94,6 +94,7 @@ impl Namespace {
             (Constant::CutterTags, cutter.as_ref().is_some_and(Cutter::tags).into()),
         ];
         let load = |name| copies.load(btf, name, Kind::Classifier, &constants);
+        let outwards = if copies.are_told(Constant::SocketStorage) { "net_egress" } else { "net_egress_any" };
         let found = interfaces::list(&netns)?;
         let load_and_hook = |name, direction| -> Result<(OwnedFd, Vec<Hook>), SessionError> {
             let program = load(name)?;
@@ -103,7 +104,7 @@ impl Namespace {
         // The verifier takes tens of milliseconds for each program, and does not make one wait for the other; attaching
         // waits for a grace period each, and uses no processor meanwhile. Nothing is injected before all is in place.
         let (egress, ingress, opened) = thread::scope(|scope| {
-            let egress = scope.spawn(|| load_and_hook("net_egress", Direction::Out));
+            let egress = scope.spawn(|| load_and_hook(outwards, Direction::Out));
             let opened = scope.spawn(|| -> Result<(), SessionError> {
                 match &mut cutter {
                     Some(cutter) => Ok(cutter.open(bit.bit(), load("net_segment")?.as_fd())?),
