@@ -100,7 +100,7 @@ pub struct Field {
 }
 
 /// Where a bit field of one bit lies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bit {
     /// Of its byte, from the beginning of the outermost structure.
     pub offset: u32,
