@@ -212,7 +212,10 @@ pub extern "C" fn rule_waits(
 
 /// Nothing after this slot. Not 1: of a function that returns 0 or 1 the compiler knows that it need not narrow
 /// it down to that for `bpf_loop`, and the verifier, which does not look into global functions, wants it done.
-const END: u32 = u32::MAX;
+const END: u32 = YES;
+
+/// What a global function returns that has found what it was asked for; else 0. Not 1, for the reason given at [`END`].
+pub const YES: u32 = u32::MAX;
 
 #[inline(always)]
 fn round_at<F: Facts>(slot: u32, walk: &mut Walk<F>, memory: Memory) -> u32 {

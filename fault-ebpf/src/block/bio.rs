@@ -18,12 +18,21 @@ pub fn ops<L: Look>(bio: u64) -> u32 {
     if operation == OP_READ.load() {
         return op::READ;
     }
+    bio_ops(operation, bytes::<L>(bio))
+}
+
+/// [`ops`] of a bio of so many `bytes` whose `bi_opf` is `operation`.
+///
+/// A global function: to the verifier what it returns is one number, and not one for each way through it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bio_ops(operation: u32, bytes: u32) -> u32 {
     let preflush = operation & PREFLUSH.load() != 0;
     let number = operation & OP_MASK.load();
     let mut ops = if number == OP_READ.load() {
         op::READ
     } else if number == OP_WRITE.load() {
-        if preflush && bytes::<L>(bio) == 0 { op::FLUSH } else { op::WRITE }
+        if preflush && bytes == 0 { op::FLUSH } else { op::WRITE }
     } else if number == OP_FLUSH.load() {
         op::FLUSH
     } else if number == OP_DISCARD.load() || number == OP_SECURE_ERASE.load() {

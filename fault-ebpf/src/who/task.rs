@@ -10,7 +10,10 @@ use fault_common::{
     who::{JOINED_BY_NAME, JOINED_BY_NUMBER, Name, task_bit},
 };
 
-use crate::maps::{NAMES, TASK_BITS, TASKS};
+use crate::{
+    decision::YES,
+    maps::{CONTROL, NAMES, TASK_BITS, TASKS},
+};
 
 /// The process (thread group) that runs, in the initial PID namespace.
 #[inline(always)]
@@ -91,23 +94,39 @@ pub fn is_named(name: &Name) -> bool {
     NAMES.get_ptr(name).is_some()
 }
 
-/// Whether the running task lives in, or below, one of the cgroups aimed at.
+/// Whether the running task lives in, or below, one of the cgroups aimed at. Mostly that is one, or none.
 #[inline(always)]
 pub fn is_in_target_cgroup(control: &Control) -> bool {
+    match control.cgroup_count.load() {
+        0 => false,
+        count => is_in_cgroup(control, 0) || (count > 1 && is_in_further_cgroup() != 0),
+    }
+}
+
+/// Whether the running task lives in, or below, one of the cgroups aimed at behind the first.
+///
+/// A global function: the verifier walks the loop once, and not once for each way that leads there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_in_further_cgroup() -> u32 {
+    let Some(control) = CONTROL.get(0) else { return 0 };
     let count = control.cgroup_count.load();
-    let mut i = 0;
-    while i < MAX_CGROUPS {
-        if i as u32 >= count {
-            return false;
-        }
-        let cgroup = &control.cgroups[i];
-        // SAFETY: a helper without side effects; 0 when there is no ancestor at that level.
-        if cgroup.id != 0 && unsafe { bpf_get_current_ancestor_cgroup_id(cgroup.level as i32) } == cgroup.id {
-            return true;
+    let mut i = 1;
+    while i < MAX_CGROUPS && (i as u32) < count {
+        if is_in_cgroup(control, i) {
+            return YES;
         }
         i += 1;
     }
-    false
+    0
+}
+
+/// Whether the running task lives in, or below, the cgroup at place `i` of those aimed at.
+#[inline(always)]
+fn is_in_cgroup(control: &Control, i: usize) -> bool {
+    let cgroup = &control.cgroups[i];
+    // SAFETY: a helper without side effects; 0 when there is no ancestor at that level.
+    cgroup.id != 0 && unsafe { bpf_get_current_ancestor_cgroup_id(cgroup.level as i32) } == cgroup.id
 }
 
 /// Whether the running task, of process `tgid`, is aimed at. The controller never is.
