@@ -25,6 +25,8 @@ pub struct Bank {
     pub net_out: u64,
     /// Slots of net rules that look at what the target receives.
     pub net_in: u64,
+    /// Slots of net rules that look at packets, are of [`Bank::plain`], and ask for nothing but direction, protocol and ports.
+    pub net_simple: u64,
     /// Slots of net rules without `to`: every peer passes.
     pub net_any_peer: u64,
     /// Slots of net rules without `iface`: every interface passes.

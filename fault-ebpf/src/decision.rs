@@ -285,7 +285,12 @@ unsafe extern "C" fn next<F: Facts>(index: u64, context: *mut c_void) -> u64 {
 /// the rule.
 #[inline(always)]
 pub fn sole(bank: u32, candidates: u64) -> Option<(u32, &'static Rule)> {
-    let slot = plain::sole(candidates)?;
+    in_slot(bank, plain::sole(candidates)?)
+}
+
+/// A slot, and the rule of `bank` that is in it.
+#[inline(always)]
+pub fn in_slot(bank: u32, slot: u32) -> Option<(u32, &'static Rule)> {
     RULES.get((bank & 1) * MAX_RULES as u32 + slot).map(|rule| (slot, rule))
 }
 

@@ -20,6 +20,7 @@ use super::{
     headers::{self, Headers, Unread, number},
     ingress::remember_echo,
     judge::judge,
+    quick,
     scene::{Scene, scene},
     segment::acknowledged,
 };
@@ -115,6 +116,9 @@ fn egress(skb: Skb) -> i32 {
     let Some(control) = CONTROL.get(0) else { return PASS };
     if control.active.load() == 0 {
         return PASS;
+    }
+    if let Some(action) = member.and_then(|member| quick::leaves(skb, control, tag, member)) {
+        return action;
     }
     let Some(scene) = scene() else { return PASS };
     match headers::read(skb, &mut scene.headers) {

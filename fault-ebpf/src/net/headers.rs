@@ -236,11 +236,12 @@ const fn protocol_bit(number: u32) -> u32 {
 
 /// Nearly every packet: Ethernet, IPv4 without options, no fragment. Read in place, which spares a call of a
 /// helper; anything that does not look just like that is left to the ways below.
-struct Plain(*const u8);
+pub struct Plain(*const u8);
 
 impl Plain {
+    /// The packet, if it looks like that.
     #[inline(always)]
-    fn of(skb: Skb) -> Option<Self> {
+    pub fn of(skb: Skb) -> Option<Self> {
         // SAFETY: `skb` is the context.
         let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
         if data + ETHERNET + 24 > end {
@@ -296,22 +297,42 @@ impl Plain {
         u16::from_be(half as u16)
     }
 
+    /// Number of the transport protocol.
     #[inline(always)]
-    fn number(&self) -> u32 {
+    pub fn number(&self) -> u32 {
         u32::from(self.byte(ETHERNET + 9))
     }
 
+    /// Network byte order.
     #[inline(always)]
-    fn destination_port(&self) -> u16 {
+    pub fn source(&self) -> u32 {
+        self.word::<{ ETHERNET + 12 }>()
+    }
+
+    /// Network byte order.
+    #[inline(always)]
+    pub fn destination(&self) -> u32 {
+        self.word::<{ ETHERNET + 16 }>()
+    }
+
+    /// Host byte order. Meaningless if the protocol has no ports.
+    #[inline(always)]
+    pub fn source_port(&self) -> u16 {
+        self.half::<{ ETHERNET + 20 }>()
+    }
+
+    /// As [`Plain::source_port`].
+    #[inline(always)]
+    pub fn destination_port(&self) -> u16 {
         self.half::<{ ETHERNET + 22 }>()
     }
 
     #[inline(always)]
     fn headers(&self) -> Headers {
         Headers {
-            source: [0, 0, MAPPED.to_be(), self.word::<{ ETHERNET + 12 }>()],
-            destination: [0, 0, MAPPED.to_be(), self.word::<{ ETHERNET + 16 }>()],
-            source_port: self.half::<{ ETHERNET + 20 }>(),
+            source: [0, 0, MAPPED.to_be(), self.source()],
+            destination: [0, 0, MAPPED.to_be(), self.destination()],
+            source_port: self.source_port(),
             destination_port: self.destination_port(),
             is_v4: 1,
             number: self.number(),

@@ -17,6 +17,7 @@ use super::{
     coarse_now, cut,
     headers::{self, Headers, Unread, number},
     judge::judge,
+    quick,
     scene::{Scene, scene},
 };
 use crate::{
@@ -74,6 +75,9 @@ fn ingress(skb: Skb) -> i32 {
     let tag = Tag(unsafe { (*skb).tc_index } as u16);
     if tag.is_decided(Direction::In, kernel::session_bit()) {
         return PASS;
+    }
+    if let Some(action) = quick::arrives(skb, control, tag) {
+        return action;
     }
     let Some(scene) = scene() else { return PASS };
     scene.place = Place::of(skb, tag, Direction::In);

@@ -12,6 +12,7 @@
 //!
 //! What a hook knows of a packet is its [`scene`]: [`headers`] and [`segment`] read what a filter needs, [`candidates`] finds the rules that may look, [`judge`] asks
 //! `fault_common::decide` and does what it says; [`corrupt`], [`mark`] and [`reset`] rewrite packets.
+//! What is spared in the most common way, [`quick`] lets go without any of that.
 
 mod calls;
 mod candidates;
@@ -24,6 +25,7 @@ mod ingress;
 mod judge;
 mod lane;
 mod mark;
+mod quick;
 mod reset;
 pub mod scene;
 pub mod segment;

@@ -51,6 +51,17 @@ impl Member {
         known == 0 || known == cookie
     }
 
+    /// Where decisions about packets in `direction` stand.
+    #[inline(always)]
+    pub fn stream(self, direction: Direction) -> *mut Stream {
+        let index = match direction {
+            Direction::Out => 0,
+            Direction::In => 1,
+        };
+        // SAFETY: a map value.
+        unsafe { &raw mut (*self.0.as_ptr()).streams[index] }
+    }
+
     /// What a decision about a packet in `direction` needs; who it is goes into the scene.
     #[inline(always)]
     pub fn owner(self, direction: Direction, scene: &mut Scene) -> Owner {
@@ -219,6 +230,39 @@ pub unsafe fn look_up(
             if wanted && member.is_some() {
                 received(sock, carried);
             }
+            bpf_sk_release(sock.cast());
+            member
+        }
+    }
+}
+
+/// Who a packet of IPv4 is for and from, in network byte order: [`look_up_v4`].
+pub type FourTuple = TupleV4;
+
+/// As [`look_up`], of IPv4, and without asking about the connection.
+///
+/// # Safety
+/// `context` must be the context of a classifier.
+#[inline(always)]
+pub unsafe fn look_up_v4(context: *mut core::ffi::c_void, tuple: &FourTuple, is_udp: bool) -> Option<Member> {
+    let (size, key) = (size_of::<FourTuple>() as u32, ptr::from_ref(tuple).cast_mut().cast());
+    let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+    // SAFETY: `key` is as long as `size` says; for the rest see `look_up`.
+    unsafe {
+        if is_udp {
+            let sock = bpf_sk_lookup_udp(context, key, size, netns, 0);
+            if sock.is_null() {
+                return None;
+            }
+            let state = storage(sock, 0);
+            bpf_sk_release(sock.cast());
+            NonNull::new(state).filter(|state| (*state.as_ptr()).member != 0).map(Member)
+        } else {
+            let sock = bpf_skc_lookup_tcp(context, key, size, netns, 0);
+            if sock.is_null() {
+                return None;
+            }
+            let member = member(sock);
             bpf_sk_release(sock.cast());
             member
         }

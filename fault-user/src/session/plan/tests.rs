@@ -112,6 +112,42 @@ fn masks_tell_which_rules_need_a_look_up() {
 }
 
 #[test]
+fn only_what_asks_for_ports_and_chance_alone_is_simple() {
+    let simple = |layer, text: &str| plan(&[(layer, text)]).bank().net_simple == 1;
+    for text in [
+        "drop 1%",
+        "drop 1% in",
+        "delay 10ms 1% udp port 53",
+        "duplicate 1% local-port 80",
+        "drop 1% times 3",
+    ] {
+        assert!(simple(Layer::Net, text), "{text}");
+    }
+    let others = [
+        "drop",
+        "drop nth 3",
+        "drop 1% for 10s",
+        "drop 1% to 10.0.0.1",
+        "drop 1% iface lo",
+        "drop 1% syn",
+        "drop 1% connections 10%",
+        "drop ecn 1%",
+        "hang 1% after 64KiB",
+        "rate 10mbit",
+        "reset 1%",
+        "corrupt fix-checksum 1%",
+        "refuse 1%",
+    ];
+    for text in others {
+        assert!(!simple(Layer::Net, text), "{text}");
+    }
+    assert!(!simple(Layer::Disk, "error 1%"));
+    // What every packet passes first is none.
+    let bank = spared(&[(Layer::Net, "drop 1%")], &["udp port 53"]).unwrap().bank();
+    assert_eq!((bank.net_spare, bank.net_simple), (0b01, 0b10));
+}
+
+#[test]
 fn more_faults_than_bits_are_refused() {
     let faults = vec![parse(Layer::Net, "drop").unwrap(); MAX_RULES + 1];
     assert!(matches!(Plan::new(faults, &[], 1, None), Err(PlanError::TooMany(65))));
