@@ -66,6 +66,8 @@ pub fn bytes<L: Look>(bio: u64) -> u32 {
 /// All facts about `bio` that filters look at.
 #[inline(always)]
 pub fn facts<L: Look>(bio: u64) -> BioFacts {
+    // First: what was read before a call is kept on the stack.
+    let ops = ops::<L>(bio);
     let flags: u16 = L::read(bio, &BIO_FLAGS);
     let mut sector: u64 = L::read(bio, &BIO_SECTOR);
     let device: u64 = L::read(bio, &BIO_DEVICE);
@@ -81,7 +83,7 @@ pub fn facts<L: Look>(bio: u64) -> BioFacts {
         disk: L::read(whole, &DEVICE_NUMBER),
         sector,
         device_start: start,
-        ops: ops::<L>(bio),
+        ops,
         sectors: bytes::<L>(bio) >> SECTOR_SHIFT,
     }
 }

@@ -129,7 +129,11 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
     match sole {
         Some((_, rule)) if !rule.block.matches(&facts) => return Fate::Pass,
         Some(_) => {}
-        None => candidates = interested(&raw const facts, bank, candidates),
+        None => {
+            // A copy: what a pointer leads to lies on the stack, and the others need not.
+            let facts = facts;
+            candidates = interested(&raw const facts, bank, candidates);
+        }
     }
     if candidates == 0 {
         return Fate::Pass;
