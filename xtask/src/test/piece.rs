@@ -62,7 +62,7 @@ impl Piece {
         match (self.lane, self.rooms, clock) {
             // Linux 6.1 waits for its second processor for ever when the clock counts instructions (QEMU 7.2).
             (Lane::Debian61, _, Clock::Instructions)
-            // Processors that are emulated in turn wait for each other's answers: one does the same tests in two thirds of the time. These
+            // Processors that are emulated in turn wait for each other's answers: a session on one takes an eighth less. These
             // are about packets, and are done on this machine's own kernel and processors, too.
             | (Lane::Debian61, Some((Rooms::Patient, _)), Clock::Host) => Some(1),
             (Lane::Debian61, Some((Rooms::Timed, _)) | None, Clock::Host)
