@@ -25,6 +25,7 @@ use crate::{
 
 /// A packet that may go the short way.
 struct Simple {
+    plain: Plain,
     generation: u32,
     /// Of the only rule that may look.
     slot: u32,
@@ -34,7 +35,7 @@ struct Simple {
 impl Simple {
     /// Whether the packet is such a one. A super-packet is not: each of what it is made of has a chance of its own.
     #[inline(always)]
-    fn of(skb: Skb, control: &Control, plain: &Plain, direction: Direction) -> Option<Self> {
+    fn of(skb: Skb, control: &Control, direction: Direction) -> Option<Self> {
         let generation = control.generation.load();
         let (_, bank) = bank(control, generation);
         let mask = control.in_force.load()
@@ -42,6 +43,12 @@ impl Simple {
                 Direction::Out => bank.net_out,
                 Direction::In => bank.net_in,
             };
+        // Before the packet is looked at: where rules are less simple, this is all that it costs.
+        if mask & !bank.net_simple != 0 {
+            return None;
+        }
+        let slot = fault_common::decide::plain::sole(mask)?;
+        let plain = Plain::of(skb)?;
         let is_udp = match plain.number() {
             number::UDP => true,
             number::TCP => false,
@@ -50,11 +57,10 @@ impl Simple {
         // What arrives for a TCP connection keeps its order in the cutter's queue (`cut::divert`).
         let is_diverted = matches!(direction, Direction::In) && !is_udp && mask & bank.net_cut != 0;
         // SAFETY: `skb` is the context.
-        if mask & !bank.net_simple != 0 || is_diverted || unsafe { (*skb).gso_segs } > 1 {
+        if is_diverted || unsafe { (*skb).gso_segs } > 1 {
             return None;
         }
-        let slot = fault_common::decide::plain::sole(mask)?;
-        Some(Self { generation, slot, is_udp })
+        Some(Self { plain, generation, slot, is_udp })
     }
 
     /// Whether the packet of this stream, which is the target's, goes on; then it was counted.
@@ -85,9 +91,8 @@ impl Simple {
 /// A packet that leaves, of `member`: the return value of the hook, or nothing if it takes more than this to tell.
 #[inline(always)]
 pub fn leaves(skb: Skb, control: &Control, tag: Tag, member: Member) -> Option<i32> {
-    let plain = Plain::of(skb)?;
-    let simple = Simple::of(skb, control, &plain, Direction::Out)?;
-    let (local_port, remote_port) = (plain.source_port(), plain.destination_port());
+    let simple = Simple::of(skb, control, Direction::Out)?;
+    let (local_port, remote_port) = (simple.plain.source_port(), simple.plain.destination_port());
     if local_port == 0 {
         return None;
     }
@@ -103,12 +108,11 @@ pub fn leaves(skb: Skb, control: &Control, tag: Tag, member: Member) -> Option<i
 /// A packet that arrives at a port of the target's: as [`leaves`].
 #[inline(always)]
 pub fn arrives(skb: Skb, control: &Control, tag: Tag) -> Option<i32> {
-    let plain = Plain::of(skb)?;
-    let simple = Simple::of(skb, control, &plain, Direction::In)?;
-    let (local_port, remote_port) = (plain.destination_port(), plain.source_port());
+    let simple = Simple::of(skb, control, Direction::In)?;
+    let (local_port, remote_port) = (simple.plain.destination_port(), simple.plain.source_port());
     let tuple = FourTuple {
-        saddr: plain.source(),
-        daddr: plain.destination(),
+        saddr: simple.plain.source(),
+        daddr: simple.plain.destination(),
         sport: remote_port.to_be(),
         dport: local_port.to_be(),
     };
