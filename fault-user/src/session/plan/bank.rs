@@ -53,21 +53,15 @@ impl Plan {
         for planned in &self.exceptions {
             exception_masks(&mut bank, planned);
         }
-        bank.net_demanding = bank.net_timed
-            | bank.net_cut
+        let beyond_ports = bank.net_timed
             | bank.net_checksum
             | bank.net_segment
             | bank.net_position
             | bank.net_connections
             | bank.net_mark;
-        let beyond_ports = bank.net_spare
-            | bank.net_timed
-            | bank.net_checksum
-            | bank.net_segment
-            | bank.net_position
-            | bank.net_connections
-            | bank.net_mark;
-        bank.net_simple = bank.net & bank.plain & bank.net_any_peer & bank.net_any_iface & !beyond_ports;
+        bank.net_demanding = beyond_ports | bank.net_cut;
+        bank.net_simple =
+            bank.net & bank.plain & bank.net_any_peer & bank.net_any_iface & !(beyond_ports | bank.net_spare);
         bank
     }
 }
