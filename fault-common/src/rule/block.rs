@@ -121,10 +121,18 @@ impl BlockFilter {
     #[must_use]
     #[inline(always)]
     pub const fn matches(&self, bio: &BioFacts) -> bool {
-        if self.ops != 0 && self.ops & bio.ops == 0 || self.manners & bio.ops != self.manners {
+        if !self.takes(bio.ops) {
             return false;
         }
         if self.sector_end != 0 { self.extent(bio).is_some() } else { self.is_device_of(bio) }
+    }
+
+    /// Whether the filter takes a bio that does this: mask of [`op`] and [`manner`] bits. All of [`BlockFilter::matches`] for a
+    /// filter without device and range.
+    #[must_use]
+    #[inline(always)]
+    pub const fn takes(&self, ops: u32) -> bool {
+        (self.ops == 0 || self.ops & ops != 0) && self.manners & ops == self.manners
     }
 
     /// Whether the bio goes to the device, or to one of its partitions.

@@ -1,34 +1,25 @@
-//! The decider: the only program that looks at rules. It never sleeps.
+//! The decider: the only program that looks at rules. It never sleeps. Most bios are let go here; the others go through the rules
+//! ([`weigh`](super::weigh)).
 
-use core::{ffi::c_void, ptr};
+use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_get_current_cgroup_id, bpf_override_return},
-    },
+    helpers::{bpf_ktime_get_ns, generated::bpf_override_return},
     macros::kprobe,
     programs::ProbeContext,
 };
-use fault_common::{
-    control::Control,
-    counters::Counter,
-    decide::{Outcome, Verdict},
-    event::{Action, BioEvent},
-    limits::{MAX_PARK_NS, MAX_RULES},
-    rule::block::BioFacts,
-    who::{PendingPark, TaskState},
-};
+use fault_common::{control::Control, counters::Counter, limits::MAX_RULES, rule::block::BioFacts};
 
 use super::{
-    aio, batch, begin, bio,
+    bio,
     fields::{Asked, Look, Typed},
-    file, owner, state, written,
+    file, owner, state,
+    weigh::{Fate, asked, weigh},
+    written,
 };
 use crate::{
-    decision::{self, Memory},
-    emit,
+    decision, emit,
     kernel::decider_may_leave,
     maps::{CONTROL, RULES},
     net::coarse_now,
@@ -42,19 +33,6 @@ pub const PASS_AT_ONCE: u64 = 1 << 32;
 
 /// Slots whose filters are asked before anything else: the verifier walks all of them, and most sessions have one rule.
 const ASKED_FIRST: u32 = 4;
-
-/// What becomes of a bio.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// Nothing.
-    Pass,
-    /// It fails now.
-    Fail,
-    /// Its task finds a deadline in its state.
-    Park,
-    /// The same, and then it fails.
-    ParkThenFail,
-}
 
 /// fmod_ret: the bio fails if this returns anything but 0 in 32 bits.
 #[unsafe(no_mangle)]
@@ -105,8 +83,7 @@ fn fate<L: Look>(bio: u64, can_park: bool) -> Fate {
 
 #[inline(always)]
 fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool) -> Fate {
-    let tgid = suspect.tgid;
-    if tgid == control.selftest_tgid.load() {
+    if suspect.tgid == control.selftest_tgid.load() {
         emit::count(Counter::SelfTest);
         return Fate::Pass;
     }
@@ -120,29 +97,24 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
         return Fate::Pass;
     }
     let is_located = candidates & masks.disk_located != 0;
-    let facts = if is_located {
-        bio::facts::<L>(bio)
-    } else {
-        BioFacts { ops: bio::ops::<L>(bio), ..BioFacts::default() }
-    };
     let sole = decision::sole(bank, candidates);
-    match sole {
-        Some((_, rule)) if !rule.block.matches(&facts) => return Fate::Pass,
-        Some(_) => {}
+    let is_taken = match sole {
+        Some((_, rule)) if is_located => rule.block.matches(&bio::facts::<L>(bio)),
+        Some((_, rule)) => rule.block.takes(bio::ops::<L>(bio)),
         None => {
-            // A copy: what a pointer leads to lies on the stack, and the others need not.
-            let facts = facts;
+            let facts = asked::<L>(bio, is_located);
             candidates = interested(&raw const facts, bank, candidates);
+            true
         }
-    }
-    if candidates == 0 {
+    };
+    if !is_taken || candidates == 0 {
         return Fate::Pass;
     }
     let Some(owner) = owner::of(control, suspect, bio) else { return Fate::Pass };
     // What is let go in the end need not know the time any better.
     let is_timed = candidates & masks.disk_timed != 0;
     // SAFETY: a helper without arguments or effects.
-    let mut now_ns = if is_timed { unsafe { bpf_ktime_get_ns() } } else { coarse_now(control) };
+    let now_ns = if is_timed { unsafe { bpf_ktime_get_ns() } } else { coarse_now(control) };
     if !control.is_live(now_ns) {
         return Fate::Pass;
     }
@@ -160,43 +132,7 @@ fn judge<L: Look>(control: &Control, suspect: Suspect, bio: u64, can_park: bool)
     {
         return Fate::Pass;
     }
-    let moment = &mut state.walk.moment;
-    moment.seed = control.seed.load();
-    moment.stream = state.stream.number;
-    moment.elapsed_ns = control.elapsed_ns(now_ns);
-    // The bytes of a rest were counted with the whole.
-    moment.bytes = if bio::is_rest::<L>(bio) { 0 } else { u64::from(bio::bytes::<L>(bio)) };
-    state.walk.facts = facts;
-    let memory = Memory { stream: &raw mut state.stream, connection: ptr::null_mut() };
-    decision::decide(&mut state.walk, bank, candidates, memory);
-    let outcome = &state.walk.outcome;
-    if outcome.hits == 0 {
-        return Fate::Pass;
-    }
-    if !is_timed {
-        // SAFETY: a helper without arguments or effects.
-        now_ns = unsafe { bpf_ktime_get_ns() };
-    }
-    if control.tells(now_ns) {
-        report(control, now_ns, tgid, &bio::facts::<L>(bio), outcome);
-    }
-    let (verdict, delay_ns, link_ns) = (outcome.verdict, outcome.delay_ns, outcome.link_ns);
-    let end = if matches!(verdict, Verdict::Error) { Fate::Fail } else { Fate::Pass };
-    if delay_ns == 0 || !can_park {
-        return end;
-    }
-    if !owner.may_park(bio) {
-        emit::count(Counter::ParkForbidden);
-        return end;
-    }
-    if begin::is_reaped(control, state) {
-        let delay_ns = if delay_ns < MAX_PARK_NS { delay_ns } else { MAX_PARK_NS };
-        let begins_ns = aio::begins_ns(state, now_ns);
-        if aio::push(state, tgid, bio, begins_ns.wrapping_add(delay_ns)) {
-            return if begins_ns > now_ns { park_until(state, begins_ns, end) } else { end };
-        }
-    }
-    leave_deadline(control, state, now_ns, (delay_ns, link_ns), end)
+    weigh(bio, bank, candidates, now_ns, (owner, can_park))
 }
 
 /// Those of `candidates` whose filter the bio passes, as far as they are among the first: what no rule is interested in is let go
@@ -223,61 +159,4 @@ pub extern "C" fn interested(facts: *const BioFacts, bank: u32, candidates: u64)
         slot += 1;
     }
     interested
-}
-
-/// Leaves a deadline for the parkers, unless it has passed already: `delay_ns` of which `link_ns` is the wait for a link.
-#[inline(always)]
-fn leave_deadline(
-    control: &Control,
-    state: &mut TaskState,
-    now_ns: u64,
-    (delay_ns, link_ns): (u64, u64),
-    end: Fate,
-) -> Fate {
-    // The bios of one operation are late together, but each has its own time on the link.
-    let mut deadline_ns = batch::began_ns(state, now_ns).wrapping_add(delay_ns.wrapping_sub(link_ns));
-    if deadline_ns < now_ns {
-        deadline_ns = now_ns;
-    }
-    deadline_ns = deadline_ns.wrapping_add(link_ns);
-    if deadline_ns > now_ns.wrapping_add(MAX_PARK_NS) {
-        deadline_ns = now_ns.wrapping_add(MAX_PARK_NS);
-    }
-    if deadline_ns > control.deadline_ns.load() {
-        deadline_ns = control.deadline_ns.load();
-    }
-    if deadline_ns <= now_ns {
-        return end;
-    }
-    park_until(state, deadline_ns, end)
-}
-
-#[inline(always)]
-fn park_until(state: &mut TaskState, deadline_ns: u64, end: Fate) -> Fate {
-    let fails = matches!(end, Fate::Fail);
-    state.pending = PendingPark { deadline_ns, then_error: fails as u32, _pad: 0 };
-    if fails { Fate::ParkThenFail } else { Fate::Park }
-}
-
-#[inline(always)]
-fn report(control: &Control, now_ns: u64, tgid: u32, bio: &BioFacts, outcome: &Outcome) {
-    let action = match (outcome.verdict, outcome.delay_ns) {
-        (Verdict::Error, 0) => Action::Error,
-        (Verdict::Error, _) => Action::DelayThenError,
-        _ => Action::Delay,
-    };
-    emit::bio(
-        &emit::What {
-            time_ns: now_ns,
-            hits: outcome.hits,
-            delay_ns: outcome.delay_ns,
-            // SAFETY: a helper without arguments or effects.
-            cgroup: unsafe { bpf_get_current_cgroup_id() },
-            generation: control.generation.load(),
-            action: action as u32,
-            tgid,
-            bytes: bio.sectors << 9,
-        },
-        &BioEvent { sector: bio.sector, device: bio.device, ops: bio.ops },
-    );
 }

@@ -137,6 +137,14 @@ impl Look for Typed {
     }
 }
 
+/// A pointer of which the verifier knows what it points to, as a number: what a global function takes. The kernel's own reading of
+/// memory gives it, which the verifier does not follow.
+#[inline(always)]
+pub fn number_of(pointer: u64) -> u64 {
+    let place = pointer;
+    read_at((&raw const place) as u64)
+}
+
 /// Reads a `T` at `field` of the kernel structure at `structure`; zero when that cannot be read.
 #[inline(always)]
 pub fn read<T: Default>(structure: u64, field: &Global<u32>) -> T {

@@ -6,6 +6,7 @@
 //! | [`park`] | sleepable fmod_ret, several copies | next | the first copy that is free on this CPU claims the deadline and sleeps |
 //! | [`tally`] | fmod_ret | last | counts a deadline that no copy was free to claim |
 //!
+//! [`weigh`] is the part of the decider that goes through the rules.
 //! [`file`] finds out which file a bio is about, for rules that ask.
 //! [`written`] remembers which sectors were written, for rules that ask.
 //!
@@ -40,6 +41,7 @@ mod punt;
 mod state;
 mod syscall;
 mod tally;
+mod weigh;
 pub mod written;
 
 pub use fields::{current, read, read_at};
