@@ -1,12 +1,21 @@
 //! Progress of long steps: a bar on a terminal, a plain line now and then everywhere else.
 
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Without a terminal, one line at most this often.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
+
+/// Whether other programs print meanwhile.
+static IS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// From now on other programs print while a step is under way: a bar would be drawn over what they say, so there are lines.
+pub fn share_terminal() {
+    IS_SHARED.store(true, Ordering::Relaxed);
+}
 
 /// One long step. Say `done` at its end; dropping it without that means it failed.
 pub struct Step {
@@ -34,7 +43,7 @@ impl Step {
     }
 
     fn start(title: String, expected: u64) -> Self {
-        let output = if std::io::stderr().is_terminal() {
+        let output = if std::io::stderr().is_terminal() && !IS_SHARED.load(Ordering::Relaxed) {
             let (bar, template) = if expected == 0 {
                 (ProgressBar::new_spinner(), "{spinner} {prefix} [{elapsed}] {wide_msg}")
             } else {

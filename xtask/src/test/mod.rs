@@ -13,7 +13,7 @@ mod report;
 use self::piece::{Piece, Rooms};
 use self::report::{Part, Report, Row, failures, last_result, row};
 use crate::lane::Lane;
-use crate::progress::seconds;
+use crate::progress::{seconds, share_terminal};
 use crate::setup::{self, Need};
 use crate::vm::{self, Clock, Machine};
 use crate::workspace::{self, Profile};
@@ -57,35 +57,55 @@ pub fn run(plan: &Plan) -> Result<bool> {
     setup::ensure(&needs)?;
 
     let mut report = Report::default();
-    if plan.host {
-        report.part("unit, property", || cargo_test(plan.filter.as_deref()));
-    }
-    workspace::build(&["fault-user", "fault-tests"], plan.profile)?;
+    // Kernels that are missing are compiled beside what leaves a processor idle now and then, and before anything is timed.
+    share_terminal();
+    let kernels = std::thread::scope(|scope| {
+        let kernels = scope.spawn(|| kernels(&plan.lanes));
+        if plan.host {
+            report.part("unit, property", || cargo_test(plan.filter.as_deref()));
+        }
+        let built = workspace::build(&["fault-user", "fault-tests"], plan.profile);
+        let kernels = kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        built.map(|()| kernels)
+    })?;
     if plan.host && !host::is_root() {
         report.skipped(HERE, "needs root");
     }
-    report.rows.extend(end_to_end(plan));
+    report.rows.extend(end_to_end(plan, kernels));
     eprint!("{}{}", report.failures(), report.table());
     Ok(report.passed())
+}
+
+/// What became of the kernels of some lanes.
+struct Kernels {
+    /// Lanes that have one.
+    bootable: Vec<Lane>,
+    /// Why others have none.
+    rows: Vec<Row>,
+}
+
+/// Makes the kernels of `lanes`, one after the other: each uses all processors, as long as nothing else does (`nice`).
+fn kernels(lanes: &[Lane]) -> Kernels {
+    let mut kernels = Kernels { bootable: Vec::new(), rows: Vec::new() };
+    for lane in lanes {
+        match kernel::ensure(*lane, false) {
+            Ok(_) => kernels.bootable.push(*lane),
+            Err(error) => kernels.rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
+        }
+    }
+    kernels
 }
 
 /// The end-to-end tests without a VM.
 const HERE: &str = "end to end, this kernel";
 
 /// Runs the tests on this machine's kernel and on every lane, several VMs at once. Tests that would see how busy the machine is and
-/// must not come before everything else, or after it. Kernels are made first, one after the other: that uses all processors anyway, and
-/// it is not part of a lane's time.
-fn end_to_end(plan: &Plan) -> Vec<Row> {
+/// must not come before everything else, or after it.
+fn end_to_end(plan: &Plan, kernels: Kernels) -> Vec<Row> {
     let here = plan.host && host::is_root();
     let named = plan.filter.is_some();
-    let mut rows = Vec::from_iter(here.then(|| native((!named).then_some(Rooms::Timed), plan)));
-    let mut bootable = Vec::new();
-    for lane in &plan.lanes {
-        match kernel::ensure(*lane, false) {
-            Ok(_) => bootable.push(*lane),
-            Err(error) => rows.push(row(&format!("kernel of lane {lane}"), || Err(error))),
-        }
-    }
+    let Kernels { bootable, mut rows } = kernels;
+    rows.extend(here.then(|| native((!named).then_some(Rooms::Timed), plan)));
     let pieces = piece::pieces(&bootable, named);
     let (alone, together): (Vec<_>, Vec<_>) =
         pieces.into_iter().partition(|piece| piece.minds_company(plan.clock_of(*piece)));
